@@ -1,0 +1,274 @@
+//! What the operator wrote: [`Config`] mirrors the TOML file, key for key.
+//!
+//! These types are the one definition of the configuration language. Their doc comments, defaults and bounds
+//! become the reference page, the commented reference file and the JSON Schema, and the schema in turn is what
+//! a file is checked against. Nothing here knows how anything runs; that is `plan`.
+
+pub mod units;
+pub mod route;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use route::Route;
+pub use units::{ByteSize, Period, Rate, Share};
+pub use upstream::Upstream;
+
+/// The whole of a configuration file, includes and all.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Where clients are accepted.
+    ///
+    /// `https://ADDRESS:PORT` ends TLS; `http://ADDRESS:PORT` redirects to HTTPS when an `https` entry exists
+    /// and serves traffic otherwise. A port of 0 takes any free one. Takes effect on restart.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub listen: Vec<Listener>,
+
+    /// Where metrics, health and the admin API are served: a loopback `ADDRESS:PORT`.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub admin: String,
+
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Everybody else's are dropped.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// How long requests in flight may take to end once a stop was asked for.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub shutdown_grace: Period,
+
+    /// Number of worker threads; one per core when absent.
+    #[schemars(range(min = 1, max = 1024), extend("x-takes-effect" = "restart"))]
+    pub threads: Option<u16>,
+
+    /// What is logged, and how.
+    pub log: Log,
+
+    /// More files of the same language, as paths with `*` relative to this one. All files are one document: a
+    /// name defined in two of them is an error.
+    pub include: Vec<String>,
+
+    /// Certificates and TLS versions.
+    pub tls: Tls,
+
+    /// Bounds on clients: connections, times, sizes.
+    pub downstream: Downstream,
+
+    /// Where cached answers are kept. What is cached is said on the routes.
+    pub cache: CacheStore,
+
+    /// Groups of interchangeable servers, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+
+    /// Settings that every route starts from.
+    pub defaults: Route,
+
+    /// Bundles of settings that a route may `use`, by name.
+    pub policies: BTreeMap<String, Route>,
+
+    /// Which requests go where, by name. The most specific host and path win; the order of the file never matters.
+    pub routes: BTreeMap<String, Route>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                Listener::Url("https://[::]:443".to_owned()),
+                Listener::Url("http://[::]:80".to_owned()),
+            ],
+            admin: "127.0.0.1:9000".to_owned(),
+            trusted_proxies: Vec::new(),
+            shutdown_grace: Period(Duration::from_secs(30)),
+            threads: None,
+            log: Log::default(),
+            include: Vec::new(),
+            tls: Tls::default(),
+            downstream: Downstream::default(),
+            cache: CacheStore::default(),
+            upstreams: BTreeMap::new(),
+            defaults: Route::default(),
+            policies: BTreeMap::new(),
+            routes: BTreeMap::new(),
+        }
+    }
+}
+
+/// One address clients may connect to: a URL, or a table where the URL alone does not say enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Listener {
+    /// `https://ADDRESS:PORT` or `http://ADDRESS:PORT`.
+    Url(String),
+    /// The URL and what differs from the usual.
+    Table(ListenerTable),
+}
+
+/// A listener with settings of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListenerTable {
+    /// `https://ADDRESS:PORT` or `http://ADDRESS:PORT`.
+    pub url: String,
+    /// Whether plain HTTP is answered by a redirect to HTTPS; when absent, it is where an `https` listener exists.
+    pub redirect: Option<bool>,
+}
+
+/// Certificates and what clients must speak.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Tls {
+    /// Certificates, picked by the names in them; the first is shown to clients that name no host of ours.
+    ///
+    /// A PEM file holding chain and key, a chain file with its key beside it (`x.pem` and `x.key`),
+    /// `{ cert, key }`, or `"dev"`: a certificate for `localhost`, `127.0.0.1` and `::1`, made on first use
+    /// under `certs/` by a development CA of this machine's own.
+    pub certs: Vec<Certificate>,
+    /// The oldest TLS version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certs: Vec::new(), min_version: TlsVersion::V1_2 }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Certificate {
+    /// A PEM file, or `"dev"`.
+    Path(PathBuf),
+    /// Chain and key in files of their own.
+    Pair(CertificatePair),
+}
+
+/// A certificate chain and its key, file by file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificatePair {
+    /// PEM file of the chain, leaf first.
+    pub cert: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246), with forward secrecy and authenticated ciphers only.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// Bounds on what clients may ask of us.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Downstream {
+    /// Connections open at once, all clients together. More are closed unanswered and counted.
+    #[schemars(range(min = 1))]
+    pub max_connections: u32,
+    /// Connections open at once from one address (IPv6: one /64).
+    #[schemars(range(min = 1))]
+    pub max_connections_per_ip: u32,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Period,
+    /// Longest time from the first byte of a request head to its last.
+    pub header_timeout: Period,
+    /// Longest wait between two reads of a request body.
+    pub body_timeout: Period,
+    /// Longest wait for the client to take bytes of an answer.
+    pub send_timeout: Period,
+    /// How long an idle connection is kept for the next request.
+    pub idle_timeout: Period,
+    /// Largest request head, in bytes; larger ones are refused with 431.
+    pub max_header_size: ByteSize,
+    /// Most fields in a request head; more are refused with 431.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_headers: u16,
+}
+
+impl Default for Downstream {
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            max_connections_per_ip: 1_000,
+            handshake_timeout: Period(Duration::from_secs(10)),
+            header_timeout: Period(Duration::from_secs(10)),
+            body_timeout: Period(Duration::from_secs(30)),
+            send_timeout: Period(Duration::from_secs(30)),
+            idle_timeout: Period(Duration::from_secs(75)),
+            max_header_size: ByteSize(32 << 10),
+            max_headers: 100,
+        }
+    }
+}
+
+/// Where cached answers are kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CacheStore {
+    /// Memory for cached answers in this process, headers and overhead included.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub memory: ByteSize,
+    /// Largest answer that is kept; larger ones pass through.
+    pub max_object: ByteSize,
+}
+
+impl Default for CacheStore {
+    fn default() -> Self {
+        Self { memory: ByteSize(256 << 20), max_object: ByteSize(4 << 20) }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Log {
+    /// The form of the access log: one line per request on standard output, or none.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub access: AccessLog,
+    /// The least severe level that is logged to standard error.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub level: LogLevel,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { access: AccessLog::Text, level: LogLevel::Info }
+    }
+}
+
+/// The form of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// One JSON object per request.
+    Json,
+    /// One line of words per request, for people.
+    Text,
+    /// No access log.
+    Off,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What is broken.
+    Error,
+    /// And what has degraded.
+    Warn,
+    /// And what changed.
+    Info,
+    /// And why.
+    Debug,
+}

@@ -1,0 +1,1 @@
+//! Passing requests and answers on.

@@ -1,0 +1,1 @@
+//! Every "no" of the gateway.
