@@ -1,1 +1,5 @@
-//! Logs and metrics.
+//! Logs and metrics: what an operator sees of the gateway.
+
+pub mod meters;
+
+pub use meters::Meters;

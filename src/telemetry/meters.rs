@@ -1,0 +1,245 @@
+//! Every metric: its name, labels, meaning, and what to do about it. `docs/metrics.md` is printed from this table.
+//!
+//! Labels come from bounded sets only: names in the configuration, addresses in it, codes in this source. Nothing
+//! that a client sends ever becomes a label.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Declares [`Meters`] and its documentation from one table.
+macro_rules! meters {
+    ($($field:ident: $kind:ident[$($label:literal),*] $name:literal, $meaning:literal, $advice:literal;)*) => {
+        /// All metrics of a process.
+        ///
+        /// Counters, gauges and histograms are handles: take one with `with([label values])` when a plan is
+        /// compiled, keep it, and count on it without a lookup.
+        pub struct Meters {
+            registry: Registry,
+            $(#[doc = $meaning] pub $field: meters!(@type $kind[$($label),*]),)*
+        }
+
+        impl Meters {
+            /// All metrics, registered, at zero.
+            #[expect(clippy::new_without_default, reason = "a registry is made once, on purpose")]
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("tidegate");
+                $(
+                    let $field = <meters!(@type $kind[$($label),*])>::new([$($label),*]);
+                    registry.register($name, $meaning, $field.family.clone());
+                )*
+                Self { registry, $($field),* }
+            }
+        }
+
+        /// One row per metric, in the order of a request's way through the gateway.
+        pub const TABLE: &[Row] = &[$(
+            Row {
+                name: concat!("tidegate_", $name, meters!(@suffix $kind)),
+                kind: stringify!($kind),
+                labels: &[$($label),*],
+                meaning: $meaning,
+                advice: $advice,
+            },
+        )*];
+    };
+    (@count) => { 0 };
+    (@count $head:literal $(, $tail:literal)*) => { 1 + meters!(@count $($tail),*) };
+    (@type counter[$($label:literal),*]) => { Metric<Counter, { meters!(@count $($label),*) }> };
+    (@type gauge[$($label:literal),*]) => { Metric<Gauge, { meters!(@count $($label),*) }> };
+    (@type histogram[$($label:literal),*]) => { Metric<Histogram, { meters!(@count $($label),*) }> };
+    (@suffix counter) => { "_total" };
+    (@suffix gauge) => { "" };
+    (@suffix histogram) => { "" };
+}
+
+meters! {
+    connections: counter["listener"] "connections",
+        "Connections accepted, by kind of listener (`https`, `http`)",
+        "Compare with requests: many connections per request mean that clients do not keep them alive.";
+    connections_open: gauge["listener"] "connections_open",
+        "Connections open now",
+        "Near `downstream.max_connections`, new clients are turned away: raise it, or add nodes.";
+    connections_refused: counter["reason"] "connections_refused",
+        "Connections closed unanswered, by bound (`total`, `per_ip`)",
+        "`per_ip` from one address is that client's doing; `total` is yours.";
+    handshakes: counter["version", "resumed"] "tls_handshakes",
+        "TLS handshakes completed, by version and whether a session was resumed",
+        "A small resumed share costs CPU: do clients reach the same node, do they keep tickets?";
+    handshake_failures: counter["reason"] "tls_handshake_failures",
+        "TLS handshakes that failed, by reason (`timeout`, `closed`, `protocol`, `no_certificate`)",
+        "`protocol` rises with scanners and with clients older than `tls.min_version`.";
+    handshake_seconds: histogram[] "tls_handshake_seconds",
+        "Time from the first byte of a handshake to its last, in seconds",
+        "Rises with the distance to clients and with CPU load.";
+    head_timeouts: counter["reason"] "request_head_failures",
+        "Connections ended before a whole request head was read (`timeout`, `malformed`)",
+        "A steady rate of `timeout` is a slow-header attack being turned away.";
+    in_flight: gauge[] "requests_in_flight",
+        "Requests being answered now",
+        "Compare with CPU and with the upstreams' own figures.";
+    requests: counter["route", "status"] "requests",
+        "Requests answered, by route and status",
+        "Alert on the 5xx share; `refusals` says which of them the gateway made itself.";
+    request_seconds: histogram["route"] "request_seconds",
+        "Time from the request head to the last byte of the answer, in seconds",
+        "Compare with `upstream_seconds`: the difference is spent here or on the way to the client.";
+    refusals: counter["route", "reason"] "refusals",
+        "Answers that the gateway made itself, by reason code",
+        "docs/reasons.md says what each reason means and who can mend it.";
+    limit_decisions: counter["route", "outcome"] "limit_decisions",
+        "Requests counted against a limit (`admitted`, `refused`)",
+        "A large refused share on a route is an attack, or a limit set too low.";
+    limit_keys: gauge["route"] "limit_keys",
+        "Clients remembered by the limits of a route",
+        "Bounded; at the bound, the least recent are forgotten first.";
+    cache_outcomes: counter["route", "outcome"] "cache_requests",
+        "Requests on caching routes, by outcome (`hit`, `miss`, `stale`, `bypass`, `collapsed`, `uncacheable`)",
+        "hit / (hit + miss) is the hit ratio; many `uncacheable` mean that origins forbid what the route asks.";
+    cache_bytes: gauge[] "cache_memory_bytes",
+        "Bytes held by the memory tier, overhead included",
+        "At its bound it evicts; raise `cache.memory` while evictions cost hits.";
+    cache_entries: gauge[] "cache_memory_entries",
+        "Answers held by the memory tier",
+        "Bytes over entries is the mean size of an answer.";
+    cache_evictions: counter[] "cache_memory_evictions",
+        "Answers dropped from the memory tier to make room",
+        "A rate near that of misses means the working set does not fit.";
+    upstream_requests: counter["upstream", "server", "outcome"] "upstream_requests",
+        "Tries sent to a server, by outcome (`ok`, `error`: connection failures, timeouts, 502, 503, 504)",
+        "Compare servers of one upstream: one that stands out is sick.";
+    upstream_seconds: histogram["upstream"] "upstream_seconds",
+        "Time from choosing a server to the head of its answer, in seconds",
+        "The upstream's own latency as clients feel it.";
+    upstream_in_flight: gauge["upstream", "server"] "upstream_in_flight",
+        "Requests in flight to a server",
+        "Uneven under `least_request` means that one server is slower than its peers.";
+    upstream_up: gauge["upstream", "server"] "upstream_server_up",
+        "1 where a server may be chosen, 0 where a check or an ejection forbids it",
+        "Alert when a server stays at 0; `/upstreams` on the admin listener tells why.";
+    upstream_ejections: counter["upstream", "server"] "upstream_ejections",
+        "Times that a server was left alone for its failing answers",
+        "Repeated ejections of one server: look at its log.";
+    upstream_retries: counter["upstream", "reason"] "upstream_retries",
+        "Tries after the first, by what failed before (`connect`, `reset`, `timeout`, `status`)",
+        "Bounded by the budget; a steady rate hides a fault that clients do not see yet.";
+    upstream_retries_denied: counter["upstream"] "upstream_retries_denied",
+        "Retries that the budget forbade",
+        "The upstream is failing as a whole: retries would only add load.";
+    upstream_pending: gauge["upstream"] "upstream_pending",
+        "Requests waiting because `limits.max_connections` are in flight",
+        "Above 0 for long: the upstream is saturated.";
+    panics: counter[] "panics",
+        "Panics caught; each ended one request or background step alone",
+        "Always a bug: please report it with the log line.";
+    access_log_dropped: counter[] "access_log_dropped",
+        "Access lines dropped because the log could not be written fast enough",
+        "Above 0: the reader of standard output is too slow.";
+    config_reloads: counter["outcome"] "config_reloads",
+        "Reloads of the configuration (`applied`, `refused`)",
+        "After `refused` the former configuration stays in force; the log says why.";
+}
+
+/// One row of the table of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The full name, as scraped.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub meaning: &'static str,
+    /// What to make of it.
+    pub advice: &'static str,
+}
+
+/// A metric with `N` labels; with none, itself.
+#[derive(Clone, Debug)]
+pub struct Metric<M: Instrument, const N: usize> {
+    names: [&'static str; N],
+    family: Family<Labels<N>, M, fn() -> M>,
+}
+
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
+
+impl<M: Instrument, const N: usize> Metric<M, N> {
+    fn new(names: [&'static str; N]) -> Self {
+        Self { names, family: Family::new_with_constructor(M::make) }
+    }
+
+    /// The handle for these label values: cheap to clone and to count on, a lookup to get.
+    pub fn with(&self, values: [&str; N]) -> M {
+        let labels = std::array::from_fn(|i| (self.names[i], Cow::Owned(values[i].to_owned())));
+        self.family.get_or_create_owned(&labels)
+    }
+
+    /// Forgets the handle for these label values, so that it is no longer shown.
+    pub fn forget(&self, values: [&str; N]) {
+        let labels = std::array::from_fn(|i| (self.names[i], Cow::Owned(values[i].to_owned())));
+        self.family.remove(&labels);
+    }
+}
+
+/// What [`Metric`] may hold: counters, gauges, histograms.
+pub trait Instrument: Clone + fmt::Debug {
+    /// One at zero.
+    fn make() -> Self;
+}
+
+impl Instrument for Counter {
+    fn make() -> Self {
+        Self::default()
+    }
+}
+
+impl Instrument for Gauge {
+    fn make() -> Self {
+        Self::default()
+    }
+}
+
+impl Instrument for Histogram {
+    /// Buckets from half a millisecond to half a minute: finer where answers should be, coarser where they should not.
+    fn make() -> Self {
+        Self::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+    }
+}
+
+impl Meters {
+    /// The metrics as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string fails only if a metric refuses to describe itself, which none of ours does.
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap_or_default();
+        text
+    }
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_shows_up_with_its_labels() {
+        let meters = Meters::new();
+        meters.requests.with(["users", "200"]).inc_by(3);
+        meters.in_flight.with([]).inc();
+        let text = meters.render();
+        assert!(text.contains("tidegate_requests_total{route=\"users\",status=\"200\"} 3"), "{text}");
+        assert!(text.contains("tidegate_requests_in_flight{} 1"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}
