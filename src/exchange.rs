@@ -1,1 +1,130 @@
 //! What is known about a request while it is here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::cache::Asking;
+use crate::limit::Standing;
+use crate::plan::{Action, Forward, Plan, Route};
+use crate::refusal::Refusal;
+use crate::upstream::{Failure, Lease, Permit, Tried, Upstream};
+
+/// One request and its answer, inside the gateway. It keeps the plan that it began with.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The rules in force when the request came.
+    pub plan: Arc<Plan>,
+    /// When its head was read.
+    pub began: Instant,
+    /// What was understood of its head, once it was.
+    pub asked: Option<Asked>,
+    /// The route that takes it.
+    pub route: Option<Arc<Route>>,
+    /// How its client stands with the tightest limit.
+    pub standing: Option<Standing>,
+    /// Its dealings with the cache.
+    pub cache: Asking,
+    /// Its dealings with an upstream.
+    pub tries: Tries,
+    /// Bytes of the request body so far.
+    pub body_bytes: u64,
+    /// The "no" it was answered with, if it was.
+    pub refusal: Option<Refusal>,
+    _in_flight: InFlight,
+}
+
+/// What was understood of a request's head.
+#[derive(Debug)]
+pub struct Asked {
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub client: IpAddr,
+    /// Whether the peer's forwarding fields are believed.
+    pub trusted: bool,
+    /// `https` or `http`, as the client speaks to us.
+    pub scheme: &'static str,
+    /// The port the client connected to.
+    pub port: u16,
+    /// The host, in lower case, without a port.
+    pub host: String,
+    /// The path in its normal form.
+    pub path: String,
+    /// The name of this request in logs, here and upstream.
+    pub id: String,
+}
+
+/// The tries of a request with an upstream.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// The upstream, once chosen.
+    pub upstream: Option<Arc<Upstream>>,
+    /// The server in use; dropping it ends the count of this request there.
+    pub lease: Option<Lease>,
+    /// The right to use the upstream at all.
+    pub permit: Option<Permit>,
+    /// The servers that were tried.
+    pub tried: Tried,
+    /// How many tries there were.
+    pub count: u16,
+    /// How the last one failed.
+    pub failure: Option<Failure>,
+    /// How long to wait before the next.
+    pub backoff: Duration,
+    /// When the current try began.
+    pub began: Option<Instant>,
+    /// From choosing a server to the head of its answer.
+    pub waited: Option<Duration>,
+    /// The server of the last try, for the log.
+    pub server: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// Begins an exchange under a plan; the clock is read here.
+    pub fn begin(plan: Arc<Plan>, in_flight: &Gauge) -> Self {
+        in_flight.inc();
+        Self {
+            plan,
+            began: Instant::now(),
+            asked: None,
+            route: None,
+            standing: None,
+            cache: Asking::default(),
+            tries: Tries::default(),
+            body_bytes: 0,
+            refusal: None,
+            _in_flight: InFlight(in_flight.clone()),
+        }
+    }
+
+    /// How the request goes to an upstream, where its route says so.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.route.as_ref()?.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect { .. } | Action::Respond { .. } => None,
+        }
+    }
+
+    /// The name of the request; empty before its head was understood.
+    pub fn id(&self) -> &str {
+        self.asked.as_ref().map_or("", |asked| &asked.id)
+    }
+
+    /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
+    pub fn time_left(&self) -> Option<Duration> {
+        let own = self.forward().and_then(|forward| forward.timeouts);
+        let timeouts = own.or_else(|| self.tries.upstream.as_ref().map(|upstream| *upstream.timeouts()))?;
+        Some(timeouts.total?.saturating_sub(self.began.elapsed()))
+    }
+}
+
+/// Counts an exchange for as long as it lives, however it ends.
+#[derive(Debug)]
+struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

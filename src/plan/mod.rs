@@ -1,1 +1,126 @@
 //! What runs: the configuration, compiled.
+//!
+//! A plan is immutable and swapped whole; a request keeps the plan it began with. Compiling is validating: every
+//! name is resolved or becomes a problem with its place, and all problems come at once.
+
+mod compile;
+mod layers;
+mod listeners;
+mod routes;
+pub mod template;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use ipnet::IpNet;
+
+use crate::cache;
+use crate::config::Config;
+use crate::forward::{Edit, PathRule};
+use crate::limit::Limit;
+use crate::listen::{Bounds, TlsTable};
+use crate::route::Table;
+use crate::telemetry::RouteMeters;
+use crate::upstream::{Split, Timeouts, Upstream};
+
+pub use compile::compile;
+pub use listeners::Listen;
+pub use template::Template;
+
+/// Everything a request needs to know.
+#[derive(Debug)]
+pub struct Plan {
+    /// Which route takes a request.
+    pub routes: Table<Arc<Route>>,
+    /// Every upstream, those written inline on routes included, by name.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Networks whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bounds on clients.
+    pub bounds: Arc<Bounds>,
+    /// Certificates by name; absent where no listener speaks TLS.
+    pub tls: Option<Arc<TlsTable>>,
+    /// Where to listen. Takes effect on restart.
+    pub listeners: Vec<Listen>,
+    /// Where the admin listener is. Takes effect on restart.
+    pub admin: SocketAddr,
+    /// What was written, for `/config`.
+    pub config: Config,
+}
+
+/// One route, ready to run.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name: the label of its metrics and log lines.
+    pub name: Arc<str>,
+    /// Its metrics.
+    pub meters: RouteMeters,
+    /// Limits per client, charged in order.
+    pub limits: Vec<Limit>,
+    /// The largest request body in bytes.
+    pub max_body: u64,
+    /// How answers are cached, if they are.
+    pub cache: Option<cache::Rules>,
+    /// Changes to fields of the request.
+    pub request_edit: Edit,
+    /// Changes to fields of the answer.
+    pub response_edit: Edit,
+    /// Who answers.
+    pub action: Action,
+}
+
+/// Who answers the requests of a route.
+#[derive(Debug)]
+pub enum Action {
+    /// A server of an upstream.
+    Forward(Forward),
+    /// The gateway, with a redirect.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// Where to.
+        to: Template,
+    },
+    /// The gateway, with fixed words.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// The media type of the body.
+        content_type: String,
+        /// The body.
+        body: bytes::Bytes,
+    },
+}
+
+/// How requests go to an upstream.
+#[derive(Debug)]
+pub struct Forward {
+    /// Which upstream.
+    pub split: Split,
+    /// What becomes of the path.
+    pub path: PathRule,
+    /// Whether the upstream sees the server's address as `Host`, instead of the client's.
+    pub host_of_server: bool,
+    /// The route's own timeouts, where it has them.
+    pub timeouts: Option<Timeouts>,
+}
+
+/// What compiling needs to know besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where the configuration file is: other files are relative to its directory.
+    pub directory: PathBuf,
+    /// Where development certificates are made.
+    pub dev_certs: PathBuf,
+}
+
+/// The longest request that is ever waited for, where a route sets no bound of its own.
+pub const MAX_BODY: u64 = 10 << 20;
+
+/// How long a request may wait for its turn when an upstream is saturated.
+pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,115 @@
+//! Answers that the gateway writes itself: redirects, fixed words, and what follows a failure.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use crate::exchange::{Asked, Exchange};
+use crate::forward::via;
+use crate::limit::fields;
+use crate::plan::template::Facts;
+use crate::plan::{Action, Template};
+use crate::refusal::Refusal;
+use crate::upstream::Failure;
+
+use super::tries::failure_of;
+
+/// Fields that every answer of an exchange carries, whoever made it.
+pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
+    let mut own = Vec::with_capacity(3);
+    if let Ok(id) = HeaderValue::from_str(exchange.id()) {
+        own.push((HeaderName::from_static("x-request-id"), id));
+    }
+    if let Some(standing) = &exchange.standing {
+        own.push((fields::RATE_LIMIT_POLICY, fields::policy(standing)));
+        own.push((fields::RATE_LIMIT, fields::standing(standing)));
+    }
+    own
+}
+
+/// Answers a route that needs no upstream; `false` if it does.
+pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Result<bool> {
+    let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return Ok(false) };
+    let (mut head, body) = match &route.action {
+        Action::Forward(_) => return Ok(false),
+        Action::Redirect { status, to } => (redirect(*status, &target(to, asked, session))?, Bytes::new()),
+        Action::Respond { status, content_type, body } => {
+            let mut head = ResponseHeader::build_no_case(*status, Some(8))?;
+            head.insert_header(header::CONTENT_TYPE, content_type)?;
+            (head, body.clone())
+        }
+    };
+    for (name, value) in own_fields(exchange) {
+        head.insert_header(name, value)?;
+    }
+    route.response_edit.response(&mut head)?;
+    send(session, head, body).await?;
+    Ok(true)
+}
+
+/// Sends a client that came in the clear to the same place over TLS.
+pub(super) async fn to_https(session: &mut Session, asked: &Asked, port: u16) -> Result<bool> {
+    let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
+    let path = session.req_header().uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let head = redirect(StatusCode::PERMANENT_REDIRECT, &format!("https://{host}{path}"))?;
+    send(session, head, Bytes::new()).await?;
+    Ok(true)
+}
+
+fn target(to: &Template, asked: &Asked, session: &Session) -> String {
+    to.fill(&Facts {
+        scheme: asked.scheme,
+        host: &asked.host,
+        path: &asked.path,
+        query: session.req_header().uri.query(),
+    })
+}
+
+fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build_no_case(status, Some(6))?;
+    head.insert_header(header::LOCATION, to)?;
+    Ok(head)
+}
+
+async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+    let only_head = session.req_header().method == Method::HEAD;
+    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    session.write_response_header(Box::new(head), only_head || body.is_empty()).await?;
+    if !only_head && !body.is_empty() {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Answers a request that ended in an error, if the client can still be answered; the status, or 0.
+pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut Exchange) -> u16 {
+    let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
+    // No further request is read: what the client sent of this one may still be on its way.
+    session.set_keepalive(None);
+    let Some(refusal) = refusal else { return 0 };
+    let status = refusal.reason().status.as_u16();
+    let answered = session.response_written().is_some();
+    if !answered && refusal.answer(session, exchange.id(), &own_fields(exchange)).await.is_err() {
+        tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
+    }
+    exchange.refusal = Some(refusal);
+    status
+}
+
+/// The refusal that an error amounts to; `None` where the client is gone.
+fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
+    let upstream = || exchange.tries.upstream.as_ref().map(|upstream| upstream.name().clone());
+    match error.esource() {
+        ErrorSource::Upstream => {
+            let failure = failure_of(error).or(exchange.tries.failure).unwrap_or(Failure::Reset);
+            Some(upstream().map_or(Refusal::Internal, |upstream| Refusal::Failed { upstream, failure }))
+        }
+        ErrorSource::Downstream => match error.etype() {
+            ErrorType::ReadTimedout => Some(Refusal::BodyStalled),
+            _ => None,
+        },
+        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
+    }
+}

@@ -1,0 +1,61 @@
+//! What is said of an exchange when it ends: an access line, and counts.
+
+use std::time::SystemTime;
+
+use pingora::Error;
+use pingora::proxy::Session;
+
+use crate::exchange::Exchange;
+use crate::listen;
+use crate::telemetry::RouteMeters;
+use crate::telemetry::access::{Record, Text};
+
+/// Counts the exchange on its route, or on the row of those that found none.
+pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMeters) {
+    let meters = exchange.route.as_ref().map_or(unrouted, |route| &route.meters);
+    meters.answered(status(session), exchange.began.elapsed());
+    if let Some(refusal) = &exchange.refusal {
+        meters.refused(refusal.reason().code);
+    }
+    if let Some(outcome) = exchange.cache.outcome(session) {
+        meters.cached(outcome);
+    }
+}
+
+/// The access line.
+pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange) -> Record {
+    let request = session.req_header();
+    let asked = exchange.asked.as_ref();
+    let tries = &exchange.tries;
+    let connection = listen::connection(session);
+    let elapsed = exchange.began.elapsed();
+    let refused = exchange.refusal.as_ref().map(|refusal| refusal.reason().code);
+    Record {
+        time: SystemTime::now() - elapsed,
+        client: asked.map(|asked| asked.client).or_else(|| connection.map(|c| c.peer.ip())).unwrap_or(NOBODY),
+        method: request.method.clone(),
+        host: Text::from(asked.map_or("", |asked| &asked.host)),
+        path: Text::from(request.uri.path()),
+        query: request.uri.query().map(Text::from),
+        protocol: request.version,
+        tls: connection.and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
+        route: exchange.route.as_ref().map(|route| route.name.clone()),
+        upstream: tries.upstream.as_ref().map(|upstream| upstream.name().clone()),
+        server: tries.server.clone(),
+        status: status(session),
+        reason: refused.or_else(|| error.map(|_| "client-left")),
+        cache: exchange.cache.outcome(session),
+        attempts: u32::from(tries.count),
+        request_bytes: session.body_bytes_read() as u64,
+        response_bytes: session.body_bytes_sent() as u64,
+        elapsed,
+        upstream_elapsed: tries.waited,
+        request_id: Text::from(exchange.id()),
+    }
+}
+
+const NOBODY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+fn status(session: &Session) -> u16 {
+    session.response_written().map_or(0, |answer| answer.status.as_u16())
+}

@@ -1,0 +1,98 @@
+//! From what was written to what runs, or every problem at once.
+
+use std::sync::Arc;
+
+use crate::config::problem::{Problem, place};
+use crate::config::{self, Certificate, Config, Downstream};
+use crate::listen::{Bounds, CertSet, CertSource, MinVersion, Ticketing, TlsTable};
+use crate::telemetry::Meters;
+
+use super::upstreams::Upstreams;
+use super::{Plan, Surroundings, listeners, routes};
+
+/// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
+///
+/// # Errors
+/// Every problem that was found, each with its place.
+pub fn compile(
+    config: &Config,
+    around: &Surroundings,
+    ticketing: &Ticketing,
+    meters: &Meters,
+) -> Result<Plan, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let listeners = listeners::compile(config, &mut problems);
+    let admin = listeners::admin(config, &mut problems);
+    let tls = tls(config, around, ticketing, &mut problems);
+    let mut upstreams = Upstreams::compile(config, meters, &mut problems);
+    let routes = routes::compile(config, &mut upstreams, meters, &mut problems);
+
+    match (admin, routes) {
+        (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {
+            routes,
+            upstreams: upstreams.by_name,
+            trusted_proxies: config.trusted_proxies.clone(),
+            bounds: Arc::new(bounds(&config.downstream)),
+            tls,
+            listeners,
+            admin,
+            config: config.clone(),
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn tls(
+    config: &Config,
+    around: &Surroundings,
+    ticketing: &Ticketing,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<TlsTable>> {
+    if config.tls.certs.is_empty() {
+        return None;
+    }
+    let sources: Vec<_> = config.tls.certs.iter().map(|written| source(written, around)).collect();
+    match CertSet::load(&sources) {
+        Ok(certs) => {
+            let min = match config.tls.min_version {
+                config::TlsVersion::V1_2 => MinVersion::Tls12,
+                config::TlsVersion::V1_3 => MinVersion::Tls13,
+            };
+            Some(Arc::new(TlsTable::new(certs, min, ticketing)))
+        }
+        Err(errors) => {
+            for (index, error) in errors {
+                let place = place!["tls", "certs", index];
+                problems.push(Problem::new(place, error.to_string(), error.remedy()));
+            }
+            None
+        }
+    }
+}
+
+fn source(written: &Certificate, around: &Surroundings) -> CertSource {
+    match written {
+        Certificate::Path(path) if path.as_os_str() == "dev" => {
+            CertSource::Dev { dir: around.dev_certs.clone() }
+        }
+        Certificate::Path(path) => CertSource::Pem { path: around.directory.join(path) },
+        Certificate::Pair(pair) => CertSource::Pair {
+            cert: around.directory.join(&pair.cert),
+            key: around.directory.join(&pair.key),
+        },
+    }
+}
+
+fn bounds(written: &Downstream) -> Bounds {
+    Bounds {
+        max_connections: written.max_connections,
+        max_connections_per_ip: written.max_connections_per_ip,
+        handshake_timeout: written.handshake_timeout.0,
+        header_timeout: written.header_timeout.0,
+        body_timeout: written.body_timeout.0,
+        send_timeout: written.send_timeout.0,
+        idle_timeout: written.idle_timeout.0,
+        max_header_size: written.max_header_size.0,
+        max_headers: written.max_headers,
+    }
+}

@@ -1,0 +1,119 @@
+//! Where to listen, as `listen` and `admin` say it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::config::problem::{Problem, place};
+use crate::config::{Config, Listener};
+
+/// An address to accept clients on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; port 0 for any free one.
+    pub address: SocketAddr,
+    /// Whether TLS is spoken.
+    pub secure: bool,
+    /// Whether every request is sent to HTTPS by a redirect.
+    pub redirect: bool,
+}
+
+/// All listeners, in the order of the file.
+pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Listen> {
+    let any_https = config.listen.iter().any(|listener| url(listener).starts_with("https://"));
+    if any_https && config.tls.certs.is_empty() {
+        problems.push(Problem::new(
+            place!["listen"],
+            "an `https` listener needs a certificate",
+            "set `tls.certs`, for a first try `tls.certs = [\"dev\"]`",
+        ));
+    }
+    let mut listeners: Vec<Listen> = Vec::new();
+    for (index, listener) in config.listen.iter().enumerate() {
+        match parse(url(listener)) {
+            Ok((secure, address)) => {
+                let taken = |other: &Listen| other.address == address && address.port() != 0;
+                if listeners.iter().any(taken) {
+                    let message = format!("{address} is listened on twice");
+                    problems.push(Problem::new(place!["listen", index], message, "remove one of the two"));
+                }
+                let redirect = !secure && redirects(listener).unwrap_or(any_https);
+                listeners.push(Listen { address, secure, redirect });
+            }
+            Err(remedy) => {
+                let message = format!("`{}` is not an address to listen on", url(listener));
+                problems.push(Problem::new(place!["listen", index], message, remedy));
+            }
+        }
+    }
+    listeners
+}
+
+/// The address of the admin listener, which must be on loopback while nothing guards it.
+pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
+    let (message, remedy) = match address(&config.admin) {
+        Some(address) if address.ip().is_loopback() => return Some(address),
+        Some(address) => (
+            format!("the admin listener would be open to others on {address}"),
+            "listen on loopback, such as `127.0.0.1:9000`",
+        ),
+        None => (format!("`{}` is not an address", config.admin), "write it as `127.0.0.1:9000`"),
+    };
+    problems.push(Problem::new(place!["admin"], message, remedy));
+    None
+}
+
+fn url(listener: &Listener) -> &str {
+    match listener {
+        Listener::Url(url) => url,
+        Listener::Table(table) => &table.url,
+    }
+}
+
+fn redirects(listener: &Listener) -> Option<bool> {
+    match listener {
+        Listener::Url(_) => None,
+        Listener::Table(table) => table.redirect,
+    }
+}
+
+fn parse(url: &str) -> Result<(bool, SocketAddr), &'static str> {
+    let (secure, rest) = match url.split_once("://") {
+        Some(("https", rest)) => (true, rest),
+        Some(("http", rest)) => (false, rest),
+        _ => return Err("begin with `https://` or `http://`"),
+    };
+    let address = address(rest.trim_end_matches('/')).ok_or("write it as `https://[::]:443`")?;
+    Ok((secure, address))
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?)),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_redirects_only_beside_https() {
+        let mut config = Config::default();
+        config.tls.certs = vec![crate::config::Certificate::Path("dev".into())];
+        let both = compile(&config, &mut Vec::new());
+        assert_eq!(both.iter().map(|listen| (listen.secure, listen.redirect)).collect::<Vec<_>>(), [
+            (true, false),
+            (false, true)
+        ]);
+        config.listen = vec![Listener::Url("http://127.0.0.1:8080".to_owned())];
+        assert!(!compile(&config, &mut Vec::new())[0].redirect);
+    }
+
+    #[test]
+    fn an_admin_listener_open_to_others_is_refused() {
+        let mut problems = Vec::new();
+        let config = Config { admin: "0.0.0.0:9000".to_owned(), ..Config::default() };
+        assert_eq!(admin(&config, &mut problems), None);
+        assert_eq!(problems.len(), 1);
+    }
+}

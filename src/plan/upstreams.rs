@@ -1,0 +1,193 @@
+//! Upstreams, as `[upstreams.NAME]` and the routes say them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::problem::{Place, Problem, place};
+use crate::config::route::RouteUpstream;
+use crate::config::upstream as written;
+use crate::config::{Config, Upstream as Written};
+use crate::telemetry::Meters;
+use crate::upstream::{
+    Backoff, Balance, HealthCheck, Limits, Outlier, Retries, RetryOn, Settings, Split, Timeouts, Upstream,
+};
+
+use super::layers::{Layered, suggestion};
+
+/// All upstreams of a plan while it is compiled: those with names, and those that routes bring along.
+pub(super) struct Upstreams<'a> {
+    config: &'a Config,
+    meters: &'a Meters,
+    pub(super) by_name: BTreeMap<String, Arc<Upstream>>,
+}
+
+impl<'a> Upstreams<'a> {
+    /// Compiles `[upstreams.*]`.
+    pub(super) fn compile(config: &'a Config, meters: &'a Meters, problems: &mut Vec<Problem>) -> Self {
+        let mut upstreams = Self { config, meters, by_name: BTreeMap::new() };
+        for (name, written) in &config.upstreams {
+            let place = place!["upstreams", name];
+            if name.contains(':') {
+                let remedy = "a colon makes it an address wherever a route names it; leave it out";
+                problems.push(Problem::new(place.clone(), format!("`{name}` cannot be a name"), remedy));
+            }
+            check_servers(&place.then("servers"), &written.servers, problems);
+            upstreams.add(name, written);
+        }
+        upstreams
+    }
+
+    /// Where the requests of a route go; nothing if that cannot be said, which then is a problem.
+    pub(super) fn split(
+        &mut self,
+        route: &str,
+        layered: &Layered<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Split> {
+        let place = layered.place("upstream");
+        match layered.route.upstream.as_ref()? {
+            RouteUpstream::Named(address) if address.contains(':') => {
+                let servers = [written::Server::Address(address.clone())];
+                check_servers(&place, &servers, problems);
+                Some(Split::one(self.inline(address, &servers)))
+            }
+            RouteUpstream::Named(name) => Some(Split::one(self.named(name, &place, problems)?)),
+            RouteUpstream::Servers(servers) => {
+                check_servers(&place, servers, problems);
+                let taken = self.config.upstreams.contains_key(route);
+                let name = if taken { format!("route:{route}") } else { route.to_owned() };
+                Some(Split::one(self.inline(&name, servers)))
+            }
+            RouteUpstream::Split(weights) => {
+                if weights.values().all(|weight| *weight == 0) {
+                    let remedy = "give one of them a weight above 0";
+                    problems.push(Problem::new(place.clone(), "this split sends nothing anywhere", remedy));
+                }
+                let choices = weights.iter().filter_map(|(name, weight)| {
+                    let upstream = self.named(name, &place.clone().then(name).key(), problems)?;
+                    Some((u32::from(*weight), upstream))
+                });
+                Some(Split::weighted(choices.collect()))
+            }
+        }
+    }
+
+    fn named(&self, name: &str, place: &Place, problems: &mut Vec<Problem>) -> Option<Arc<Upstream>> {
+        let found = self.config.upstreams.contains_key(name).then(|| self.by_name[name].clone());
+        if found.is_none() {
+            let known = self.config.upstreams.keys().map(String::as_str);
+            let message = format!("there is no upstream `{name}`");
+            problems.push(Problem::new(place.clone(), message, suggestion(name, known, "upstreams")));
+        }
+        found
+    }
+
+    /// An upstream written on a route: no active checks, everything else by default.
+    fn inline(&mut self, name: &str, servers: &[written::Server]) -> Arc<Upstream> {
+        if let Some(shared) = self.by_name.get(name) {
+            return shared.clone();
+        }
+        self.add(name, &Written { servers: servers.to_vec(), ..Written::default() })
+    }
+
+    fn add(&mut self, name: &str, written: &Written) -> Arc<Upstream> {
+        let upstream = Upstream::new(settings(name, written), None, self.meters);
+        self.by_name.insert(name.to_owned(), upstream.clone());
+        upstream
+    }
+}
+
+fn check_servers(place: &Place, servers: &[written::Server], problems: &mut Vec<Problem>) {
+    for (index, server) in servers.iter().enumerate() {
+        let (address, _) = parts(server);
+        if servers[..index].iter().any(|earlier| parts(earlier).0 == address) {
+            let message = format!("{address} is listed twice");
+            let remedy = "to send it more requests, give it a `weight`";
+            problems.push(Problem::new(place.clone().then(index), message, remedy));
+        }
+    }
+}
+
+fn parts(server: &written::Server) -> (&str, u16) {
+    match server {
+        written::Server::Address(address) => (address, 1),
+        written::Server::Table(table) => (&table.address, table.weight),
+    }
+}
+
+fn settings(name: &str, written: &Written) -> Settings {
+    let servers = written.servers.iter().map(parts);
+    Settings {
+        name: name.to_owned(),
+        servers: servers.map(|(address, weight)| (address.to_owned(), weight)).collect(),
+        balance: match written.balance {
+            written::Balance::LeastRequest => Balance::LeastRequest,
+            written::Balance::RoundRobin => Balance::RoundRobin,
+        },
+        health: health(&written.health),
+        outlier: outlier(&written.outlier_detection),
+        timeouts: timeouts(&written.timeouts),
+        retries: retries(&written.retries),
+        limits: Limits {
+            max_connections: written.limits.max_connections,
+            max_pending: written.limits.max_pending,
+        },
+    }
+}
+
+fn health(written: &written::Health) -> Option<HealthCheck> {
+    let table = match written {
+        written::Health::Switch(_) => return None,
+        written::Health::Path(path) => &written::HealthTable::of_path(path.clone()),
+        written::Health::Table(table) => table,
+    };
+    Some(HealthCheck {
+        path: table.path.clone(),
+        host: table.host.clone(),
+        interval: table.interval.0,
+        timeout: table.timeout.0,
+        healthy_threshold: table.healthy_threshold,
+        unhealthy_threshold: table.unhealthy_threshold,
+    })
+}
+
+fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
+    let table = match written {
+        written::OutlierDetection::Switch(false) => return None,
+        written::OutlierDetection::Switch(true) => &written::OutlierTable::default(),
+        written::OutlierDetection::Table(table) => table,
+    };
+    Some(Outlier {
+        consecutive_errors: table.consecutive_errors,
+        ejection_time: table.ejection_time.0,
+        max_ejected_percent: table.max_ejected.0,
+    })
+}
+
+/// Timeouts, of an upstream or of a route.
+pub(super) fn timeouts(written: &written::Timeouts) -> Timeouts {
+    Timeouts {
+        connect: written.connect.0,
+        first_byte: written.first_byte.0,
+        idle: written.idle.0,
+        total: (!written.total.0.is_zero()).then_some(written.total.0),
+        keep_alive: written.keep_alive.0,
+    }
+}
+
+fn retries(written: &written::Retries) -> Retries {
+    let on = written.on.iter().map(|on| match on {
+        written::RetryOn::Connect => RetryOn::Connect,
+        written::RetryOn::Reset => RetryOn::Reset,
+        written::RetryOn::Timeout => RetryOn::Timeout,
+        written::RetryOn::Status502 => RetryOn::Status(502),
+        written::RetryOn::Status503 => RetryOn::Status(503),
+        written::RetryOn::Status504 => RetryOn::Status(504),
+    });
+    Retries {
+        attempts: written.attempts,
+        on: on.collect(),
+        backoff: Backoff { base: written.backoff.base.0, max: written.backoff.max.0 },
+        budget_percent: written.budget.0,
+    }
+}

@@ -1,1 +1,0 @@
-//! Every "no" of the gateway.

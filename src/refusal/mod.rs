@@ -1,0 +1,205 @@
+//! Every "no" of the gateway: one enum, and one place that says what it looks like to the client.
+//!
+//! Bodies are RFC 9457 problems, or a small page where the client prefers HTML; `Proxy-Status` (RFC 9209) repeats
+//! the reason for machines. A new refusal without a reason, and so without a status, does not compile.
+
+mod page;
+pub mod reason;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use crate::limit::{Exceeded, fields};
+use crate::listen::BadHead;
+use crate::route::{NotFound, path::BadPath};
+use crate::upstream::{Failure, NoServer};
+pub use reason::{REASONS, Reason};
+
+/// Why the gateway itself answers a request.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// The head of the request breaks the rules of HTTP, or its bounds.
+    Head(BadHead),
+    /// The host is missing or not a host name.
+    Host,
+    /// The path has no safe normal form.
+    Path(BadPath),
+    /// No route takes the request.
+    NotFound(NotFound),
+    /// The client asked more often than a limit allows.
+    Exceeded(Exceeded),
+    /// The body is larger than the route takes.
+    BodyTooLarge {
+        /// The bound in bytes.
+        limit: u64,
+    },
+    /// The client stopped sending in the middle of its body.
+    BodyStalled,
+    /// The request passed this gateway before.
+    Loop,
+    /// `only-if-cached`, and it is not.
+    NotCached,
+    /// No server of the upstream may be chosen.
+    NoServer {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// Why not.
+        why: NoServer,
+    },
+    /// The upstream's bounds are reached.
+    Saturated {
+        /// The upstream.
+        upstream: Arc<str>,
+    },
+    /// The last server that was tried failed.
+    Failed {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// How it failed.
+        failure: Failure,
+    },
+    /// The time for the whole exchange ran out.
+    TimedOut {
+        /// The upstream.
+        upstream: Arc<str>,
+    },
+    /// A fault of our own.
+    Internal,
+}
+
+impl Refusal {
+    /// The reason: status, code and words that never change.
+    pub fn reason(&self) -> &'static Reason {
+        match self {
+            Self::Head(bad) => match bad.status() {
+                413 => &reason::BODY_TOO_LARGE,
+                414 => &reason::TARGET_TOO_LONG,
+                431 => &reason::HEAD_TOO_LARGE,
+                501 => &reason::CODING_UNKNOWN,
+                _ => &reason::BAD_HEAD,
+            },
+            Self::Host => &reason::BAD_HOST,
+            Self::Path(_) => &reason::BAD_PATH,
+            Self::NotFound(NotFound::Host) => &reason::HOST_NOT_FOUND,
+            Self::NotFound(NotFound::Path) => &reason::ROUTE_NOT_FOUND,
+            Self::NotFound(NotFound::Method { .. }) => &reason::METHOD_NOT_ALLOWED,
+            Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
+            Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
+            Self::BodyStalled => &reason::BODY_STALLED,
+            Self::Loop => &reason::LOOP,
+            Self::NotCached => &reason::NOT_CACHED,
+            Self::NoServer { .. } => &reason::NO_SERVER,
+            Self::Saturated { .. } => &reason::SATURATED,
+            Self::Failed { failure, .. } => failed(*failure),
+            Self::TimedOut { .. } => &reason::UPSTREAM_TIMEOUT,
+            Self::Internal => &reason::INTERNAL,
+        }
+    }
+
+    /// What happened this time, in words that may be shown to anybody.
+    fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Head(bad) => bad.to_string().into(),
+            Self::Path(bad) => bad.to_string().into(),
+            Self::BodyTooLarge { limit } => format!("at most {limit} bytes are taken here").into(),
+            Self::Exceeded(exceeded) => {
+                format!("ask again in {} s", fields::whole_seconds(exceeded.retry_after)).into()
+            }
+            Self::NotFound(NotFound::Method { allow }) => {
+                format!("served here: {}", methods(allow)).into()
+            }
+            _ => self.reason().title.into(),
+        }
+    }
+
+    /// Fields that go with this refusal alone.
+    fn fields(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
+        match self {
+            Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
+            Self::Exceeded(exceeded) => {
+                let seconds = fields::whole_seconds(exceeded.retry_after);
+                head.insert_header(header::RETRY_AFTER, seconds.to_string())
+            }
+            Self::NoServer { .. } | Self::Saturated { .. } => head.insert_header(header::RETRY_AFTER, "1"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers the client. `extra` are fields that every answer of the exchange carries (request id, limits, …).
+    ///
+    /// After a refusal that leaves the connection's next byte in doubt, the connection ends.
+    pub async fn answer(
+        &self,
+        session: &mut Session,
+        request_id: &str,
+        extra: &[(HeaderName, HeaderValue)],
+    ) -> pingora::Result<()> {
+        let asked = session.req_header();
+        let only_head = asked.method == http::Method::HEAD;
+        let (media_type, body) = if page::is_preferred(&asked.headers) {
+            ("text/html; charset=utf-8", page::of(self.reason(), &self.detail(), request_id))
+        } else {
+            ("application/problem+json", self.problem(request_id))
+        };
+
+        let mut head = self.head(extra)?;
+        head.insert_header(header::CONTENT_TYPE, media_type)?;
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+        if matches!(self, Self::Head(_) | Self::Host | Self::BodyStalled | Self::BodyTooLarge { .. }) {
+            session.set_keepalive(None);
+        }
+        session.write_response_header(Box::new(head), only_head).await?;
+        if !only_head {
+            session.write_response_body(Some(body.into()), true).await?;
+        }
+        Ok(())
+    }
+
+    fn head(&self, extra: &[(HeaderName, HeaderValue)]) -> pingora::Result<ResponseHeader> {
+        let reason = self.reason();
+        let mut head = ResponseHeader::build_no_case(reason.status, Some(10 + extra.len()))?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header("x-content-type-options", "nosniff")?;
+        head.insert_header(
+            "proxy-status",
+            format!("tidegate; error={}; details=\"{}\"", reason.proxy_error, reason.code),
+        )?;
+        self.fields(&mut head)?;
+        for (name, value) in extra {
+            head.insert_header(name.clone(), value.clone())?;
+        }
+        Ok(head)
+    }
+
+    /// The body as RFC 9457 asks for it, with `reason` and `request_id` as extensions.
+    fn problem(&self, request_id: &str) -> String {
+        let reason = self.reason();
+        serde_json::json!({
+            "type": format!("urn:tidegate:reason:{}", reason.code),
+            "title": reason.title,
+            "status": reason.status.as_u16(),
+            "detail": self.detail(),
+            "reason": reason.code,
+            "request_id": request_id,
+        })
+        .to_string()
+    }
+}
+
+fn failed(failure: Failure) -> &'static Reason {
+    match failure {
+        Failure::Connect => &reason::UPSTREAM_UNREACHABLE,
+        Failure::ConnectTimeout => &reason::CONNECT_TIMEOUT,
+        Failure::Timeout => &reason::UPSTREAM_TIMEOUT,
+        Failure::Invalid => &reason::UPSTREAM_INVALID,
+        Failure::Reset | Failure::Status(_) => &reason::UPSTREAM_BROKE_OFF,
+    }
+}
+
+fn methods(allow: &[http::Method]) -> String {
+    allow.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,103 @@
+//! Every reason for a "no": its code, status, and what it means. `docs/reasons.md` is printed from this table.
+
+use http::StatusCode;
+
+/// Why the gateway itself answered, and not an upstream.
+#[derive(Debug)]
+pub struct Reason {
+    /// Short, stable, machine-readable: the same in bodies, logs, metrics and docs.
+    pub code: &'static str,
+    /// The status that goes with it.
+    pub status: StatusCode,
+    /// A few words for people.
+    pub title: &'static str,
+    /// The error type of RFC 9209 §2.3 that comes closest, where the fault lies between us and an upstream or in
+    /// the request.
+    pub proxy_error: &'static str,
+    /// What happened, and who can mend it.
+    pub meaning: &'static str,
+}
+
+macro_rules! reasons {
+    ($($name:ident: $status:ident $code:literal, $title:literal, $proxy_error:literal, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub static $name: Reason = Reason {
+                code: $code,
+                status: StatusCode::$status,
+                title: $title,
+                proxy_error: $proxy_error,
+                meaning: $meaning,
+            };
+        )*
+
+        /// All reasons, by status.
+        pub static REASONS: &[&Reason] = &[$(&$name),*];
+    };
+}
+
+reasons! {
+    BAD_HEAD: BAD_REQUEST "bad-request", "The request is malformed", "http_request_error",
+        "The request head breaks the rules of HTTP in a way that another parser could read differently. The client must mend it.";
+    BAD_HOST: BAD_REQUEST "bad-host", "The host is not a valid name", "http_request_error",
+        "The `Host` or `:authority` of the request is missing or not a host name. The client must mend it.";
+    BAD_PATH: BAD_REQUEST "bad-path", "The path cannot be read safely", "http_request_error",
+        "The path climbs above its root, hides a separator in an escape, or holds an invalid escape. The client must mend it.";
+    HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",
+        "No route is for this host. Check the name, or add a route.";
+    ROUTE_NOT_FOUND: NOT_FOUND "route-not-found", "No such path here", "http_request_denied",
+        "The host is served, but no route is for this path. Check the path, or add a route.";
+    METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED "method-not-allowed", "That method is not served here", "http_request_denied",
+        "Routes for this path do not accept the method; `Allow` lists those that they do.";
+    BODY_STALLED: REQUEST_TIMEOUT "request-timeout", "The request did not arrive in time", "http_request_error",
+        "The client stopped sending in the middle of its request.";
+    BODY_TOO_LARGE: PAYLOAD_TOO_LARGE "body-too-large", "The request body is too large", "http_request_denied",
+        "The body is larger than `max_body` of the route.";
+    TARGET_TOO_LONG: URI_TOO_LONG "target-too-long", "The request target is too long", "http_request_denied",
+        "The request line is larger than `downstream.max_header_size`.";
+    LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",
+        "The client asked more often than `rate_limit` of the route allows; `Retry-After` says when to ask again.";
+    HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large", "The request head is too large", "http_request_denied",
+        "The head has more bytes or more fields than `downstream.max_header_size` and `max_headers` allow.";
+    INTERNAL: INTERNAL_SERVER_ERROR "internal", "Something went wrong in the gateway", "proxy_internal_error",
+        "A fault of the gateway itself. Please report it with the log line of the same request id.";
+    CODING_UNKNOWN: NOT_IMPLEMENTED "transfer-coding-unknown", "That transfer coding is not understood", "http_request_error",
+        "The request body has a transfer coding other than `chunked`. The client must mend it.";
+    UPSTREAM_UNREACHABLE: BAD_GATEWAY "upstream-unreachable", "The upstream cannot be reached", "destination_unavailable",
+        "No connection to any server that was tried. See `/upstreams` on the admin listener.";
+    UPSTREAM_BROKE_OFF: BAD_GATEWAY "upstream-broke-off", "The upstream broke off", "connection_terminated",
+        "The server closed the connection before its answer was whole. See its log.";
+    UPSTREAM_INVALID: BAD_GATEWAY "upstream-invalid", "The upstream's answer is not HTTP", "http_protocol_error",
+        "The server's answer breaks the rules of HTTP. See its log.";
+    NO_SERVER: SERVICE_UNAVAILABLE "no-server", "No server is up", "destination_unavailable",
+        "Every server of the upstream is down, ejected or not resolved. See `/upstreams` on the admin listener.";
+    SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
+        "As many requests as `limits` of the upstream allow are in flight and waiting.";
+    UPSTREAM_TIMEOUT: GATEWAY_TIMEOUT "upstream-timeout", "The upstream did not answer in time", "http_response_timeout",
+        "No answer within `timeouts` of the upstream. See its load and its log.";
+    CONNECT_TIMEOUT: GATEWAY_TIMEOUT "connect-timeout", "The upstream could not be reached in time", "connection_timeout",
+        "No connection within `timeouts.connect`. See the network between gateway and server.";
+    NOT_CACHED: GATEWAY_TIMEOUT "not-cached", "Not in the cache", "http_request_denied",
+        "The client asked for a cached answer alone (`only-if-cached`), and there is none.";
+    LOOP: LOOP_DETECTED "loop", "The request came back", "proxy_loop_detected",
+        "The request passed this gateway before: a route's upstream leads back here.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_code_of_its_own() {
+        let codes: BTreeSet<_> = REASONS.iter().map(|reason| reason.code).collect();
+        assert_eq!(codes.len(), REASONS.len());
+        assert!(REASONS.iter().all(|reason| reason.status.is_client_error() || reason.status.is_server_error()));
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_statuses() {
+        assert!(REASONS.windows(2).all(|pair| pair[0].status <= pair[1].status));
+    }
+}
