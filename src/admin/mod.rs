@@ -1,1 +1,50 @@
-//! The admin listener.
+//! The admin listener: how the gateway is, for operators and for what watches it.
+//!
+//! It is a listener of its own, on loopback, answers GET and HEAD only, and changes nothing. It keeps answering while
+//! the gateway drains.
+
+mod api;
+mod guard;
+mod ready;
+mod serve;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::telemetry::Meters;
+
+pub use ready::Ready;
+pub use serve::serve;
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// The metrics of the process.
+    pub meters: Arc<Meters>,
+    /// Whether the gateway may be sent requests.
+    pub ready: Arc<Ready>,
+    /// The configuration in force, as the gateway understood it. Must leave secrets out.
+    pub config: Show,
+    /// The upstreams and their servers, as they are now.
+    pub upstreams: Show,
+}
+
+/// Looks something up at the moment that it is asked for. Must not block.
+pub type Show = Arc<dyn Fn() -> Value + Send + Sync>;
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("ready", &self.ready).finish_non_exhaustive()
+    }
+}
+
+/// True if only this machine can reach the address: 127.0.0.0/8, `::1`, or the former written as IPv6.
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,12 @@ macro_rules! meters {
                 )*
                 Self { registry, $($field),* }
             }
+
+            /// Makes one row of every metric, its labels' names as their values.
+            #[cfg(test)]
+            pub(crate) fn touch_all(&self) {
+                $(self.$field.with([$($label),*]);)*
+            }
         }
 
         /// One row per metric, in the order of a request's way through the gateway.
@@ -171,7 +177,12 @@ type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 
 impl<M: Instrument, const N: usize> Metric<M, N> {
     fn new(names: [&'static str; N]) -> Self {
-        Self { names, family: Family::new_with_constructor(M::make) }
+        let metric = Self { names, family: Family::new_with_constructor(M::make) };
+        if N == 0 {
+            // Shown at zero from the start: an alert on it needs a row that is there before the first bad thing.
+            metric.with([""; N]);
+        }
+        metric
     }
 
     /// The handle for these label values: cheap to clone and to count on, a lookup to get.

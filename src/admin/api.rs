@@ -1,0 +1,82 @@
+//! What the admin listener answers.
+
+use axum::extract::State;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::Admin;
+use super::guard::{self, Problem};
+
+/// The pages, for the index.
+const PAGES: [(&str, &str); 5] = [
+    ("/metrics", "metrics, as OpenMetrics text"),
+    ("/health", "200 while the process lives"),
+    ("/ready", "200 while requests may be sent, 503 with what is missing else"),
+    ("/config", "the configuration in force, without secrets"),
+    ("/upstreams", "upstreams and their servers, as they are now"),
+];
+
+/// All of the admin listener, one line per page.
+pub(super) fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/config", get(config))
+        .route("/upstreams", get(upstreams))
+        .fallback(async || Problem(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
+        .layer(middleware::from_fn(guard::check))
+        .with_state(admin)
+}
+
+async fn index(headers: HeaderMap) -> Response {
+    let accepts_html = headers
+        .get_all(ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains("text/html")));
+    let body = if accepts_html { index_html().into_response() } else { index_json().into_response() };
+    ([(VARY, "accept")], body).into_response()
+}
+
+fn index_html() -> Html<String> {
+    let rows = PAGES.map(|(path, what)| format!("<li><a href=\"{path}\">{path}</a>: {what}</li>\n")).concat();
+    Html(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<title>Tidegate</title>\n<h1>Tidegate</h1>\n<ul>\n{rows}</ul>\n</html>\n"
+    ))
+}
+
+fn index_json() -> Json<Value> {
+    let pages: Map<String, Value> =
+        PAGES.iter().map(|(path, what)| ((*path).to_owned(), json!(what))).collect();
+    Json(json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION"), "pages": pages }))
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], admin.meters.render())
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    let missing = admin.ready.missing();
+    let (status, word) = match missing.as_slice() {
+        [] => (StatusCode::OK, "ready"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    (status, Json(json!({ "status": word, "missing": missing })))
+}
+
+async fn config(State(admin): State<Admin>) -> Json<Value> {
+    Json((admin.config)())
+}
+
+async fn upstreams(State(admin): State<Admin>) -> Json<Value> {
+    Json((admin.upstreams)())
+}

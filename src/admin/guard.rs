@@ -1,0 +1,109 @@
+//! What every request to the admin listener must pass, and what every answer carries.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::{Extension, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::json;
+
+/// The address of ours that a connection came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local(pub(super) IpAddr);
+
+/// Said by every answer.
+const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+    // What is shown is true now and not later.
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    // Pages of other sites can neither guess a type that suits them, nor embed an answer, nor have one run scripts.
+    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+    (HeaderName::from_static("content-security-policy"), HeaderValue::from_static("default-src 'none'")),
+];
+
+/// Refuses what is not a plain read addressed to this listener.
+pub(super) async fn check(Extension(local): Extension<Local>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(&request, local.0) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    response.headers_mut().extend(ALWAYS);
+    response
+}
+
+fn refusal(request: &Request, local: IpAddr) -> Option<Problem> {
+    match host(request) {
+        None => return Some(Problem(StatusCode::BAD_REQUEST, "the request must name one host")),
+        // A page on the web can point its own name at 127.0.0.1 and then read what is here as its own. The name it
+        // came by stays in `Host`, and is not one of ours.
+        Some(host) if !is_ours(&host, local) => {
+            return Some(Problem(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback name or address"));
+        }
+        Some(_) => {}
+    }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    (!reads).then_some(Problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"))
+}
+
+/// The host that was asked for, without its port: of the request target if it has one, else the one of `Host`
+/// (RFC 9112 §3.2.2).
+fn host(request: &Request) -> Option<String> {
+    let mut fields = request.headers().get_all(HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (Some(field), None) => Authority::try_from(field.as_bytes()).ok()?,
+        _ => return None,
+    };
+    let asked = request.uri().authority().unwrap_or(&field);
+    Some(asked.host().trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
+/// True for `localhost`, loopback addresses, and the address that the connection came to. Ports do not matter: a
+/// tunnel may have its own.
+fn is_ours(host: &str, local: IpAddr) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || address.to_canonical() == local.to_canonical(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// A "no" as RFC 9457 writes it.
+#[derive(Debug)]
+pub(super) struct Problem(pub(super) StatusCode, pub(super) &'static str);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self(status, detail) = self;
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = Json(
+            json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }),
+        );
+        let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_and_addresses_of_this_machine_are_ours() {
+        let local = IpAddr::from([127, 0, 0, 1]);
+        for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_ours(host, local), "{host}");
+        }
+        for host in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.1", "::", "0.0.0.0"]
+        {
+            assert!(!is_ours(host, local), "{host}");
+        }
+        assert!(is_ours("10.0.0.1", IpAddr::from([10, 0, 0, 1])));
+    }
+}

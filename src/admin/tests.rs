@@ -1,0 +1,356 @@
+//! The admin listener over real sockets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use reqwest::{Client, Method, Response};
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// An admin listener on a free port, ended when dropped.
+struct Served {
+    address: SocketAddr,
+    admin: Admin,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    fn start() -> Self {
+        let admin = Admin {
+            meters: Arc::new(Meters::new()),
+            ready: Arc::new(Ready::waiting_for(["listeners"])),
+            config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
+            upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shown = admin.clone();
+        let task = tokio::spawn(async move {
+            serve(listener, shown, async {
+                let _ = stopped.await;
+            })
+            .await
+        });
+        Self { address, admin, stop: Some(stop), task }
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Response {
+        // The client wants a provider of TLS even for plain HTTP; another test may have installed it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let url = format!("http://{}{path}", self.address);
+        Client::builder().no_proxy().build().unwrap().request(method, url).send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.ask(Method::GET, path).await
+    }
+
+    /// Sends bytes as they are and reads to the end.
+    async fn raw(&self, request: String) -> String {
+        let address = self.address;
+        let exchange = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        tokio::task::spawn_blocking(exchange).await.unwrap()
+    }
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn the_metrics_are_valid_openmetrics() {
+    let served = Served::start();
+    let meters = &served.admin.meters;
+    meters.requests.with(["a \"quoted\"\\\nname", "200"]).inc_by(3);
+    meters.request_seconds.with(["users"]).observe(0.012);
+    meters.handshake_seconds.with([]).observe(0.2);
+    meters.upstream_up.with(["users", "10.0.0.1:80"]).set(1);
+
+    let response = served.get("/metrics").await;
+    assert_eq!(
+        header(&response, "content-type"),
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    let text = response.text().await.unwrap();
+    let samples = parse(&text);
+    let count = |name: &str, labels: &[(&str, &str)]| {
+        let labels: Labels =
+            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        samples.get(&(name.to_owned(), labels)).copied()
+    };
+    let route = ("route", "a \"quoted\"\\\nname");
+    assert_eq!(count("tidegate_requests_total", &[route, ("status", "200")]), Some(3.0));
+    assert_eq!(count("tidegate_request_seconds_count", &[("route", "users")]), Some(1.0));
+    assert_eq!(count("tidegate_request_seconds_bucket", &[("route", "users"), ("le", "0.01")]), Some(0.0));
+    assert_eq!(count("tidegate_request_seconds_bucket", &[("route", "users"), ("le", "+Inf")]), Some(1.0));
+    assert_eq!(
+        count("tidegate_upstream_server_up", &[("upstream", "users"), ("server", "10.0.0.1:80")]),
+        Some(1.0)
+    );
+    assert_eq!(
+        count("tidegate_panics_total", &[]),
+        Some(0.0),
+        "rows without labels are there from the start"
+    );
+}
+
+#[tokio::test]
+async fn the_table_of_metrics_names_what_is_served() {
+    let served = Served::start();
+    served.admin.meters.touch_all();
+    let text = served.get("/metrics").await.text().await.unwrap();
+    let samples = parse(&text);
+    let mut families = 0;
+    for row in crate::telemetry::meters::TABLE {
+        let family = row.name.strip_suffix("_total").unwrap_or(row.name);
+        assert!(text.contains(&format!("# TYPE {family} {}\n", row.kind)), "{}", row.name);
+        let labels = row.labels.iter().map(|label| ((*label).to_owned(), (*label).to_owned())).collect();
+        let name = if row.kind == "histogram" { format!("{}_count", row.name) } else { row.name.to_owned() };
+        assert_eq!(samples.get(&(name, labels)), Some(&0.0), "{}", row.name);
+        families += 1;
+    }
+    assert_eq!(text.matches("# TYPE ").count(), families, "nothing is served that the table does not name");
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_missing_and_goes_with_the_drain() {
+    let served = Served::start();
+    let response = served.get("/ready").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(
+        response.json::<Value>().await.unwrap(),
+        json!({ "status": "not ready", "missing": ["listeners"] })
+    );
+    served.admin.ready.has("listeners");
+    assert_eq!(served.get("/ready").await.status(), 200);
+    served.admin.ready.drain();
+    let response = served.get("/ready").await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.json::<Value>().await.unwrap()["missing"], json!(["draining"]));
+    assert_eq!(served.get("/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn pages_show_what_they_are_given() {
+    let served = Served::start();
+    assert_eq!(
+        served.get("/config").await.json::<Value>().await.unwrap(),
+        json!({ "admin": "127.0.0.1:9000" })
+    );
+    assert_eq!(
+        served.get("/upstreams").await.json::<Value>().await.unwrap(),
+        json!({ "users": { "servers": [] } })
+    );
+    let index = served.get("/").await.json::<Value>().await.unwrap();
+    for page in index["pages"].as_object().unwrap().keys() {
+        assert_ne!(served.get(page).await.status(), 404, "{page}");
+    }
+    let browser = format!("GET / HTTP/1.1\r\nHost: {}\r\nAccept: text/html,*/*\r\n\r\n", served.address);
+    let page = served.raw(browser).await;
+    assert!(page.contains("text/html") && page.contains("<a href=\"/ready\">"), "{page}");
+}
+
+#[tokio::test]
+async fn every_answer_is_kept_from_caches_and_other_sites() {
+    let served = Served::start();
+    for (method, path) in [(Method::GET, "/metrics"), (Method::GET, "/nowhere"), (Method::POST, "/config")] {
+        let response = served.ask(method, path).await;
+        assert_eq!(header(&response, "cache-control"), "no-store", "{path}");
+        assert_eq!(header(&response, "x-content-type-options"), "nosniff", "{path}");
+        assert!(
+            response.headers().keys().all(|name| !name.as_str().starts_with("access-control-")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_reads_are_answered() {
+    let served = Served::start();
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
+        for path in ["/config", "/nowhere"] {
+            let response = served.ask(method.clone(), path).await;
+            assert_eq!(response.status(), 405, "{method} {path}");
+            let allow: Vec<_> = response.headers().get_all("allow").iter().collect();
+            assert_eq!(allow, ["GET, HEAD"], "{method} {path}");
+            assert_eq!(header(&response, "content-type"), "application/problem+json");
+            assert_eq!(response.json::<Value>().await.unwrap()["status"], 405);
+        }
+    }
+    let response = served.ask(Method::HEAD, "/metrics").await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.text().await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_there_is_a_problem() {
+    let response = Served::start().get("/admin").await;
+    assert_eq!(response.status(), 404);
+    assert_eq!(header(&response, "content-type"), "application/problem+json");
+    assert_eq!(response.json::<Value>().await.unwrap()["title"], "Not Found");
+}
+
+#[tokio::test]
+async fn a_name_from_outside_is_turned_away() {
+    let served = Served::start();
+    let port = served.address.port();
+    for host in
+        ["localhost".to_owned(), format!("localhost:{port}"), "127.0.0.1:1".to_owned(), "[::1]".to_owned()]
+    {
+        let answer = served.raw(format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    for host in
+        ["evil.example".to_owned(), format!("evil.example:{port}"), "localhost.evil.example".to_owned()]
+    {
+        let answer = served.raw(format!("GET /config HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
+    }
+    // The target in full decides, not the field.
+    let absolute = "GET http://evil.example/config HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert!(served.raw(absolute.to_owned()).await.starts_with("HTTP/1.1 421"));
+    for fields in ["", "Host: localhost\r\nHost: evil.example\r\n", "Host: \r\n", "Host: a b\r\n"] {
+        let answer = served.raw(format!("GET /config HTTP/1.1\r\n{fields}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{fields}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut_off() {
+    let served = Served::start();
+    let began = std::time::Instant::now();
+    let answer = served.raw("GET /health HTTP/1.1\r\nHost: local".to_owned()).await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_does_not_hold_the_answer() {
+    let served = Served::start();
+    let request =
+        format!("GET /health HTTP/1.1\r\nHost: {}\r\nContent-Length: 100\r\n\r\nhalf", served.address);
+    let answer = served.raw(request).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn ends_when_told_even_with_an_idle_connection() {
+    let mut served = Served::start();
+    let idle = TcpStream::connect(served.address).unwrap();
+    assert_eq!(served.get("/health").await.status(), 200);
+    served.stop.take().unwrap().send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(10), &mut served.task).await.unwrap().unwrap().unwrap();
+    assert!(TcpStream::connect(served.address).is_err());
+    drop(idle);
+}
+
+#[test]
+fn loopback_is_told_from_the_rest() {
+    for address in ["127.0.0.1:9000", "127.1.2.3:1", "[::1]:9000", "[::ffff:127.0.0.1]:9000"] {
+        assert!(is_loopback(address.parse().unwrap()), "{address}");
+    }
+    for address in ["0.0.0.0:9000", "[::]:9000", "10.0.0.1:9000", "[::ffff:10.0.0.1]:9000"] {
+        assert!(!is_loopback(address.parse().unwrap()), "{address}");
+    }
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// Parses OpenMetrics text strictly, as far as counters, gauges and histograms go; panics at what is wrong.
+///
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
+fn parse(text: &str) -> BTreeMap<(String, Labels), f64> {
+    let body = text.strip_suffix("# EOF\n").expect("ends with EOF");
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut family = String::new();
+    let mut kind = "";
+    for line in body.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, meaning) = help.split_once(' ').expect("help text");
+            assert!(!meaning.contains(['"', '\\']), "unescaped: {line}");
+            assert!(families.insert(name), "metadata twice: {line}");
+            name.clone_into(&mut family);
+            kind = "";
+        } else if let Some(typed) = line.strip_prefix("# TYPE ") {
+            let (name, is) = typed.split_once(' ').expect("a type");
+            assert_eq!(name, family, "metadata apart from its family");
+            assert!(["counter", "gauge", "histogram"].contains(&is), "{line}");
+            kind = is;
+        } else {
+            let ((name, labels), value) = sample(line);
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => panic!("a sample without a type: {line}"),
+            };
+            let suffix = name.strip_prefix(&family).unwrap_or_else(|| panic!("interleaved: {line}"));
+            assert!(suffixes.contains(&suffix), "{line}");
+            assert_eq!(suffix == "_bucket", labels.contains_key("le"), "{line}");
+            assert!(kind == "gauge" || value >= 0.0, "{line}");
+            assert!(samples.insert((name, labels), value).is_none(), "twice: {line}");
+        }
+    }
+    samples
+}
+
+/// `name{label="value",…} number`
+fn sample(line: &str) -> ((String, Labels), f64) {
+    let end = line.find(['{', ' ']).expect("labels or a value");
+    let name = &line[..end];
+    assert!(name.starts_with(|c: char| c.is_ascii_alphabetic()), "{line}");
+    assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
+    let mut labels = Labels::new();
+    let mut rest = &line[end..];
+    if let Some(mut inner) = rest.strip_prefix('{') {
+        while !inner.starts_with('}') {
+            let (label, after) = inner.split_once("=\"").expect("a label");
+            assert!(label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
+            let (value, after) = quoted(after);
+            assert!(labels.insert(label.to_owned(), value).is_none(), "{line}");
+            inner = match after.strip_prefix(',') {
+                Some(more) => {
+                    assert!(!more.starts_with('}'), "a comma too many: {line}");
+                    more
+                }
+                None => after,
+            };
+        }
+        rest = &inner[1..];
+    }
+    let number = rest.strip_prefix(' ').expect("one space before the value");
+    ((name.to_owned(), labels), number.parse().unwrap_or_else(|_| panic!("not a number: {line}")))
+}
+
+/// A label's value up to its closing quote, and what follows.
+fn quoted(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return (value, &text[at + 1..]),
+            '\\' => match chars.next().expect("something escaped").1 {
+                'n' => value.push('\n'),
+                escaped @ ('"' | '\\') => value.push(escaped),
+                other => panic!("`\\{other}` is no escape"),
+            },
+            other => value.push(other),
+        }
+    }
+    panic!("no closing quote: {text}")
+}

@@ -1,0 +1,172 @@
+//! The metrics of one route, resolved once: counting on them needs no lookup.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::meters::{Meters, Metric};
+
+/// What the cache made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// Answered from the cache, fresh.
+    Hit,
+    /// Not there: the upstream was asked.
+    Miss,
+    /// Answered from the cache past its freshness, as a stale rule allows.
+    Stale,
+    /// The request was one that the cache is neither read nor written for.
+    Bypass,
+    /// Joined the fill of a concurrent request.
+    Collapsed,
+    /// The upstream was asked, and its answer may not be kept.
+    Uncacheable,
+}
+
+impl CacheOutcome {
+    /// All outcomes, in the order of the table of metrics.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Miss, Self::Stale, Self::Bypass, Self::Collapsed, Self::Uncacheable];
+
+    /// The word for it in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+            Self::Collapsed => "collapsed",
+            Self::Uncacheable => "uncacheable",
+        }
+    }
+}
+
+/// Handles to the metrics of one route.
+///
+/// What may never happen on a route (a status, a cache outcome, a refusal) is resolved when it first does, so that
+/// `/metrics` shows no rows that are always zero. Decisions of limits are counted by the limits.
+#[derive(Debug)]
+pub struct RouteMeters {
+    route: Box<str>,
+    requests: Metric<Counter, 2>,
+    by_status: Box<[OnceLock<Counter>]>,
+    seconds: Histogram,
+    cache_outcomes: Metric<Counter, 2>,
+    by_cache_outcome: [OnceLock<Counter>; CacheOutcome::ALL.len()],
+    refusals: Metric<Counter, 2>,
+    by_reason: RwLock<Vec<(&'static str, Counter)>>,
+}
+
+/// Statuses of HTTP: three digits, the first of them 1 to 5 (RFC 9110 §15).
+const STATUSES: std::ops::Range<u16> = 100..600;
+
+impl RouteMeters {
+    /// The metrics of the route of this name.
+    pub fn new(meters: &Meters, route: &str) -> Self {
+        Self {
+            route: route.into(),
+            requests: meters.requests.clone(),
+            by_status: STATUSES.map(|_| OnceLock::new()).collect(),
+            seconds: meters.request_seconds.with([route]),
+            cache_outcomes: meters.cache_outcomes.clone(),
+            by_cache_outcome: Default::default(),
+            refusals: meters.refusals.clone(),
+            by_reason: RwLock::default(),
+        }
+    }
+
+    /// Counts a request that was answered with `status` after `elapsed`.
+    ///
+    /// A status out of 100 to 599, as for a client that left before any answer, is counted under `0`.
+    pub fn answered(&self, status: u16, elapsed: Duration) {
+        match status.checked_sub(STATUSES.start).and_then(|index| self.by_status.get(usize::from(index))) {
+            Some(counter) => {
+                counter.get_or_init(|| self.requests.with([&self.route, &status.to_string()])).inc()
+            }
+            None => self.requests.with([&self.route, "0"]).inc(),
+        };
+        self.seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts what the cache made of a request.
+    pub fn cached(&self, outcome: CacheOutcome) {
+        self.by_cache_outcome[outcome as usize]
+            .get_or_init(|| self.cache_outcomes.with([&self.route, outcome.name()]))
+            .inc();
+    }
+
+    /// Counts an answer that the gateway made itself, by reason code.
+    pub fn refused(&self, reason: &'static str) {
+        if let Some((_, counter)) = self.by_reason.read().iter().find(|(known, _)| *known == reason) {
+            counter.inc();
+            return;
+        }
+        let counter = self.refusals.with([&self.route, reason]);
+        counter.inc();
+        // Two first refusals at once may both get here: both hold the same counter, so one entry too many is harmless.
+        self.by_reason.write().push((reason, counter));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_count_goes_to_its_own_row() {
+        let meters = Meters::new();
+        let route = RouteMeters::new(&meters, "users");
+        for (status, times) in [(100, 1), (200, 3), (599, 2), (0, 4), (99, 1), (600, 1)] {
+            (0..times).for_each(|_| route.answered(status, Duration::from_millis(3)));
+        }
+        for outcome in CacheOutcome::ALL {
+            route.cached(outcome);
+        }
+        (0..3).for_each(|_| route.refused("limit-exceeded"));
+        route.refused("no-server");
+
+        let text = meters.render();
+        let count = |row: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(row))
+                .unwrap_or_else(|| panic!("{row}: {text}"));
+            line.trim().parse::<u64>().unwrap()
+        };
+        for (status, times) in [("100", 1), ("200", 3), ("599", 2), ("0", 6)] {
+            assert_eq!(
+                count(&format!("tidegate_requests_total{{route=\"users\",status=\"{status}\"}}")),
+                times
+            );
+        }
+        for outcome in CacheOutcome::ALL {
+            let row =
+                format!("tidegate_cache_requests_total{{route=\"users\",outcome=\"{}\"}}", outcome.name());
+            assert_eq!(count(&row), 1);
+        }
+        assert_eq!(count("tidegate_refusals_total{route=\"users\",reason=\"limit-exceeded\"}"), 3);
+        assert_eq!(count("tidegate_refusals_total{route=\"users\",reason=\"no-server\"}"), 1);
+        assert_eq!(count("tidegate_request_seconds_count{route=\"users\"}"), 12);
+    }
+
+    #[test]
+    fn two_compilations_of_a_route_count_on_the_same_rows() {
+        let meters = Meters::new();
+        for _ in 0..2 {
+            RouteMeters::new(&meters, "users").answered(200, Duration::ZERO);
+        }
+        assert_eq!(meters.requests.with(["users", "200"]).get(), 2);
+    }
+
+    #[test]
+    fn what_never_happened_is_not_shown() {
+        let meters = Meters::new();
+        let _route = RouteMeters::new(&meters, "users");
+        let text = meters.render();
+        assert!(!text.contains("status=\""), "{text}");
+        assert!(!text.contains("outcome=\"hit\""), "{text}");
+    }
+}
