@@ -85,10 +85,11 @@ fn nominated(fields: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// What `Connection` lists.
+/// What `Connection` lists. What is not even text names no field; it does not hide what stands beside it.
 fn options(fields: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = fields.get_all(CONNECTION).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|option| !option.is_empty())
+    let lines = fields.get_all(CONNECTION).into_iter().map(HeaderValue::as_bytes);
+    let options = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    options.filter_map(|option| std::str::from_utf8(option).ok()).filter(|option| !option.is_empty())
 }
 
 /// Whether a field stays though `Connection` names it.
@@ -201,6 +202,14 @@ mod tests {
         ];
         let lower = fields[1..].iter().map(|(name, value)| (name.to_ascii_lowercase(), (*value).to_owned()));
         assert_eq!(stripped("PUT", &fields), lower.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_do_not_hide_a_name() {
+        let mut head = request("GET", &[("X-Mine", "1")]);
+        head.append_header("Connection", &b"\xff, x-mine"[..]).unwrap();
+        strip_request(&mut head);
+        assert!(head.headers.is_empty());
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl StateStore for Counts {
         } else {
             shard.displace(*client, due);
         }
-        self.held.inc_by(shard.debts.len() as i64 - before as i64);
+        self.held.inc_by(number(shard.debts.len()) - number(before));
         Ok(answer)
     }
 }
@@ -149,8 +149,12 @@ impl Shard {
 impl Drop for Counts {
     fn drop(&mut self) {
         let held: usize = self.shards.iter_mut().map(|shard| shard.get_mut().debts.len()).sum();
-        self.held.dec_by(held as i64);
+        self.held.dec_by(number(held));
     }
+}
+
+fn number(clients: usize) -> i64 {
+    i64::try_from(clients).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -72,14 +72,12 @@ fn is_normal(path: &[u8]) -> bool {
         return false;
     }
     let mut rest = path;
-    while let [byte, tail @ ..] = rest {
-        rest = match (byte, tail) {
-            (b'/', [b'/', ..]) => return false,
+    while !rest.is_empty() {
+        rest = match rest {
             // Perhaps a dot segment: for the slow way to see. `/.well-known` is not held up.
-            (b'/', [b'.'] | [b'.', b'/' | b'.' | b';' | b'%', ..]) => return false,
-            (b'%', [high, low, tail @ ..]) if is_normal_escape(*high, *low) => tail,
-            (b'%', _) => return false,
-            (byte, tail) if *byte == b'/' || may_stand(*byte) => tail,
+            [b'/', b'/', ..] | [b'/', b'.'] | [b'/', b'.', b'/' | b'.' | b';' | b'%', ..] => return false,
+            [b'%', high, low, tail @ ..] if is_normal_escape(*high, *low) => tail,
+            [byte, tail @ ..] if *byte == b'/' || may_stand(*byte) => tail,
             _ => return false,
         };
     }

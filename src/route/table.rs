@@ -114,8 +114,8 @@ impl<T> Table<T> {
     }
 
     /// All that routes lead to, in the order they were given.
-    pub fn iter(&self) -> std::slice::Iter<'_, T> {
-        self.entries.iter()
+    pub fn entries(&self) -> &[T] {
+        &self.entries
     }
 
     /// The paths of each host pattern that fits, most specific first.
