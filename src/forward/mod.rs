@@ -1,1 +1,65 @@
-//! Passing requests and answers on.
+//! Passing requests and answers on: what must not travel further, what must be added, what the operator edits.
+//!
+//! On a request, in this order: [`hop::strip_request`], then [`identify`], then the path ([`PathRule`]), then the
+//! route's [`Edit`], which so has the last word. On an answer: [`hop::strip_response`] before the cache sees it, then
+//! [`via_response`] and the route's [`Edit`].
+
+pub mod hop;
+pub mod request_id;
+mod cookies;
+mod edit;
+mod facts;
+mod path_rule;
+mod via;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+pub use edit::{BadField, Edit, Rule, Side, Why};
+pub use facts::{ClientFacts, identify};
+pub use path_rule::{BadPathRule, PathRule};
+pub use via::{loops, pseudonym, via_response};
+
+/// What heads of requests and answers have in common.
+trait Head {
+    fn fields(&self) -> &HeaderMap;
+    fn set(&mut self, name: &HeaderName, value: HeaderValue);
+    fn add(&mut self, name: &HeaderName, value: HeaderValue);
+    fn remove(&mut self, name: &HeaderName);
+}
+
+macro_rules! head {
+    ($head:ty) => {
+        impl Head for $head {
+            fn fields(&self) -> &HeaderMap {
+                &self.headers
+            }
+
+            fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+                self.insert_header(name, value)
+                    .expect("a name and a value that are parsed are taken as they are");
+            }
+
+            fn add(&mut self, name: &HeaderName, value: HeaderValue) {
+                // Fails at 32768 fields alone, a hundred times what a head may have; one more would change nothing.
+                let _ = self.append_header(name, value);
+            }
+
+            fn remove(&mut self, name: &HeaderName) {
+                self.remove_header(name);
+            }
+        }
+    };
+}
+
+head!(RequestHeader);
+head!(ResponseHeader);
+
+/// Removes every field whose name fits. Takes memory only when there is one.
+fn remove_where(head: &mut impl Head, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> =
+        head.fields().keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        head.remove(&name);
+    }
+}
