@@ -1,1 +1,33 @@
-//! Accepting connections.
+//! Accepting clients: bind, count, TLS, a deadline on each request head; and who the client really is.
+//!
+//! ```text
+//! bind ── serve ── front ─┬─ crowd        how many, and from where
+//!                         ├─ tls ── certs ── dev
+//!                         └─ stream ── guard
+//! head, client            what the gateway asks about each request
+//! ```
+
+pub mod bind;
+pub mod serve;
+pub mod front;
+pub mod edge;
+mod crowd;
+pub mod tls;
+pub mod certs;
+pub mod dev;
+mod stream;
+pub mod guard;
+pub mod connection;
+pub mod head;
+pub mod client;
+#[cfg(test)]
+mod tests;
+
+pub use bind::{BindError, Bound, Kind, Listener, bind};
+pub use certs::{CertError, CertSet, CertSource};
+pub use connection::{Connection, TlsInfo, connection};
+pub use edge::{Bounds, Edge, server_options};
+pub use front::Front;
+pub use head::{BadHead, Limits};
+pub use serve::{Serving, serve};
+pub use tls::{MinVersion, Ticketing, TlsTable};

@@ -1,0 +1,424 @@
+//! Certificates and keys from files: read, checked against each other, and known by the names in them.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::dev::{self, DevError};
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertSource {
+    /// A development certificate, made in this directory on first use.
+    Dev {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A PEM file of the chain, with the key in it or beside it (`x.pem` and `x.key`).
+    Pem {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Chain and key in files of their own.
+    Pair {
+        /// PEM file of the chain, leaf first.
+        cert: PathBuf,
+        /// PEM file of the private key.
+        key: PathBuf,
+    },
+}
+
+/// Certificates that can be shown to clients, in the order of the configuration.
+#[derive(Debug, Default)]
+pub struct CertSet {
+    pub(super) certs: Vec<Cert>,
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct Cert {
+    /// The file that the chain came from.
+    pub file: PathBuf,
+    /// The hosts that it names, in lower case; `*.` stands for one label.
+    pub names: Vec<Box<str>>,
+    /// From when on it is valid.
+    pub not_before: SystemTime,
+    /// Until when it is valid.
+    pub not_after: SystemTime,
+    pub(super) key: Arc<CertifiedKey>,
+}
+
+impl CertSet {
+    /// Loads all of `sources`; on failure, every source that failed, by its index, and why.
+    pub fn load(sources: &[CertSource]) -> Result<Self, Vec<(usize, CertError)>> {
+        let mut certs = Vec::new();
+        let mut errors = Vec::new();
+        for (index, source) in sources.iter().enumerate() {
+            match Cert::load(source) {
+                Ok(cert) => certs.push(cert),
+                Err(error) => errors.push((index, error)),
+            }
+        }
+        if errors.is_empty() { Ok(Self { certs }) } else { Err(errors) }
+    }
+
+    /// The certificates, in the order of their sources.
+    pub fn certs(&self) -> &[Cert] {
+        &self.certs
+    }
+
+    /// What is odd about the certificates at the time `now`, though they can be shown; one sentence each.
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        self.certs.iter().flat_map(|cert| cert.warnings(now)).collect()
+    }
+}
+
+impl Cert {
+    fn load(source: &CertSource) -> Result<Self, CertError> {
+        match source {
+            CertSource::Dev { dir } => {
+                let files = dev::ensure(dir)?;
+                Self::from_files(&files.cert, &files.key)
+            }
+            CertSource::Pair { cert, key } => Self::from_files(cert, key),
+            CertSource::Pem { path } => {
+                if read_key(path)?.is_some() {
+                    return Self::from_files(path, path);
+                }
+                let beside = path.with_extension("key");
+                if beside == *path || !beside.exists() {
+                    return Err(CertError::NoKeyBeside { file: path.clone(), beside });
+                }
+                Self::from_files(path, &beside)
+            }
+        }
+    }
+
+    fn from_files(file: &Path, key_file: &Path) -> Result<Self, CertError> {
+        let chain = read_chain(file)?;
+        let leaf = chain.first().ok_or_else(|| CertError::NoCertificate { file: file.to_owned() })?;
+        let Leaf { names, not_before, not_after } =
+            Leaf::read(leaf).ok_or_else(|| CertError::Malformed { file: file.to_owned() })?;
+        let key = read_key(key_file)?.ok_or_else(|| CertError::NoKey { file: key_file.to_owned() })?;
+
+        let provider = aws_lc_rs::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| match source {
+            rustls::Error::InconsistentKeys(_) => {
+                CertError::Mismatch { cert: file.to_owned(), key: key_file.to_owned() }
+            }
+            source => CertError::BadKey { file: key_file.to_owned(), source },
+        })?;
+        Ok(Self { file: file.to_owned(), names, not_before, not_after, key: Arc::new(key) })
+    }
+
+    fn warnings(&self, now: SystemTime) -> impl Iterator<Item = String> {
+        let file = self.file.display();
+        let early = (now < self.not_before)
+            .then(|| format!("the certificate in {file} is not valid before {}", date(self.not_before)));
+        let late = (now > self.not_after)
+            .then(|| format!("the certificate in {file} has expired on {}: renew it", date(self.not_after)));
+        let nameless = self.names.is_empty().then(|| {
+            format!("the certificate in {file} names no host: only clients that find no other will see it")
+        });
+        [early, late, nameless].into_iter().flatten()
+    }
+}
+
+/// What a certificate says of itself.
+pub(super) struct Leaf {
+    pub(super) names: Vec<Box<str>>,
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
+
+impl Leaf {
+    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, cert) = X509Certificate::from_der(der).ok()?;
+        let validity = cert.validity();
+        Some(Self {
+            names: names(&cert),
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        })
+    }
+}
+
+/// The names that clients look for: the subject's alternative names, and its common name only if it has none
+/// (RFC 9525 section 2 leaves the common name out; old private CAs have nothing else).
+fn names(cert: &X509Certificate<'_>) -> Vec<Box<str>> {
+    let alternatives = cert.subject_alternative_name().ok().flatten();
+    let Some(alternatives) = alternatives else {
+        let common = cert.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        return common.map(lower).collect();
+    };
+    let dns = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(lower(name)),
+        _ => None,
+    };
+    alternatives.value.general_names.iter().filter_map(dns).collect()
+}
+
+fn lower(name: &str) -> Box<str> {
+    name.to_ascii_lowercase().into()
+}
+
+fn time(seconds: i64) -> SystemTime {
+    // A time before 1970 is past, whichever it is.
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+fn date(time: SystemTime) -> impl fmt::Display {
+    httpdate::HttpDate::from(time)
+}
+
+fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
+    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+    read().map_err(|source| CertError::pem(file, source))
+}
+
+/// The first private key in a file; none if it holds none.
+fn read_key(file: &Path) -> Result<Option<PrivateKeyDer<'static>>, CertError> {
+    match PrivateKeyDer::from_pem_file(file) {
+        Ok(key) => Ok(Some(key)),
+        Err(pem::Error::NoItemsFound) => Ok(None),
+        Err(source) => Err(CertError::pem(file, source)),
+    }
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not PEM.
+    #[error("{} is not valid PEM: {source}", file.display())]
+    Pem {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// A file holds no certificate.
+    #[error("{} holds no certificate; it needs `-----BEGIN CERTIFICATE-----` blocks, leaf first", file.display())]
+    NoCertificate {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The first certificate in a file is not X.509.
+    #[error("the first certificate in {} is malformed; `openssl x509 -text -in FILE` shows what is in it", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A key file holds no key.
+    #[error("{} holds no private key; it needs a `-----BEGIN PRIVATE KEY-----` block, not encrypted", file.display())]
+    NoKey {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file holds no key, and there is none beside it.
+    #[error(
+        "{} holds no private key, and {} does not exist; put the key into either, or write `{{ cert, key }}`",
+        file.display(),
+        beside.display()
+    )]
+    NoKeyBeside {
+        /// The file.
+        file: PathBuf,
+        /// Where the key was looked for.
+        beside: PathBuf,
+    },
+    /// A key of a kind that is not supported.
+    #[error("the private key in {} cannot be used: {source}; use RSA, ECDSA or Ed25519", file.display())]
+    BadKey {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: rustls::Error,
+    },
+    /// Certificate and key are not of one pair.
+    #[error(
+        "the private key in {} does not belong to the first certificate in {}; the leaf must come first in the chain",
+        key.display(),
+        cert.display()
+    )]
+    Mismatch {
+        /// The file of the chain.
+        cert: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The development certificate could not be made.
+    #[error(transparent)]
+    Dev(#[from] DevError),
+}
+
+impl CertError {
+    fn pem(file: &Path, source: pem::Error) -> Self {
+        let file = file.to_owned();
+        match source {
+            pem::Error::Io(source) => Self::Read { file, source },
+            source => Self::Pem { file, source },
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    /// A certificate in files, for tests.
+    pub(in crate::listen) struct Made {
+        pub(in crate::listen) cert: PathBuf,
+        pub(in crate::listen) key: PathBuf,
+        pub(in crate::listen) leaf: CertificateDer<'static>,
+    }
+
+    /// A self-signed certificate in `NAME.pem` and its key in `NAME.key`.
+    pub(in crate::listen) fn make(dir: &Path, name: &str, hosts: &[&str]) -> Made {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        make_from(dir, name, &CertificateParams::new(hosts).unwrap())
+    }
+
+    fn make_from(dir: &Path, name: &str, params: &CertificateParams) -> Made {
+        let pair = KeyPair::generate().unwrap();
+        let leaf = params.self_signed(&pair).unwrap();
+        let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
+        fs::write(&cert, leaf.pem()).unwrap();
+        fs::write(&key, pair.serialize_pem()).unwrap();
+        Made { cert, key, leaf: leaf.into() }
+    }
+
+    pub(in crate::listen) fn load(made: &[&Made]) -> CertSet {
+        let sources: Vec<CertSource> = made
+            .iter()
+            .map(|made| CertSource::Pair { cert: made.cert.clone(), key: made.key.clone() })
+            .collect();
+        CertSet::load(&sources).unwrap()
+    }
+
+    fn error(source: CertSource) -> String {
+        let errors = CertSet::load(&[source]).unwrap_err();
+        assert_eq!(errors[0].0, 0);
+        errors[0].1.to_string()
+    }
+
+    fn pem(path: &Path) -> CertSource {
+        CertSource::Pem { path: path.to_owned() }
+    }
+
+    #[test]
+    fn a_key_is_found_in_the_file_or_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(dir.path(), "a", &["A.test", "*.a.test"]);
+        let beside = CertSet::load(&[pem(&made.cert)]).unwrap();
+        assert_eq!(beside.certs()[0].names, ["a.test".into(), "*.a.test".into()]);
+
+        let together = dir.path().join("together.pem");
+        let text = fs::read_to_string(&made.cert).unwrap() + &fs::read_to_string(&made.key).unwrap();
+        fs::write(&together, text).unwrap();
+        assert_eq!(CertSet::load(&[pem(&together)]).unwrap().certs()[0].file, together);
+    }
+
+    #[test]
+    fn the_common_name_counts_only_without_alternatives() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "old.test");
+        let old = make_from(dir.path(), "old", &params);
+        assert_eq!(load(&[&old]).certs()[0].names, ["old.test".into()]);
+
+        let mut params = CertificateParams::new(vec!["new.test".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "old.test");
+        let new = make_from(dir.path(), "new", &params);
+        assert_eq!(load(&[&new]).certs()[0].names, ["new.test".into()]);
+    }
+
+    #[test]
+    fn the_key_of_another_certificate_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (make(dir.path(), "a", &["a.test"]), make(dir.path(), "b", &["b.test"]));
+        let error = error(CertSource::Pair { cert: a.cert.clone(), key: b.key.clone() });
+        assert!(error.contains("b.key does not belong to the first certificate in"), "{error}");
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(dir.path(), "a", &["a.test"]);
+        let alone = dir.path().join("alone.pem");
+        fs::copy(&made.cert, &alone).unwrap();
+        let broken = dir.path().join("broken.pem");
+        fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMIIB!!!\n-----END CERTIFICATE-----\n").unwrap();
+        let garbage = dir.path().join("garbage.pem");
+        fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let pair = |cert: &Path, key: &Path| CertSource::Pair { cert: cert.to_owned(), key: key.to_owned() };
+
+        let cases = [
+            (pem(&dir.path().join("none.pem")), "none.pem cannot be read: No such file"),
+            (pem(&alone), "alone.pem holds no private key, and"),
+            (pair(&made.cert, &alone), "alone.pem holds no private key; it needs"),
+            (pair(&made.key, &made.key), "a.key holds no certificate; it needs"),
+            (pair(&broken, &made.key), "broken.pem is not valid PEM"),
+            (pair(&garbage, &made.key), "garbage.pem is malformed"),
+        ];
+        for (source, expected) in cases {
+            let error = error(source);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_source_that_fails_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(dir.path(), "a", &["a.test"]);
+        let missing = || pem(&dir.path().join("none.pem"));
+        let errors = CertSet::load(&[missing(), pem(&made.cert), missing()]).unwrap_err();
+        assert_eq!(errors.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_shown_with_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let certs = load(&[&make_from(dir.path(), "a", &params)]);
+
+        let year = |year: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952);
+        assert!(certs.warnings(year(2019))[0].contains("a.pem is not valid before Wed, 01 Jan 2020"));
+        assert_eq!(certs.warnings(year(2020) + Duration::from_secs(24 * 60 * 60)), Vec::<String>::new());
+        assert!(certs.warnings(year(2022))[0].contains("a.pem has expired on Fri, 01 Jan 2021"));
+    }
+
+    #[test]
+    fn the_development_certificate_is_a_source_like_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let certs = CertSet::load(&[CertSource::Dev { dir: dir.path().join("certs") }]).unwrap();
+        assert_eq!(certs.certs()[0].names, ["localhost".into()]);
+        assert_eq!(certs.warnings(SystemTime::now()), Vec::<String>::new());
+    }
+}

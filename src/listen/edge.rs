@@ -1,0 +1,149 @@
+//! What all listeners share, and what a reload may replace under them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::crowd::Crowd;
+use super::guard::HeadFailures;
+use super::head::Limits;
+use super::tls::TlsTable;
+use crate::telemetry::Meters;
+
+/// Bounds on clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most connections open at once, in all.
+    pub max_connections: u32,
+    /// Most connections open at once from one address (IPv6: one /64).
+    pub max_connections_per_ip: u32,
+    /// Longest TLS handshake, from the connection to the end.
+    pub handshake_timeout: Duration,
+    /// Longest time from the first byte of a request head to its last.
+    pub header_timeout: Duration,
+    /// How long an idle connection is kept. Connections that are open keep the value they began with on HTTP/2.
+    pub idle_timeout: Duration,
+    /// Largest request head in bytes.
+    pub max_header_size: usize,
+    /// Most fields in a request head.
+    pub max_headers: usize,
+}
+
+impl Bounds {
+    /// The bounds on a request head alone.
+    pub fn head(&self) -> Limits {
+        Limits { size: self.max_header_size, fields: self.max_headers }
+    }
+}
+
+/// The state of the listeners: certificates, bounds, counts. It outlives every reload.
+pub struct Edge {
+    tls: ArcSwapOption<TlsTable>,
+    bounds: ArcSwap<Bounds>,
+    pub(super) crowd: Arc<Crowd>,
+    pub(super) counts: Counts,
+}
+
+impl Edge {
+    /// An edge that has accepted nobody yet. Without certificates every TLS handshake fails.
+    pub fn new(tls: Option<TlsTable>, bounds: Bounds, meters: &Meters) -> Arc<Self> {
+        Arc::new(Self {
+            tls: ArcSwapOption::from_pointee(tls),
+            bounds: ArcSwap::from_pointee(bounds),
+            crowd: Crowd::new(),
+            counts: Counts::new(meters),
+        })
+    }
+
+    /// Replaces the certificates. Handshakes that have begun keep those they began with.
+    pub fn set_tls(&self, tls: Option<TlsTable>) {
+        self.tls.store(tls.map(Arc::new));
+    }
+
+    /// Replaces the bounds. Connections that are open keep those they began with.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
+    }
+
+    /// The bounds in force.
+    pub fn bounds(&self) -> Bounds {
+        **self.bounds.load()
+    }
+
+    /// The certificates in force.
+    pub fn tls(&self) -> Option<Arc<TlsTable>> {
+        self.tls.load_full()
+    }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Edge").field("bounds", &self.bounds()).finish_non_exhaustive()
+    }
+}
+
+/// Handles of the metrics that connections are counted on.
+pub(super) struct Counts {
+    pub(super) refused_total: Counter,
+    pub(super) refused_per_ip: Counter,
+    /// Completed handshakes, by version (1.2, 1.3) and whether a session was resumed.
+    pub(super) handshakes: [[Counter; 2]; 2],
+    pub(super) timeout: Counter,
+    pub(super) closed: Counter,
+    pub(super) protocol: Counter,
+    pub(super) no_certificate: Counter,
+    pub(super) handshake_seconds: Histogram,
+    pub(super) heads: HeadFailures,
+}
+
+impl Counts {
+    fn new(meters: &Meters) -> Self {
+        let version = |version| [false, true].map(|it| meters.handshakes.with([version, resumed_label(it)]));
+        Self {
+            refused_total: meters.connections_refused.with(["total"]),
+            refused_per_ip: meters.connections_refused.with(["per_ip"]),
+            handshakes: [version("1.2"), version("1.3")],
+            timeout: meters.handshake_failures.with(["timeout"]),
+            closed: meters.handshake_failures.with(["closed"]),
+            protocol: meters.handshake_failures.with(["protocol"]),
+            no_certificate: meters.handshake_failures.with(["no_certificate"]),
+            handshake_seconds: meters.handshake_seconds.with([]),
+            heads: HeadFailures {
+                timeout: meters.head_timeouts.with(["timeout"]),
+                malformed: meters.head_timeouts.with(["malformed"]),
+            },
+        }
+    }
+}
+
+fn resumed_label(resumed: bool) -> &'static str {
+    if resumed { "yes" } else { "no" }
+}
+
+/// How Pingora is to serve clients within these bounds: `HttpProxy::server_options` and `HttpProxy::h2_options`.
+///
+/// They hold for new connections and are fixed at start: Pingora has no way to replace them.
+pub fn server_options(bounds: &Bounds) -> (HttpServerOptions, H2Options) {
+    /// Requests at once on one connection; what browsers expect (RFC 9113 section 6.5.2 recommends at least 100).
+    const STREAMS: u32 = 100;
+    /// Bytes of one request's body that may be under way.
+    const STREAM_WINDOW: u32 = 64 << 10;
+    /// Bytes of all bodies of a connection that may be under way: the memory one connection may make us hold.
+    const CONNECTION_WINDOW: u32 = 1 << 20;
+
+    let mut server = HttpServerOptions::default();
+    server.h2_idle_timeout = Some(bounds.idle_timeout);
+
+    let mut h2 = default_h2_options();
+    h2.max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(bounds.max_header_size).unwrap_or(u32::MAX));
+    (server, h2)
+}

@@ -1,0 +1,231 @@
+//! The way in: a connection is counted, put under TLS, put under a deadline, and handed to the proxy.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::apps::ServerApp;
+use pingora::protocols::l4::stream::Stream as Tcp;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::proxy::{HttpProxy, ProxyHttp};
+use pingora::server::ShutdownWatch;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::bind::Kind;
+use super::connection::{Connection, TlsInfo};
+use super::crowd::Full;
+use super::edge::Edge;
+use super::guard::HeadGuard;
+use super::stream::{Guarded, Transport};
+use crate::telemetry::Meters;
+
+/// What Pingora runs on one listener.
+pub struct Front<P: ProxyHttp> {
+    kind: Kind,
+    edge: Arc<Edge>,
+    proxy: Arc<HttpProxy<P>>,
+    accepted: Counter,
+    open: Gauge,
+    listening: Arc<Listening>,
+}
+
+/// How many listeners still accept. The proxy drops its idle connections when told to clean up, so it must be told
+/// once, and not before the last of them has stopped.
+#[derive(Debug)]
+pub(super) struct Listening(AtomicUsize);
+
+impl Listening {
+    pub(super) fn new(listeners: usize) -> Arc<Self> {
+        Arc::new(Self(AtomicUsize::new(listeners)))
+    }
+
+    /// One listener has stopped; whether it was the last.
+    fn stopped(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+}
+
+impl<P: ProxyHttp> Front<P> {
+    pub(super) fn new(
+        kind: Kind,
+        edge: Arc<Edge>,
+        proxy: Arc<HttpProxy<P>>,
+        listening: Arc<Listening>,
+        meters: &Meters,
+    ) -> Self {
+        let accepted = meters.connections.with([kind.scheme()]);
+        let open = meters.connections_open.with([kind.scheme()]);
+        Self { kind, edge, proxy, accepted, open, listening }
+    }
+
+    /// TLS if this listener speaks it, then the deadline; nothing if the client did not get that far.
+    async fn receive(&self, tcp: Tcp, ends: Ends) -> Option<Guarded> {
+        let bounds = self.edge.bounds();
+        let (transport, tls) = if self.kind.is_secure() {
+            let (stream, tls) = self.handshake(tcp, bounds.handshake_timeout).await?;
+            (Transport::Tls(stream), Some(tls))
+        } else {
+            (Transport::Plain(tcp), None)
+        };
+        let multiplexed = tls.as_ref().is_some_and(|tls| tls.alpn == Some("h2"));
+        let connection = Connection {
+            peer: ends.peer,
+            local: ends.local,
+            secure: self.kind.is_secure(),
+            redirects: self.kind.redirects(),
+            tls,
+            head: HeadGuard::new(multiplexed),
+        };
+        let heads = self.edge.counts.heads.clone();
+        Guarded::new(transport, connection, bounds.header_timeout, heads).ok()
+    }
+
+    /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.
+    async fn handshake(&self, tcp: Tcp, within: Duration) -> Option<(TlsStream<Tcp>, TlsInfo)> {
+        let counts = &self.edge.counts;
+        let began = Instant::now();
+        let outcome = tokio::time::timeout(within, accept_tls(&self.edge, tcp)).await;
+        let failed = match outcome {
+            Ok(Ok(stream)) => {
+                let tls = describe(stream.get_ref().1);
+                counts.handshakes[usize::from(tls.version == "1.3")][usize::from(tls.resumed)].inc();
+                counts.handshake_seconds.observe(began.elapsed().as_secs_f64());
+                return Some((stream, tls));
+            }
+            Ok(Err(HandshakeError::NoCertificate)) => &counts.no_certificate,
+            Ok(Err(HandshakeError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
+                &counts.protocol
+            }
+            Ok(Err(HandshakeError::Io(_))) => &counts.closed,
+            Err(_elapsed) => &counts.timeout,
+        };
+        failed.inc();
+        None
+    }
+}
+
+#[async_trait]
+impl<P> ServerApp for Front<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let tcp = *stream.into_any().downcast::<Tcp>().ok()?;
+        let ends = Ends::of(&tcp)?;
+        self.accepted.inc();
+
+        let bounds = self.edge.bounds();
+        let seat =
+            self.edge.crowd.admit(ends.peer.ip(), bounds.max_connections, bounds.max_connections_per_ip);
+        let _seat = match seat {
+            Ok(seat) => seat,
+            Err(full) => {
+                match full {
+                    Full::Total => self.edge.counts.refused_total.inc(),
+                    Full::PerIp => self.edge.counts.refused_per_ip.inc(),
+                };
+                return None;
+            }
+        };
+        let _open = Open::new(&self.open);
+
+        let guarded = self.receive(tcp, ends).await?;
+        self.proxy.process_new(Box::new(guarded), shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        if self.listening.stopped() {
+            ServerApp::cleanup(&*self.proxy).await;
+        }
+    }
+}
+
+/// A connection that is counted as open while it lives.
+struct Open<'a>(&'a Gauge);
+
+impl<'a> Open<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The two ends of a connection.
+struct Ends {
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Ends {
+    /// None if the client has gone already.
+    fn of(tcp: &Tcp) -> Option<Self> {
+        let digest: Arc<SocketDigest> = tcp.get_socket_digest()?;
+        let peer = canonical(*digest.peer_addr()?.as_inet()?);
+        let local = canonical(*digest.local_addr()?.as_inet()?);
+        Some(Self { peer, local })
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+enum HandshakeError {
+    NoCertificate,
+    Io(io::Error),
+}
+
+/// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake.
+async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<TlsStream<Tcp>, HandshakeError> {
+    let mut acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+    let greeting = match (&mut acceptor).await {
+        Ok(greeting) => greeting,
+        Err(error) => return Err(refuse(error, acceptor.take_io()).await),
+    };
+    let table = edge.tls();
+    let config = table.as_ref().and_then(|table| table.for_name(greeting.client_hello().server_name()));
+    let Some(config) = config else {
+        return Err(HandshakeError::NoCertificate);
+    };
+    match greeting.into_stream(config).into_fallible().await {
+        Ok(stream) => Ok(stream),
+        Err((error, tcp)) => Err(refuse(error, Some(tcp)).await),
+    }
+}
+
+/// The alert that tells the client why still stands in the write buffer: without a flush it would never leave.
+async fn refuse(error: io::Error, tcp: Option<Tcp>) -> HandshakeError {
+    if let Some(mut tcp) = tcp {
+        let _ = tcp.flush().await;
+    }
+    HandshakeError::Io(error)
+}
+
+fn describe(tls: &ServerConnection) -> TlsInfo {
+    TlsInfo {
+        sni: tls.server_name().map(Into::into),
+        version: if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" },
+        cipher: tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
+        alpn: match tls.alpn_protocol() {
+            Some(b"h2") => Some("h2"),
+            Some(_) => Some("http/1.1"),
+            None => None,
+        },
+        resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+    }
+}

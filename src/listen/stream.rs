@@ -1,0 +1,195 @@
+//! The stream that Pingora reads requests from: TLS or plain, with a deadline on each request head.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::l4::stream::Stream as Tcp;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use super::connection::Connection;
+use super::guard::{Deadline, HeadFailures, HeadGuard};
+
+/// A client that takes no more bytes may not hold up the end of its connection for longer.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A client's byte stream.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is boxed as a whole; one more box would cost each TLS connection"
+)]
+#[derive(Debug)]
+pub(super) enum Transport {
+    Plain(Tcp),
+    Tls(TlsStream<Tcp>),
+}
+
+impl Transport {
+    fn tcp(&self) -> &Tcp {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+/// A transport under a head deadline, carrying what is known of the connection to its requests.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    transport: Transport,
+    deadline: Deadline,
+    head: HeadGuard,
+    alpn: Option<ALPN>,
+    ssl: Option<Arc<SslDigest>>,
+    /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
+    /// connection has none of.
+    carrier: Arc<ProxyDigest>,
+}
+
+impl Guarded {
+    /// A stream whose request heads must be whole within `within` of their first byte.
+    pub(super) fn new(
+        transport: Transport,
+        connection: Connection,
+        within: Duration,
+        failures: HeadFailures,
+    ) -> pingora::Result<Self> {
+        let head = connection.head.clone();
+        let tls = connection.tls.as_ref();
+        let alpn = tls.and_then(|tls| match tls.alpn {
+            Some("h2") => Some(ALPN::H2),
+            Some(_) => Some(ALPN::H1),
+            None => None,
+        });
+        let ssl = tls.map(|tls| Arc::new(SslDigest::new(tls.cipher, tls.version, None, None, Vec::new())));
+        let empty = Box::new(ResponseHeader::build(200, Some(0))?);
+        let carrier = Arc::new(ProxyDigest::new(empty, Some(Box::new(connection))));
+        Ok(Self {
+            transport,
+            deadline: Deadline::new(head.clone(), within, failures),
+            head,
+            alpn,
+            ssl,
+            carrier,
+        })
+    }
+
+    fn io(&mut self) -> Pin<&mut (dyn Io + '_)> {
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp),
+            Transport::Tls(tls) => Pin::new(tls),
+        }
+    }
+}
+
+/// What both transports can do.
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = this.io().poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.deadline.received();
+        } else if read.is_pending() && this.deadline.is_overdue(cx) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the request head took too long",
+            )));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.deadline.sending();
+        this.io().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.deadline.sending();
+        this.io().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(tcp) => tcp.is_write_vectored(),
+            Transport::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().io().poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guarded {
+    async fn shutdown(&mut self) {
+        // The connection ends either way; that the client has gone first is no news.
+        let _ = tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(self)).await;
+    }
+}
+
+impl UniqueID for Guarded {
+    fn id(&self) -> UniqueIDType {
+        self.transport.tcp().id()
+    }
+}
+
+impl Ssl for Guarded {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.ssl.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.alpn.clone()
+    }
+}
+
+impl GetTimingDigest for Guarded {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.transport.tcp().get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Guarded {
+    /// Pingora asks for this once as each HTTP/1 session begins, after the rest of the body before has been read. No
+    /// hook of the proxy comes at that moment.
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.head.session_begins();
+        Some(self.carrier.clone())
+    }
+}
+
+impl GetSocketDigest for Guarded {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.transport.tcp().get_socket_digest()
+    }
+}
+
+impl Peek for Guarded {}
