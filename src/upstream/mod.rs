@@ -1,1 +1,370 @@
-//! Choosing a server.
+//! Choosing a server: groups of interchangeable servers, and a lease for each request sent to one.
+
+pub mod balance;
+mod lease;
+pub mod endpoint;
+pub mod health;
+pub mod outlier;
+pub mod retry;
+pub mod limits;
+pub mod split;
+pub mod peer;
+pub mod resolve;
+pub mod view;
+mod upkeep;
+mod counts;
+pub mod clock;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fastrand::Rng;
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::telemetry::Meters;
+
+use self::balance::Group;
+use self::clock::Moment;
+use self::counts::{GroupCounts, ServerCounts};
+use self::endpoint::{Common, Endpoint, Server, Vitals};
+use self::limits::Admission;
+use self::retry::Budget;
+use self::upkeep::Tasks;
+
+pub use self::balance::Balance;
+pub use self::health::HealthCheck;
+pub use self::lease::{Lease, Tried};
+pub use self::limits::{Limits, Permit, Saturated};
+pub use self::outlier::Outlier;
+pub use self::peer::Timeouts;
+pub use self::retry::{Backoff, Failure, Failures, Retries};
+pub use self::split::Split;
+pub use self::view::UpstreamView;
+
+/// What an upstream is made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name; also the label of its metrics.
+    pub name: String,
+    /// Its servers: `ip:port` or `host:port`, and the weight, at least 1. Each address of a name has the name's weight.
+    pub servers: Vec<(String, u16)>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// Active checks; without them every server counts as up.
+    pub health: Option<HealthCheck>,
+    /// Ejection of servers whose answers fail; `None` for never.
+    pub outlier: Option<Outlier>,
+    /// How long each step with a server may take.
+    pub timeouts: Timeouts,
+    /// When a request is sent once more.
+    pub retries: Retries,
+    /// Bounds on what is sent at once.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// These servers, all else by default: passive ejection, no active checks.
+    pub fn new<'a>(name: &str, servers: impl IntoIterator<Item = (&'a str, u16)>) -> Self {
+        Self {
+            name: name.to_owned(),
+            servers: servers.into_iter().map(|(place, weight)| (place.to_owned(), weight)).collect(),
+            balance: Balance::default(),
+            health: None,
+            outlier: Some(Outlier::default()),
+            timeouts: Timeouts::default(),
+            retries: Retries::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A group of interchangeable servers.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    settings: Settings,
+    servers: Box<[Arc<Server>]>,
+    group: ArcSwap<Group>,
+    turn: AtomicUsize,
+    budget: Arc<Budget>,
+    admission: Arc<Admission>,
+    counts: Arc<GroupCounts>,
+    /// Held while the group is made anew or a server ejected; never for a choice.
+    changing: Mutex<()>,
+    tasks: Arc<Tasks>,
+    former: Mutex<Option<Arc<Tasks>>>,
+    me: Weak<Self>,
+}
+
+/// No server may be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoServer {
+    /// Every server is down by its health checks, or some are and the rest are ejected.
+    #[error("every server of upstream `{0}` is down")]
+    Down(Arc<str>),
+    /// Every server is ejected for its failing answers.
+    #[error("every server of upstream `{0}` is ejected")]
+    Ejected(Arc<str>),
+    /// No server has an address.
+    #[error("no server of upstream `{0}` is resolved")]
+    Unresolved(Arc<str>),
+}
+
+impl Upstream {
+    /// An upstream that is ready to be asked; [`Upstream::start`] begins its checks and lookups.
+    ///
+    /// `running` is the upstream of the same name in the configuration in force, if there is one: health, requests in
+    /// flight and ejections are carried over by address, the retry budget and metrics by name. It is not changed, so
+    /// a configuration that is refused after all leaves no trace.
+    pub fn new(settings: Settings, running: Option<&Self>, meters: &Meters) -> Arc<Self> {
+        let running = running.filter(|running| running.settings.name == settings.name);
+        let name: Arc<str> = settings.name.as_str().into();
+        let counts = running
+            .map_or_else(|| Arc::new(GroupCounts::new(&name, meters)), |running| running.counts.clone());
+        let admission =
+            running.map(|running| &running.admission).filter(|door| *door.limits() == settings.limits);
+        let admission = admission.cloned().unwrap_or_else(|| {
+            Arc::new(Admission::new(name.clone(), settings.limits, counts.pending.clone()))
+        });
+        let servers = servers_of(&settings, &name, &counts, running, meters);
+
+        Arc::new_cyclic(|me| {
+            let known = running.map(Self::group);
+            let upstream = Self {
+                group: ArcSwap::from_pointee(assemble(&servers, known.as_deref(), me)),
+                servers,
+                name,
+                settings,
+                turn: AtomicUsize::new(0),
+                budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
+                admission,
+                counts,
+                changing: Mutex::new(()),
+                tasks: Arc::default(),
+                former: Mutex::new(running.map(|running| running.tasks.clone())),
+                me: me.clone(),
+            };
+            upstream.show_up(Moment::now());
+            upstream
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it was made from.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Waits for a turn to have a request in flight.
+    pub async fn admit(&self) -> Result<Permit, Saturated> {
+        self.admission.admit().await
+    }
+
+    /// Chooses a server for one try, in constant time, without a lock or an allocation.
+    ///
+    /// Never one that is down or ejected. One that was tried only if no other is left: a connection that the server
+    /// closed while it was idle says nothing against the server, and it may be the only one.
+    pub fn pick(&self, tried: &Tried) -> Result<Lease, NoServer> {
+        self.pick_with(tried, Moment::now(), &mut Rng::new())
+    }
+
+    /// The same at this moment by this source of chance.
+    pub fn pick_with(&self, tried: &Tried, now: Moment, rng: &mut Rng) -> Result<Lease, NoServer> {
+        if tried.is_empty() {
+            self.budget.request(now);
+        }
+        let group = self.group.load();
+        let balance = self.settings.balance;
+        let untried = |endpoint: &Endpoint| endpoint.is_usable(now) && !tried.contains(endpoint);
+        let mut chosen = group.choose(balance, &self.turn, rng, untried);
+        if chosen.is_none() && !tried.is_empty() {
+            chosen = group.choose(balance, &self.turn, rng, |endpoint| endpoint.is_usable(now));
+        }
+        chosen.map(|endpoint| Lease::take(endpoint.clone())).ok_or_else(|| self.why_none(&group, now))
+    }
+
+    /// Whether to try once more after this failure, and after what wait; takes the retry out of the budget.
+    ///
+    /// `tries` counts those made, the failed one included. Whether the request may be repeated at all (an idempotent
+    /// method, or nothing sent) is for the caller to know first.
+    pub fn may_retry(&self, tries: usize, failure: Failure) -> Option<Duration> {
+        self.may_retry_at(tries, failure, Moment::now(), fastrand::f64())
+    }
+
+    fn may_retry_at(&self, tries: usize, failure: Failure, now: Moment, random: f64) -> Option<Duration> {
+        let retries = &self.settings.retries;
+        if tries >= usize::from(retries.attempts) || !retries.on.contains(failure) {
+            return None;
+        }
+        if !self.budget.spend(retries.budget, now) {
+            self.counts.denied.inc();
+            return None;
+        }
+        self.counts.retries(failure).inc();
+        Some(retries.backoff.wait(u32::try_from(tries).unwrap_or(u32::MAX), random))
+    }
+
+    /// Whether a server could be chosen now.
+    pub fn is_available(&self) -> bool {
+        let now = Moment::now();
+        self.group.load().endpoints().iter().any(|endpoint| endpoint.is_usable(now))
+    }
+
+    /// How it stands.
+    pub fn snapshot(&self) -> UpstreamView {
+        UpstreamView::of(self, Moment::now())
+    }
+
+    fn why_none(&self, group: &Group, now: Moment) -> NoServer {
+        let name = self.name.clone();
+        match group.endpoints() {
+            [] => NoServer::Unresolved(name),
+            all if all.iter().all(|endpoint| endpoint.is_up() && endpoint.is_ejected(now)) => {
+                NoServer::Ejected(name)
+            }
+            _ => NoServer::Down(name),
+        }
+    }
+}
+
+/// What the parts of an upstream do to it.
+impl Upstream {
+    /// Counts a failure against a server, and ejects it when it is due and the group can spare it.
+    fn note_failure(&self, endpoint: &Endpoint, now: Moment) {
+        let Some(rules) = &self.settings.outlier else { return };
+        let conduct = &endpoint.vitals().conduct;
+        if !conduct.failed(rules, now) {
+            return;
+        }
+        // Of two servers ejected at once, each might have counted on the other. Who finds the door taken does not
+        // wait: the next failure comes back.
+        let Some(_guard) = self.changing.try_lock() else { return };
+        let group = self.group.load();
+        let ejected = group.endpoints().iter().filter(|other| other.is_ejected(now)).count();
+        let others_usable =
+            group.endpoints().iter().any(|other| other.id() != endpoint.id() && other.is_usable(now));
+        if conduct.is_ejected(now) || !rules.permits(group.endpoints().len(), ejected, others_usable) {
+            return;
+        }
+        let time = conduct.eject(rules, now);
+        endpoint.server().counts.ejections.inc();
+        self.show_up(now);
+        let (upstream, server) = (self.name(), endpoint.name());
+        tracing::warn!(upstream, server, address = %endpoint.address(), ?time, "server is ejected for its failing answers");
+    }
+
+    /// Makes the group anew from what its names stand for now.
+    fn publish(&self) {
+        let guard = self.changing.lock();
+        let group = assemble(&self.servers, Some(&self.group.load()), &self.me);
+        self.group.store(Arc::new(group));
+        drop(guard);
+        self.show_up(Moment::now());
+    }
+
+    /// Shows in the metrics which servers may be chosen.
+    fn show_up(&self, now: Moment) {
+        let group = self.group.load();
+        let usable: Vec<_> = group.endpoints().iter().filter(|endpoint| endpoint.is_usable(now)).collect();
+        let mut usable = usable.into_iter().map(|endpoint| endpoint.server()).peekable();
+        // Endpoints stand in the order of their servers.
+        for server in &self.servers {
+            let mut up = 0;
+            while usable.next_if(|next| Arc::ptr_eq(next, server)).is_some() {
+                up = 1;
+            }
+            server.counts.up.set(up);
+        }
+    }
+
+    fn group(&self) -> Arc<Group> {
+        self.group.load_full()
+    }
+
+    fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    fn take_former(&self) -> Option<Arc<Tasks>> {
+        self.former.lock().take()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.tasks.end();
+    }
+}
+
+/// The servers that the settings name, with the metrics and lookups of their predecessors.
+fn servers_of(
+    settings: &Settings,
+    name: &Arc<str>,
+    counts: &Arc<GroupCounts>,
+    running: Option<&Upstream>,
+    meters: &Meters,
+) -> Box<[Arc<Server>]> {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let common = Common {
+        upstream: name.clone(),
+        checked: settings.health.is_some(),
+        ejectable: settings.outlier.is_some(),
+        // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
+        group_key: hasher.finish(),
+        counts: counts.clone(),
+    };
+    let predecessors = running.into_iter().flat_map(|running| &running.servers);
+    let known: HashMap<&str, &Arc<Server>> = predecessors.map(|server| (&*server.name, server)).collect();
+    // A server written twice has one set of metrics, as it has one set of labels.
+    let mut counted: HashMap<&str, Arc<ServerCounts>> =
+        known.iter().map(|(place, server)| (*place, server.counts.clone())).collect();
+
+    let server = |(place, weight): &'_ (String, u16), counts: Arc<ServerCounts>| {
+        let resolution = known.get(place.as_str()).map(|server| server.resolution.load_full());
+        Arc::new(Server::new(&common, &place.as_str().into(), *weight, resolution, counts))
+    };
+    settings
+        .servers
+        .iter()
+        .map(|written| {
+            let new = || Arc::new(ServerCounts::new(name, &written.0.as_str().into(), meters));
+            let counts = counted.entry(&written.0).or_insert_with(new).clone();
+            server(written, counts)
+        })
+        .collect()
+}
+
+/// The group that the servers make with what their names stand for, each address with what is known of it.
+fn assemble(servers: &[Arc<Server>], known: Option<&Group>, me: &Weak<Upstream>) -> Group {
+    let known = known.into_iter().flat_map(Group::endpoints);
+    let mut vitals: HashMap<SocketAddr, Arc<Vitals>> =
+        known.map(|endpoint| (endpoint.address(), endpoint.vitals().clone())).collect();
+    let mut endpoints = Vec::new();
+    for server in servers {
+        for address in &server.resolution.load().addresses {
+            let vitals = vitals.entry(*address).or_insert_with(|| Arc::new(Vitals::new(server.checked)));
+            endpoints.push(Arc::new(Endpoint::new(server.clone(), *address, vitals.clone(), me.clone())));
+        }
+    }
+    Group::new(endpoints)
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

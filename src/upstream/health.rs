@@ -1,0 +1,302 @@
+//! Asking servers how they are: one GET in a while, and what the answers make of a server's state.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::clock::Moment;
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The path that is asked for with GET; 2xx and 3xx pass.
+    pub path: String,
+    /// Time between two checks of a server, give or take a tenth.
+    pub interval: Duration,
+    /// Longest time for a check, from connecting to the head of the answer.
+    pub timeout: Duration,
+    /// Passes in a row before a server that was down is up; the very first pass is enough at start.
+    pub healthy_threshold: u16,
+    /// Failures in a row before a server that was up is down.
+    pub unhealthy_threshold: u16,
+    /// The `Host` that is asked for; the server as it is configured when absent.
+    pub host: Option<String>,
+}
+
+impl HealthCheck {
+    /// The check of this path, everything else by default.
+    pub fn of_path(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy_threshold: 2,
+            unhealthy_threshold: 3,
+            host: None,
+        }
+    }
+
+    /// The time to the next check. Spread, so that the checks of a fleet do not come in step.
+    pub(super) fn pause(&self, random: f64) -> Duration {
+        self.interval.mul_f64(0.9 + 0.2 * random)
+    }
+}
+
+/// What a check made different.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The server may be chosen from now on.
+    Up,
+    /// The server may not be chosen any more.
+    Down,
+    /// The server was not up yet, and its first check says that it is not now.
+    NotYet,
+}
+
+/// The last check of a server.
+#[derive(Clone, Debug)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: Moment,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Why it failed; `None` if it passed.
+    pub failure: Option<Arc<str>>,
+}
+
+/// A server's state by its checks. One task notes results; everybody reads.
+#[derive(Debug)]
+pub struct Health {
+    state: AtomicU8,
+    /// Results in a row that speak against the state.
+    against: AtomicU32,
+    last: ArcSwapOption<LastCheck>,
+}
+
+/// Not up yet; the first pass changes that.
+const NEW: u8 = 0;
+const UP: u8 = 1;
+const DOWN: u8 = 2;
+
+impl Health {
+    /// A server that has not passed a check yet, and so is not up.
+    pub fn unknown() -> Self {
+        Self::with(NEW)
+    }
+
+    /// A server that counts as up until checks say otherwise.
+    pub fn presumed_up() -> Self {
+        Self::with(UP)
+    }
+
+    fn with(state: u8) -> Self {
+        Self { state: AtomicU8::new(state), against: AtomicU32::new(0), last: ArcSwapOption::empty() }
+    }
+
+    /// Whether the server may be chosen.
+    pub fn is_up(&self) -> bool {
+        self.state.load(Relaxed) == UP
+    }
+
+    /// The last check; `None` before the first.
+    pub fn last(&self) -> Option<Arc<LastCheck>> {
+        self.last.load_full()
+    }
+
+    /// Notes the result of a check.
+    pub fn note(&self, result: LastCheck, rules: &HealthCheck) -> Option<Change> {
+        let passed = result.failure.is_none();
+        self.last.store(Some(Arc::new(result)));
+        match (self.state.load(Relaxed), passed) {
+            (NEW, true) => self.become_state(UP, Change::Up),
+            (NEW, false) => (self.count_against() == 1).then_some(Change::NotYet),
+            (UP, false) if self.count_against() >= u32::from(rules.unhealthy_threshold) => {
+                self.become_state(DOWN, Change::Down)
+            }
+            (DOWN, true) if self.count_against() >= u32::from(rules.healthy_threshold) => {
+                self.become_state(UP, Change::Up)
+            }
+            (UP, true) | (DOWN, false) => {
+                self.against.store(0, Relaxed);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn count_against(&self) -> u32 {
+        self.against.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    fn become_state(&self, state: u8, change: Change) -> Option<Change> {
+        self.state.store(state, Relaxed);
+        self.against.store(0, Relaxed);
+        Some(change)
+    }
+}
+
+/// Checks a server once, and says how it went.
+pub async fn check(address: SocketAddr, name: &str, rules: &HealthCheck) -> LastCheck {
+    let began = Instant::now();
+    let host = rules.host.as_deref().unwrap_or(name);
+    let result = match timeout(rules.timeout, ask(address, host, &rules.path)).await {
+        Ok(result) => result,
+        Err(_) => Err(CheckFailed::TimedOut(rules.timeout)),
+    };
+    let failure = result.err().map(|failure| Arc::from(failure.to_string()));
+    LastCheck { at: Moment::now(), elapsed: began.elapsed(), failure }
+}
+
+/// Why a check failed. The messages carry their sources: they are shown as they are on the admin listener.
+#[derive(Debug, Error)]
+enum CheckFailed {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("no HTTP answer: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("answered {}", .0.as_u16())]
+    Status(StatusCode),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("cannot be asked: {0}")]
+    Request(#[from] http::Error),
+}
+
+async fn ask(address: SocketAddr, host: &str, path: &str) -> Result<(), CheckFailed> {
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, "tidegate-health")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())?;
+    // A connection of its own: what is asked is whether a new one can be made.
+    let stream = TcpStream::connect(address).await.map_err(CheckFailed::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+
+    let mut answer = pin!(sender.send_request(request));
+    let response = tokio::select! {
+        response = &mut answer => response?,
+        // The connection may end first: then the answer is there already, or is the error.
+        _ = connection => answer.await?,
+    };
+    let status = response.status();
+    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(CheckFailed::Status(status)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Origin, says};
+    use super::*;
+
+    fn rules() -> HealthCheck {
+        HealthCheck { timeout: Duration::from_millis(300), ..HealthCheck::of_path("/healthz") }
+    }
+
+    fn result(passed: bool) -> LastCheck {
+        LastCheck {
+            at: Moment::now(),
+            elapsed: Duration::ZERO,
+            failure: (!passed).then(|| Arc::from("answered 503")),
+        }
+    }
+
+    /// Feeds `+` (passed) and `-` (failed), and returns the state after each: `U` up, `.` not up.
+    fn after(health: &Health, results: &str) -> String {
+        let note = |c| {
+            health.note(result(c == '+'), &rules());
+            if health.is_up() { 'U' } else { '.' }
+        };
+        results.chars().map(note).collect()
+    }
+
+    #[test]
+    fn thresholds_decide_when_a_server_goes_and_comes() {
+        for (results, states) in [
+            ("", ""),
+            ("+", "U"),
+            ("-", "."),
+            ("---+", "...U"),   // the first pass is enough at start, however late
+            ("+--", "UUU"),     // two failures are not three
+            ("+---", "UUU."),   // three are
+            ("+--+--", "UUUUUU"), // in a row
+            ("+---+", "UUU.."), // once down, one pass is not enough
+            ("+---++", "UUU..U"),
+            ("+---+-+", "UUU...."),
+            ("+---+-++", "UUU....U"),
+            ("+---++--", "UUU..UUU"),
+            ("+---++---", "UUU..UUU."),
+        ] {
+            assert_eq!(after(&Health::unknown(), results), states, "{results}");
+        }
+        assert_eq!(after(&Health::presumed_up(), "---+"), "UU..");
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let health = Health::unknown();
+        let told: Vec<_> = "--+---+++".chars().map(|c| health.note(result(c == '+'), &rules())).collect();
+        let (not_yet, up, down) = (Some(Change::NotYet), Some(Change::Up), Some(Change::Down));
+        assert_eq!(told, [not_yet, None, up, None, None, down, None, up, None]);
+    }
+
+    #[test]
+    fn pauses_stay_within_a_tenth_of_the_interval() {
+        assert_eq!(rules().pause(0.0), Duration::from_millis(4_500));
+        assert_eq!(rules().pause(0.5), Duration::from_secs(5));
+        assert!(rules().pause(0.999) < Duration::from_millis(5_500));
+    }
+
+    #[tokio::test]
+    async fn success_and_redirects_pass() {
+        for status in [200, 204, 302] {
+            let origin = Origin::start(says::status(status)).await;
+            let last = check(origin.address(), "users:80", &rules()).await;
+            assert_eq!(last.failure, None, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_asks_for_the_path_under_the_configured_name() {
+        let origin = Origin::start(says::status(200)).await;
+        check(origin.address(), "users:80", &rules()).await;
+        let host = HealthCheck { host: Some("users.example".into()), ..rules() };
+        check(origin.address(), "users:80", &host).await;
+        let asked = origin.requests();
+        assert!(asked[0].starts_with("GET /healthz HTTP/1.1\r\n"), "{asked:?}");
+        assert!(asked[0].contains("host: users:80\r\n"), "{asked:?}");
+        assert!(asked[1].contains("host: users.example\r\n"), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_wrong_is_a_failure_with_its_reason() {
+        let reason = async |address| {
+            check(address, "users:80", &rules()).await.failure.expect("it must fail").to_string()
+        };
+        let refusing = super::super::testing::refusing_address().await;
+        assert!(reason(refusing).await.starts_with("cannot connect: "), "refuses");
+
+        let unavailable = Origin::start(says::status(503)).await;
+        assert_eq!(reason(unavailable.address()).await, "answered 503");
+
+        let silent = Origin::start(says::nothing()).await;
+        assert_eq!(reason(silent.address()).await, "no answer within 300ms");
+
+        let closing = Origin::start(says::text("")).await;
+        assert!(reason(closing.address()).await.starts_with("no HTTP answer: "));
+
+        let babbling = Origin::start(says::text("SSH-2.0-OpenSSH_9.2\r\n\r\n")).await;
+        assert!(reason(babbling.address()).await.starts_with("no HTTP answer: "));
+    }
+}

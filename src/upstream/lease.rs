@@ -1,0 +1,109 @@
+//! One request in flight to a server, and the servers that one request has tried.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::clock::Moment;
+use super::endpoint::Endpoint;
+use super::retry::Failure;
+
+/// One request in flight to a server; dropping it ends the count, also when the request is cancelled.
+///
+/// Say how the try went with [`Lease::succeeded`] or [`Lease::failed`], once; later words are not heard. A lease that
+/// is dropped without a word says nothing of the server: its client went away.
+#[derive(Debug)]
+#[must_use = "a dropped lease counts no request"]
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    settled: bool,
+}
+
+impl Lease {
+    pub(super) fn take(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.vitals().in_flight.fetch_add(1, Relaxed);
+        endpoint.server().counts.in_flight.inc();
+        Self { endpoint, settled: false }
+    }
+
+    /// The server it is for.
+    pub const fn server(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The answer's head came, this long after the server was chosen.
+    pub fn succeeded(&mut self, elapsed: Duration) {
+        if self.settle() {
+            let server = self.endpoint.server();
+            server.counts.ok.inc();
+            server.group_counts.seconds.observe(elapsed.as_secs_f64());
+            self.endpoint.vitals().conduct.succeeded();
+        }
+    }
+
+    /// The try failed; enough of these in a row eject the server.
+    pub fn failed(&mut self, failure: Failure) {
+        self.failed_at(failure, Moment::now());
+    }
+
+    pub(super) fn failed_at(&mut self, failure: Failure, now: Moment) {
+        if !self.settle() {
+            return;
+        }
+        let server = self.endpoint.server();
+        server.counts.error.inc();
+        if failure == Failure::Connect {
+            // The name may stand for other addresses by now.
+            server.hurry.notify_one();
+        }
+        if server.ejectable
+            && let Some(group) = self.endpoint.group()
+        {
+            group.note_failure(&self.endpoint, now);
+        }
+    }
+
+    fn settle(&mut self) -> bool {
+        !std::mem::replace(&mut self.settled, true)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.vitals().in_flight.fetch_sub(1, Relaxed);
+        self.endpoint.server().counts.in_flight.dec();
+    }
+}
+
+/// The servers that a request was sent to already. Part of the request's state: no allocation.
+#[derive(Clone, Debug, Default)]
+pub struct Tried {
+    ids: [u64; MOST_TRIED],
+    count: usize,
+}
+
+/// As many as a request may have tries; of more, the earliest are forgotten.
+const MOST_TRIED: usize = 10;
+
+impl Tried {
+    /// Remembers the server of this lease.
+    pub fn add(&mut self, lease: &Lease) {
+        self.ids[self.count % MOST_TRIED] = lease.endpoint.id();
+        self.count += 1;
+    }
+
+    /// How many tries there were.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there was none yet.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether this server was among them.
+    pub fn contains(&self, endpoint: &Endpoint) -> bool {
+        self.ids.contains(&endpoint.id())
+    }
+}

@@ -1,0 +1,96 @@
+//! How Pingora connects to the server of a lease.
+
+use std::time::Duration;
+
+use pingora::protocols::TcpKeepalive;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::lease::Lease;
+
+/// How long each step with a server may take. None is without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Longest wait for a connection.
+    pub connect: Duration,
+    /// Longest wait for the first byte of the answer.
+    pub first_byte: Duration,
+    /// Longest wait between two reads or writes.
+    pub idle: Duration,
+    /// Longest time for the whole exchange, retries included; `None` for as long as it takes.
+    pub total: Option<Duration>,
+    /// How long a connection without a request is kept for the next one; zero closes each after its request.
+    pub keep_alive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(15),
+            idle: Duration::from_secs(30),
+            total: Some(Duration::from_secs(60)),
+            keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Finds a server that vanished without a word, on connections that wait for a long answer or for the next request.
+const PROBES: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(15),
+    interval: Duration::from_secs(5),
+    count: 3,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::ZERO,
+};
+
+/// The peer for the server of this lease: HTTP/1.1 over TCP.
+///
+/// The read timeout is that of the first byte; once the answer began, `timeouts.idle` is the one to set.
+pub fn http_peer(lease: &Lease, timeouts: &Timeouts) -> HttpPeer {
+    let server = lease.server();
+    let mut peer = HttpPeer::new(server.address(), false, String::new());
+    peer.group_key = server.group_key();
+    peer.options.connection_timeout = Some(timeouts.connect);
+    peer.options.total_connection_timeout = Some(timeouts.connect);
+    peer.options.read_timeout = Some(timeouts.first_byte);
+    peer.options.write_timeout = Some(timeouts.idle);
+    peer.options.idle_timeout = Some(timeouts.keep_alive);
+    peer.options.tcp_keepalive = Some(PROBES);
+    peer.options.set_http_version(1, 1);
+    peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::upstream_of;
+    use super::super::{Settings, Tried};
+    use super::*;
+
+    #[test]
+    fn every_step_with_a_server_has_an_end() {
+        let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
+        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default());
+        let options = &peer.options;
+        assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
+        for bound in [
+            options.connection_timeout,
+            options.total_connection_timeout,
+            options.read_timeout,
+            options.write_timeout,
+            options.idle_timeout,
+        ] {
+            assert!(bound.is_some_and(|bound| bound > Duration::ZERO && bound <= Duration::from_secs(60)));
+        }
+        assert_eq!(options.read_timeout, Some(Timeouts::default().first_byte));
+    }
+
+    #[test]
+    fn upstreams_do_not_share_connections() {
+        let lease = |name: &str| {
+            let upstream = upstream_of(Settings::new(name, [("10.0.0.1:8080", 1)]));
+            upstream.pick(&Tried::default()).unwrap()
+        };
+        assert_eq!(lease("users").server().group_key(), lease("users").server().group_key());
+        assert_ne!(lease("users").server().group_key(), lease("web").server().group_key());
+    }
+}

@@ -1,0 +1,193 @@
+//! What goes on in the background for an upstream: health checks, lookups, the ends of ejections.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::Upstream;
+use super::clock::Moment;
+use super::endpoint::{Endpoint, Server};
+use super::health::{self, Change, HealthCheck};
+use super::resolve;
+
+/// The background tasks of one upstream; all end with it.
+#[derive(Debug, Default)]
+pub(super) struct Tasks(Mutex<TaskTable>);
+
+#[derive(Debug, Default)]
+struct TaskTable {
+    handles: HashMap<Job, AbortHandle>,
+    ended: bool,
+}
+
+/// What a task is for; there is one of each at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Job {
+    /// Checks whatever answers at this address.
+    Check(SocketAddr),
+    /// Looks up the name of the server at this place of the configuration.
+    Lookup(usize),
+    /// Notices the ends of ejections.
+    Ejections,
+}
+
+impl Tasks {
+    fn ensure(&self, job: Job, work: impl Future<Output = ()> + Send + 'static) {
+        let mut table = self.0.lock();
+        if !table.ended {
+            table.handles.entry(job).or_insert_with(|| tokio::spawn(work).abort_handle());
+        }
+    }
+
+    /// Ends the checks of all other addresses.
+    fn keep_checks(&self, addresses: &[SocketAddr]) {
+        self.0.lock().handles.retain(|job, handle| {
+            let keep = !matches!(job, Job::Check(address) if !addresses.contains(address));
+            if !keep {
+                handle.abort();
+            }
+            keep
+        });
+    }
+
+    /// Ends all tasks, and lets no new ones begin.
+    pub(super) fn end(&self) {
+        let mut table = self.0.lock();
+        table.ended = true;
+        table.handles.drain().for_each(|(_, handle)| handle.abort());
+    }
+}
+
+impl Upstream {
+    /// Begins the checks and lookups, at once, on the present tokio runtime, and ends those of the upstream that this
+    /// one was made from. They end when the upstream is dropped or replaced.
+    pub fn start(self: &Arc<Self>) {
+        if let Some(former) = self.take_former() {
+            former.end();
+        }
+        for (index, server) in self.servers().iter().enumerate() {
+            if let Some(name) = &server.lookup {
+                let work = keep_resolved(Arc::downgrade(self), server.clone(), name.clone());
+                self.tasks().ensure(Job::Lookup(index), work);
+            }
+        }
+        if self.settings().outlier.is_some() {
+            self.tasks().ensure(Job::Ejections, notice_returns(Arc::downgrade(self)));
+        }
+        self.check_all();
+    }
+
+    /// Has every server of the group checked, and no other.
+    fn check_all(&self) {
+        let Some(rules) = &self.settings().health else { return };
+        let rules = Arc::new(rules.clone());
+        let group = self.group();
+        let addresses: Vec<SocketAddr> = group.endpoints().iter().map(|endpoint| endpoint.address()).collect();
+        self.tasks().keep_checks(&addresses);
+        for endpoint in group.endpoints() {
+            let work = keep_checking(endpoint.clone(), rules.clone());
+            self.tasks().ensure(Job::Check(endpoint.address()), work);
+        }
+    }
+}
+
+async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
+    loop {
+        let result = health::check(endpoint.address(), endpoint.name(), &rules).await;
+        let failure = result.failure.clone();
+        if let Some(change) = endpoint.vitals().health.note(result, &rules) {
+            tell(&endpoint, change, failure.as_deref().unwrap_or_default());
+            if let Some(upstream) = endpoint.group() {
+                upstream.show_up(Moment::now());
+            }
+        }
+        sleep(rules.pause(fastrand::f64())).await;
+    }
+}
+
+fn tell(endpoint: &Endpoint, change: Change, reason: &str) {
+    let (upstream, server, address) = (endpoint.upstream(), endpoint.name(), endpoint.address());
+    match change {
+        Change::Up => tracing::info!(upstream, server, %address, "server is up"),
+        Change::Down => tracing::warn!(upstream, server, %address, reason, "server is down"),
+        Change::NotYet => tracing::warn!(upstream, server, %address, reason, "server is not up yet"),
+    }
+}
+
+/// Least time between two lookups of a name, however many connections to it fail.
+const LOOKUP_GAP: Duration = Duration::from_secs(1);
+
+async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: String) {
+    let mut retry = resolve::FIRST_RETRY;
+    loop {
+        let found = resolve::lookup(&name).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        let pause = if found.is_ok() { resolve::EVERY } else { retry };
+        retry = if found.is_ok() { resolve::FIRST_RETRY } else { (retry * 2).min(resolve::EVERY) };
+        note_lookup(&upstream, &server, found);
+        drop(upstream);
+
+        sleep(LOOKUP_GAP).await;
+        tokio::select! {
+            () = sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64()).saturating_sub(LOOKUP_GAP)) => {}
+            () = server.hurry.notified() => {}
+        }
+    }
+}
+
+fn note_lookup(
+    upstream: &Upstream,
+    server: &Server,
+    found: Result<Vec<SocketAddr>, resolve::LookupFailed>,
+) {
+    let before = server.resolution.load_full();
+    let after = before.after(found);
+    if after == *before {
+        return;
+    }
+    let (name, addresses) = (upstream.name(), &after.addresses);
+    match &after.trouble {
+        Some(reason) if addresses.is_empty() => {
+            tracing::warn!(upstream = name, server = %server.name, %reason, "server is unresolved");
+        }
+        Some(reason) => {
+            tracing::warn!(upstream = name, server = %server.name, %reason, ?addresses, "keeping the former addresses");
+        }
+        None => tracing::info!(upstream = name, server = %server.name, ?addresses, "server is resolved"),
+    }
+    let moved = after.addresses != before.addresses;
+    server.resolution.store(Arc::new(after));
+    if moved {
+        upstream.publish();
+        upstream.check_all();
+    }
+}
+
+/// How late the end of an ejection may be told and shown; the choice itself is exact.
+const NOTICE: Duration = Duration::from_secs(1);
+
+async fn notice_returns(upstream: Weak<Upstream>) {
+    let mut out: Vec<Arc<Endpoint>> = Vec::new();
+    loop {
+        sleep(NOTICE).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        let now = Moment::now();
+        let (still_out, back) = out.drain(..).partition(|endpoint| endpoint.is_ejected(now));
+        out = still_out;
+        for endpoint in back {
+            let (upstream_name, server) = (endpoint.upstream(), endpoint.name());
+            tracing::info!(upstream = upstream_name, server, address = %endpoint.address(), "ejection is over");
+        }
+        upstream.show_up(now);
+        for endpoint in upstream.group().endpoints() {
+            if endpoint.is_ejected(now) && !out.iter().any(|known| known.id() == endpoint.id()) {
+                out.push(endpoint.clone());
+            }
+        }
+    }
+}

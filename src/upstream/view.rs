@@ -1,0 +1,130 @@
+//! How an upstream stands, for `/upstreams` on the admin listener.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::Upstream;
+use super::clock::Moment;
+use super::endpoint::{Endpoint, Server};
+
+/// An upstream and its servers, as they stand.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamView {
+    /// Its name.
+    pub name: String,
+    /// Its servers, in the order of configuration; a name with several addresses has an entry for each.
+    pub servers: Vec<ServerView>,
+}
+
+/// A server at an address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ServerView {
+    /// The server as it is configured.
+    pub server: String,
+    /// Where it is; absent while a name is not resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Its weight.
+    pub weight: u16,
+    /// Whether it may be chosen.
+    pub state: State,
+    /// Why it may not, or what else is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// The last health check; absent without checks or before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_check: Option<CheckView>,
+    /// How often it was ejected since it is known.
+    pub ejections: u64,
+}
+
+/// Whether a server may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It may.
+    Up,
+    /// Its health checks fail, or none has passed yet.
+    Down,
+    /// Its answers failed; it is left alone for a while.
+    Ejected,
+    /// Its name stands for no address.
+    Unresolved,
+}
+
+/// A health check that was made.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckView {
+    /// How long ago, in whole seconds.
+    pub seconds_ago: u64,
+    /// Whether it passed.
+    pub passed: bool,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u128,
+}
+
+impl UpstreamView {
+    pub(super) fn of(upstream: &Upstream, now: Moment) -> Self {
+        let group = upstream.group();
+        let servers = upstream.servers().iter().flat_map(|server| {
+            let mut at: Vec<ServerView> = group
+                .endpoints()
+                .iter()
+                .filter(|endpoint| std::sync::Arc::ptr_eq(endpoint.server(), server))
+                .map(|endpoint| ServerView::of(endpoint, now))
+                .collect();
+            if at.is_empty() {
+                at.push(ServerView::unresolved(server));
+            }
+            at
+        });
+        Self { name: upstream.name().to_owned(), servers: servers.collect() }
+    }
+}
+
+impl ServerView {
+    fn of(endpoint: &Endpoint, now: Moment) -> Self {
+        let server = endpoint.server();
+        let vitals = endpoint.vitals();
+        let last = if server.checked { vitals.health.last() } else { None };
+        let (state, reason) = if !endpoint.is_up() {
+            let failure = last.as_ref().and_then(|last| last.failure.as_deref());
+            (State::Down, Some(failure.unwrap_or("no health check has passed yet").to_owned()))
+        } else if let Some(until) = vitals.conduct.ejected_until(now).filter(|_| server.ejectable) {
+            (State::Ejected, Some(format!("its answers failed; left alone for another {:?}", until.since(now))))
+        } else {
+            (State::Up, server.resolution.load().trouble.clone())
+        };
+        let check = last.map(|last| CheckView {
+            seconds_ago: now.since(last.at).as_secs(),
+            passed: last.failure.is_none(),
+            elapsed_ms: last.elapsed.as_millis(),
+        });
+        Self {
+            server: endpoint.name().to_owned(),
+            address: Some(endpoint.address()),
+            weight: endpoint.weight(),
+            state,
+            reason,
+            in_flight: endpoint.in_flight(),
+            last_check: check,
+            ejections: vitals.conduct.ejections(),
+        }
+    }
+
+    fn unresolved(server: &Server) -> Self {
+        Self {
+            server: server.name.to_string(),
+            address: None,
+            weight: server.weight,
+            state: State::Unresolved,
+            reason: server.resolution.load().trouble.clone(),
+            in_flight: 0,
+            last_check: None,
+            ejections: 0,
+        }
+    }
+}
