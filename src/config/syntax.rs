@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn each_broken_statement_is_reported_once_and_the_rest_is_read() {
-        let text = "a = 30s\n[t\nx = 1\n[u]\nlist = [\"a\"\nb : 2\n[v]\nc = 1\nc = 2\n";
+        let text = "a = 30s\n[t\nx = 1\n[u]\nlist = [\"a\"\n[w]\nb : 2\n[v]\nc = 1\nc = 2\n";
         let parsed = parse(0, text);
         assert_eq!(parsed.findings.len(), 5, "{:#?}", parsed.findings);
         let tables = parsed.tree.table().unwrap();
