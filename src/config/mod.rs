@@ -7,6 +7,16 @@
 pub mod units;
 pub mod route;
 pub mod upstream;
+pub mod load;
+mod document;
+mod syntax;
+mod schema;
+mod check;
+mod hints;
+mod text;
+mod meant;
+pub mod problem;
+pub mod reference;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,27 +26,30 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use document::Document;
+pub use load::{Loaded, load, read_text};
+pub use problem::{Place, Problem, Rejected, Step, nearest};
 pub use route::Route;
 pub use units::{ByteSize, Period, Rate, Share};
 pub use upstream::Upstream;
 
 /// The whole of a configuration file, includes and all.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where clients are accepted.
     ///
     /// `https://ADDRESS:PORT` ends TLS; `http://ADDRESS:PORT` redirects to HTTPS when an `https` entry exists
-    /// and serves traffic otherwise. A port of 0 takes any free one. Takes effect on restart.
-    #[schemars(extend("x-takes-effect" = "restart"))]
+    /// and serves traffic otherwise. A port of 0 takes any free one.
+    #[schemars(length(min = 1), extend("x-takes-effect" = "restart"))]
     pub listen: Vec<Listener>,
 
     /// Where metrics, health and the admin API are served: a loopback `ADDRESS:PORT`.
-    #[schemars(extend("x-takes-effect" = "restart"))]
+    #[schemars(extend("x-takes-effect" = "restart", "format" = "loopback"))]
     pub admin: String,
 
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Everybody else's are dropped.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<text::Network>", example = ["10.0.0.0/8"])]
     pub trusted_proxies: Vec<IpNet>,
 
     /// How long requests in flight may take to end once a stop was asked for.
@@ -44,7 +57,7 @@ pub struct Config {
     pub shutdown_grace: Period,
 
     /// Number of worker threads; one per core when absent.
-    #[schemars(range(min = 1, max = 1024), extend("x-takes-effect" = "restart"))]
+    #[schemars(range(min = 1, max = 1024), example = 4, extend("x-takes-effect" = "restart"))]
     pub threads: Option<u16>,
 
     /// What is logged, and how.
@@ -52,6 +65,7 @@ pub struct Config {
 
     /// More files of the same language, as paths with `*` relative to this one. All files are one document: a
     /// name defined in two of them is an error.
+    #[schemars(example = ["conf.d/*.toml"])]
     pub include: Vec<String>,
 
     /// Certificates and TLS versions.
@@ -64,15 +78,18 @@ pub struct Config {
     pub cache: CacheStore,
 
     /// Groups of interchangeable servers, by name.
+    #[schemars(extend("x-noun" = "upstream", "x-example-name" = "users", "propertyNames" = { "format": "name" }))]
     pub upstreams: BTreeMap<String, Upstream>,
 
     /// Settings that every route starts from.
     pub defaults: Route,
 
     /// Bundles of settings that a route may `use`, by name.
+    #[schemars(extend("x-noun" = "policy", "x-example-name" = "public", "propertyNames" = { "format": "name" }))]
     pub policies: BTreeMap<String, Route>,
 
     /// Which requests go where, by name. The most specific host and path win; the order of the file never matters.
+    #[schemars(extend("x-noun" = "route", "x-example-name" = "users", "propertyNames" = { "format": "name" }))]
     pub routes: BTreeMap<String, Route>,
 }
 
@@ -105,15 +122,17 @@ impl Default for Config {
 #[serde(untagged)]
 pub enum Listener {
     /// `https://ADDRESS:PORT` or `http://ADDRESS:PORT`.
-    Url(String),
+    Url(#[schemars(extend("format" = "listen-url"))] String),
     /// The URL and what differs from the usual.
     Table(ListenerTable),
 }
 
 /// A listener with settings of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ListenerTable {
     /// `https://ADDRESS:PORT` or `http://ADDRESS:PORT`.
+    #[schemars(extend("format" = "listen-url"))]
     pub url: String,
     /// Whether plain HTTP is answered by a redirect to HTTPS; when absent, it is where an `https` listener exists.
     pub redirect: Option<bool>,
@@ -121,13 +140,14 @@ pub struct ListenerTable {
 
 /// Certificates and what clients must speak.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Certificates, picked by the names in them; the first is shown to clients that name no host of ours.
     ///
     /// A PEM file holding chain and key, a chain file with its key beside it (`x.pem` and `x.key`),
     /// `{ cert, key }`, or `"dev"`: a certificate for `localhost`, `127.0.0.1` and `::1`, made on first use
     /// under `certs/` by a development CA of this machine's own.
+    #[schemars(example = ["dev"])]
     pub certs: Vec<Certificate>,
     /// The oldest TLS version that is spoken.
     pub min_version: TlsVersion,
@@ -144,17 +164,20 @@ impl Default for Tls {
 #[serde(untagged)]
 pub enum Certificate {
     /// A PEM file, or `"dev"`.
-    Path(PathBuf),
+    Path(#[schemars(extend("format" = "file"))] PathBuf),
     /// Chain and key in files of their own.
     Pair(CertificatePair),
 }
 
 /// A certificate chain and its key, file by file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CertificatePair {
     /// PEM file of the chain, leaf first.
+    #[schemars(extend("format" = "file"))]
     pub cert: PathBuf,
     /// PEM file of the private key.
+    #[schemars(extend("format" = "file"))]
     pub key: PathBuf,
 }
 
@@ -171,7 +194,7 @@ pub enum TlsVersion {
 
 /// Bounds on what clients may ask of us.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Downstream {
     /// Connections open at once, all clients together. More are closed unanswered and counted.
     #[schemars(range(min = 1))]
@@ -180,16 +203,22 @@ pub struct Downstream {
     #[schemars(range(min = 1))]
     pub max_connections_per_ip: u32,
     /// Longest TLS handshake.
+    #[schemars(extend("x-least" = "1ms"))]
     pub handshake_timeout: Period,
     /// Longest time from the first byte of a request head to its last.
+    #[schemars(extend("x-least" = "1ms"))]
     pub header_timeout: Period,
     /// Longest wait between two reads of a request body.
+    #[schemars(extend("x-least" = "1ms"))]
     pub body_timeout: Period,
     /// Longest wait for the client to take bytes of an answer.
+    #[schemars(extend("x-least" = "1ms"))]
     pub send_timeout: Period,
     /// How long an idle connection is kept for the next request.
+    #[schemars(extend("x-least" = "1ms"))]
     pub idle_timeout: Period,
     /// Largest request head, in bytes; larger ones are refused with 431.
+    #[schemars(extend("x-least" = "1KiB", "x-most" = "1MiB"))]
     pub max_header_size: ByteSize,
     /// Most fields in a request head; more are refused with 431.
     #[schemars(range(min = 1, max = 256))]
@@ -214,7 +243,7 @@ impl Default for Downstream {
 
 /// Where cached answers are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CacheStore {
     /// Memory for cached answers in this process, headers and overhead included.
     #[schemars(extend("x-takes-effect" = "restart"))]
@@ -231,7 +260,7 @@ impl Default for CacheStore {
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// The form of the access log: one line per request on standard output, or none.
     #[schemars(extend("x-takes-effect" = "restart"))]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::text;
 use super::units::{ByteSize, Period, Rate};
 use super::upstream::{Server, Timeouts};
 
@@ -13,40 +14,56 @@ use super::upstream::{Server, Timeouts};
 /// The same keys stand in `[routes.NAME]`, `[policies.NAME]` and `[defaults]`. A route starts from the defaults,
 /// takes each policy it uses in turn, then its own keys; the later one wins, key by key.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// The host: a name, `*.example.com` for every name below it, or a list of these. Absent: every host.
+    #[schemars(with = "Option<OneOrMany<text::HostPattern>>", example = "api.example.com")]
     pub host: Option<OneOrMany<String>>,
     /// The path: `/users/*` for `/users` and everything below it, `/users` for that path alone. Absent: every path.
+    #[schemars(with = "Option<OneOrMany<text::PathPattern>>", example = "/users/*")]
     pub path: Option<OneOrMany<String>>,
     /// The methods. Absent: every method.
+    #[schemars(with = "Option<BTreeSet<text::Method>>", example = ["GET", "HEAD"])]
     pub methods: Option<BTreeSet<String>>,
     /// Policies whose settings this route takes, in order.
     #[serde(rename = "use")]
+    #[schemars(with = "Vec<text::Name>", example = ["public"])]
     pub uses: Vec<String>,
     /// How often one client may ask: a rate, a table, or a list of these.
+    #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,
     /// Largest request body; larger ones are refused with 413.
+    #[schemars(example = "10MiB")]
     pub max_body: Option<ByteSize>,
     /// Whether and how answers are cached: a time, a table, or `false`.
+    #[schemars(example = "30s")]
     pub cache: Option<Cache>,
     /// Answers with a redirect instead of asking an upstream.
+    #[schemars(example = serde_json::json!({ "to": "https://www.example.com{path}{query}", "status": 308 }))]
     pub redirect: Option<Redirect>,
     /// Answers with fixed words instead of asking an upstream.
+    #[schemars(example = serde_json::json!({ "status": 200, "body": "fine" }))]
     pub respond: Option<Respond>,
     /// Where requests go: the name of an upstream, an address, a list of servers, or names with weights.
+    #[schemars(example = &"users")]
     pub upstream: Option<RouteUpstream>,
     /// Takes this prefix off the path before it goes upstream.
+    #[schemars(extend("format" = "prefix"), example = "/api")]
     pub strip_prefix: Option<String>,
     /// Rewrites the path before it goes upstream, after `strip_prefix`.
+    #[schemars(example = serde_json::json!({ "from": "^/v1/(.*)$", "to": "/$1" }))]
     pub rewrite: Option<Rewrite>,
     /// Which `Host` the upstream sees.
+    #[schemars(example = &"client")]
     pub upstream_host: Option<UpstreamHost>,
     /// Fields set, added and removed on the way to the upstream.
+    #[schemars(example = serde_json::json!({ "set": { "x-tenant": "main" } }))]
     pub request_headers: Option<HeaderRules>,
     /// Fields set, added and removed on the way to the client.
+    #[schemars(example = serde_json::json!({ "remove": ["server"] }))]
     pub response_headers: Option<HeaderRules>,
     /// Overrides the timeouts of the upstream.
+    #[schemars(example = serde_json::json!({ "first_byte": "5s" }))]
     pub timeouts: Option<Timeouts>,
 }
 
@@ -75,11 +92,11 @@ impl<T> OneOrMany<T> {
 #[serde(untagged)]
 pub enum RouteUpstream {
     /// With a colon: the address of one server. Without: the name of an upstream.
-    Named(String),
+    Named(#[schemars(extend("format" = "upstream"))] String),
     /// Servers of an upstream of the route's own.
-    Servers(Vec<Server>),
+    Servers(#[schemars(length(min = 1))] Vec<Server>),
     /// Names of upstreams with weights: `{ web = 95, web-next = 5 }`.
-    Split(BTreeMap<String, u16>),
+    Split(#[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))] BTreeMap<String, u16>),
 }
 
 /// A bound on how often one client may ask.
@@ -94,11 +111,12 @@ pub enum RateLimit {
 
 /// A bound in full.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RateLimitTable {
     /// How many requests, within which time.
     pub rate: Rate,
     /// How many may come at once after a pause; the count of the rate when absent.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), example = 200)]
     #[serde(default)]
     pub burst: Option<u32>,
     /// Whose requests are counted together.
@@ -129,26 +147,30 @@ pub enum Cache {
 
 /// Caching in full.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CacheTable {
     /// How long an answer is fresh when the origin says nothing. Absent: such answers are not kept.
+    #[schemars(example = "30s")]
     pub ttl: Option<Period>,
     /// The longest that an answer is fresh, whatever the origin says.
+    #[schemars(example = "1h")]
     pub ttl_max: Option<Period>,
     /// Gives every answer that may be kept the `ttl`, whatever lifetime the origin names. What the origin forbids
     /// to share (`private`, `no-store`) stays forbidden.
     pub ignore_origin: bool,
     /// Request fields by which answers differ, besides those in the origin's `Vary`.
+    #[schemars(with = "Vec<text::FieldName>", example = ["accept-language"])]
     pub vary: Vec<String>,
     /// What tells two requests apart.
     pub key: CacheKey,
     /// Largest answer that is kept; that of `[cache]` when absent.
+    #[schemars(example = "1MiB")]
     pub max_object: Option<ByteSize>,
 }
 
 /// What tells two cached requests apart, besides scheme, host and path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct CacheKey {
     /// The query: `"all"` as it is, `"none"`, or a list of the parameters that count, whatever their order.
     pub query: KeyQuery,
@@ -182,11 +204,14 @@ pub enum KeyQueryWord {
 
 /// An answer that sends the client elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Redirect {
+    #[schemars(extend("format" = "redirect"), example = "https://www.example.com{path}{query}")]
     /// The target; `{scheme}`, `{host}`, `{path}` and `{query}` (with its `?`) stand for those of the request.
     pub to: String,
     /// 301, 302, 303, 307 or 308.
     #[serde(default = "permanent")]
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub status: u16,
 }
 
@@ -196,6 +221,7 @@ fn permanent() -> u16 {
 
 /// An answer from the configuration itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Respond {
     /// 200 to 599.
     #[serde(default = "ok")]
@@ -206,6 +232,7 @@ pub struct Respond {
     pub body: String,
     /// Its media type.
     #[serde(default = "plain")]
+    #[schemars(extend("format" = "field-value"))]
     pub content_type: String,
 }
 
@@ -219,11 +246,13 @@ fn plain() -> String {
 
 /// A rewrite of the path by a regular expression.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Rewrite {
     /// What is looked for, such as `^/v1/(.*)$`.
-    #[schemars(extend("format" = "regex"))]
+    #[schemars(extend("format" = "regex"), example = "^/v1/(.*)$")]
     pub from: String,
     /// What stands there instead, such as `/$1`.
+    #[schemars(example = "/$1")]
     pub to: String,
 }
 
@@ -240,12 +269,15 @@ pub enum UpstreamHost {
 
 /// Changes to header fields; `remove` comes first, then `set`, then `add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct HeaderRules {
     /// Replaces the field, or adds it.
+    #[schemars(with = "BTreeMap<String, text::FieldValue>", extend("propertyNames" = { "format": "field-name" }), example = serde_json::json!({ "x-frame-options": "DENY" }))]
     pub set: BTreeMap<String, String>,
     /// Adds a field line beside those that are there.
+    #[schemars(with = "BTreeMap<String, text::FieldValue>", extend("propertyNames" = { "format": "field-name" }), example = serde_json::json!({ "vary": "accept-language" }))]
     pub add: BTreeMap<String, String>,
     /// Removes the field.
+    #[schemars(with = "Vec<text::FieldName>", example = ["server"])]
     pub remove: Vec<String>,
 }

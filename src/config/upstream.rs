@@ -10,14 +10,16 @@ use super::units::{Period, Share};
 
 /// A group of interchangeable servers and how they are treated.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["servers"]))]
 pub struct Upstream {
     /// The servers: `ip:port`, `host:port`, or `{ address, weight }`. At least one.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), example = ["10.0.1.11:8080", "10.0.1.12:8080"])]
     pub servers: Vec<Server>,
     /// How one of them is chosen for a request.
     pub balance: Balance,
     /// Asking the servers how they are: a path, a table, or `false`. A server is down until it first passes.
+    #[schemars(example = "/healthz")]
     pub health: Health,
     /// Leaving a server alone for a while when its answers fail: a table, or `false`.
     pub outlier_detection: OutlierDetection,
@@ -34,15 +36,17 @@ pub struct Upstream {
 #[serde(untagged)]
 pub enum Server {
     /// `ip:port` or `host:port`.
-    Address(String),
+    Address(#[schemars(extend("format" = "server"))] String),
     /// An address and its weight.
     Table(ServerTable),
 }
 
 /// A server with settings of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ServerTable {
     /// `ip:port` or `host:port`.
+    #[schemars(extend("format" = "server"), example = "10.0.1.11:8080")]
     pub address: String,
     /// Its share of requests, next to the others' weights.
     #[serde(default = "one")]
@@ -70,9 +74,9 @@ pub enum Balance {
 #[serde(untagged)]
 pub enum Health {
     /// `false`: no checks, every server counts as up.
-    Switch(bool),
+    Switch(#[schemars(extend("const" = false))] bool),
     /// The path to ask for, everything else by default.
-    Path(String),
+    Path(#[schemars(extend("format" = "path"))] String),
     /// In full.
     Table(HealthTable),
 }
@@ -85,13 +89,17 @@ impl Default for Health {
 
 /// An active health check in full.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct HealthTable {
     /// The path that is asked for with GET; 2xx and 3xx pass.
+    #[schemars(extend("format" = "path"), example = "/healthz")]
     pub path: String,
     /// Time between two checks of a server; spread a little, so that checks do not come in step.
+    #[schemars(extend("x-least" = "100ms"))]
     #[serde(default = "every_five_seconds")]
     pub interval: Period,
     /// Longest wait for an answer.
+    #[schemars(extend("x-least" = "1ms"))]
     #[serde(default = "two_seconds")]
     pub timeout: Period,
     /// Passes in a row before a server that was down is up. The very first pass is enough at start.
@@ -104,6 +112,7 @@ pub struct HealthTable {
     pub unhealthy_threshold: u16,
     /// The `Host` that is asked for; the server's address when absent.
     #[serde(default)]
+    #[schemars(extend("format" = "authority"), example = "api.example.com")]
     pub host: Option<String>,
 }
 
@@ -155,12 +164,13 @@ impl Default for OutlierDetection {
 
 /// When a server is ejected, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct OutlierTable {
     /// Failures in a row (no connection, a broken answer, a timeout, 502, 503, 504) before ejection.
     #[schemars(range(min = 1, max = 1000))]
     pub consecutive_errors: u16,
     /// How long the first ejection lasts; each one that follows soon lasts longer.
+    #[schemars(extend("x-least" = "1ms"))]
     pub ejection_time: Period,
     /// The most servers of the group that may be ejected at once. One of a group is never ejected alone.
     pub max_ejected: Share,
@@ -174,13 +184,16 @@ impl Default for OutlierTable {
 
 /// How long each step with a server may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// Longest wait for a connection.
+    #[schemars(extend("x-least" = "1ms"))]
     pub connect: Period,
     /// Longest wait for the first byte of the answer.
+    #[schemars(extend("x-least" = "1ms"))]
     pub first_byte: Period,
     /// Longest wait between two reads or writes.
+    #[schemars(extend("x-least" = "1ms"))]
     pub idle: Period,
     /// Longest time for the whole exchange, retries included; `0s` for none.
     pub total: Period,
@@ -205,7 +218,7 @@ impl Default for Timeouts {
 /// Only idempotent methods, or requests of which nothing was sent, are tried again, and never on the same server
 /// while another is up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Retries {
     /// All tries, the first included; 1 for no retries.
     #[schemars(range(min = 1, max = 10))]
@@ -254,7 +267,7 @@ pub enum RetryOn {
 
 /// Exponential backoff with full jitter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// The bound of the first wait.
     pub base: Period,
@@ -270,7 +283,7 @@ impl Default for Backoff {
 
 /// Bounds on what is sent to a group at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Requests in flight to the whole group; more wait.
     #[schemars(range(min = 1))]

@@ -1,0 +1,396 @@
+//! Words of other gateways, and of this one's future, and what to write here instead.
+
+use super::text;
+
+/// What a word means that is no key here.
+pub(super) struct Hint {
+    /// What is wrong with it.
+    pub message: String,
+    /// What to write.
+    pub label: String,
+}
+
+/// What this key means in this table of the schema, where it is known from somewhere else.
+pub(super) fn key(table: &str, key: &str) -> Option<Hint> {
+    let fits = |tables: &[&str]| tables.is_empty() || tables.contains(&table);
+    if let Some((_, _, label)) = LATER.iter().find(|(tables, words, _)| fits(tables) && words.contains(&key)) {
+        return Some(Hint {
+            message: format!("`{key}` is not supported in this version"),
+            label: (*label).to_owned(),
+        });
+    }
+    let (_, origin, _, here) =
+        FOREIGN.iter().find(|(tables, _, words, _)| fits(tables) && words.contains(&key))?;
+    Some(Hint { message: origin.says(key), label: format!("here it is {here}") })
+}
+
+/// What this word means where only certain words may stand.
+pub(super) fn word(words_of: &str, word: &str) -> Option<Hint> {
+    let later = LATER_WORDS.iter().find(|(set, words)| *set == words_of && words.contains(&word));
+    if later.is_some() {
+        return Some(Hint {
+            message: format!("`{word}` is not supported in this version"),
+            label: String::new(),
+        });
+    }
+    let (_, origin, _, here) =
+        FOREIGN_WORDS.iter().find(|(set, _, words, _)| *set == words_of && words.contains(&word))?;
+    Some(Hint { message: origin.says(word), label: format!("here it is {here}") })
+}
+
+/// A quantity as text, read loosely: what to write for a bare number.
+pub(super) fn reading(kind: &text::Kind, number: &str) -> Option<String> {
+    let read = match kind.format {
+        "time" => super::meant::time,
+        "size" => super::meant::size,
+        "rate" => super::meant::rate,
+        "share" => super::meant::share,
+        _ => return None,
+    };
+    read(number)
+}
+
+/// Whose word it is.
+#[derive(Clone, Copy)]
+enum Origin {
+    Nginx,
+    Traefik,
+    Envoy,
+    HaProxy,
+    Pingap,
+    Caddy,
+    /// Nobody's in particular.
+    Other,
+}
+
+impl Origin {
+    fn says(self, word: &str) -> String {
+        match self {
+            Self::Nginx => format!("`{word}` is nginx wording"),
+            Self::Traefik => format!("`{word}` is Traefik wording"),
+            Self::Envoy => format!("`{word}` is Envoy wording"),
+            Self::HaProxy => format!("`{word}` is HAProxy wording"),
+            Self::Pingap => format!("`{word}` is Pingap wording"),
+            Self::Caddy => format!("`{word}` is Caddy wording"),
+            Self::Other => format!("`{word}` is called otherwise here"),
+        }
+    }
+}
+
+use Origin::{Caddy, Envoy, HaProxy, Nginx, Other, Pingap, Traefik};
+
+/// Tables in which the word is found (none: any), the words, and what to do without.
+type Later = (&'static [&'static str], &'static [&'static str], &'static str);
+
+const LATER: &[Later] = &[
+    (&["Config"], &["redis"], "leave it out; cache and limits are this process's own"),
+    (&["Config"], &["auth"], "leave it out, and let the upstream check who asks"),
+    (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
+    (&["Config"], &["tests"], "leave it out"),
+    (&["Config"], &["admin_token"], "leave it out, and keep `admin` on a loopback address"),
+    (&["Tls"], &["client_ca", "acme"], "leave it out; certificates come from files in `certs`"),
+    (&["ListenerTable"], &["proxy_protocol"], "leave it out"),
+    (&["CacheStore"], &["redis", "invalidate"], "leave it out; answers are kept in `memory`"),
+    (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
+    (&["Route"], &["compress", "concurrency", "ip", "cors", "observe"], "leave it out"),
+    (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
+    (
+        &["CacheTable"],
+        &["stale_while_revalidate", "stale_if_error", "stale_if_unreachable"],
+        "leave it out; an answer past its time is fetched anew",
+    ),
+    (
+        &["CacheTable"],
+        &["tags", "methods", "negative_ttl", "heuristic", "targeted", "set_cookie", "observe"],
+        "leave it out",
+    ),
+    (&["CacheKey"], &["headers"], "leave it out; fields by which answers differ are listed in `vary`"),
+    (&["CacheKey"], &["cookies"], "leave it out"),
+    (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
+    (&["Upstream"], &["tls"], "leave it out; servers are spoken to in plain HTTP"),
+    (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),
+    (&["Upstream"], &["slow_start"], "leave it out"),
+];
+
+/// Tables in which the word is found (none: any), whose it is, the words, and what it is here.
+type Foreign = (&'static [&'static str], Origin, &'static [&'static str], &'static str);
+
+const UPSTREAM_SIDE: &[&str] = &["Upstream", "Timeouts", "Route", "Config"];
+
+const FOREIGN: &[Foreign] = &[
+    // nginx
+    (&[], Nginx, &["proxy_read_timeout", "proxy_send_timeout"], "`timeouts.first_byte` and `timeouts.idle` on an upstream"),
+    (&[], Nginx, &["proxy_connect_timeout"], "`timeouts.connect` on an upstream"),
+    (&[], Nginx, &["proxy_pass"], "`upstream` on a route"),
+    (&[], Nginx, &["proxy_set_header"], "`request_headers = { set = { … } }` on a route"),
+    (&[], Nginx, &["proxy_hide_header"], "`response_headers = { remove = [ … ] }` on a route"),
+    (&[], Nginx, &["add_header", "more_set_headers"], "`response_headers = { set = { … } }` on a route"),
+    (&[], Nginx, &["proxy_cache", "proxy_cache_valid"], "`cache = \"30s\"` on a route"),
+    (&[], Nginx, &["proxy_cache_key"], "`cache.key` on a route"),
+    (&[], Nginx, &["proxy_cache_path"], "`memory` in `[cache]`"),
+    (&[], Nginx, &["proxy_cache_lock"], "always so: requests for the same answer wait for one"),
+    (&[], Nginx, &["proxy_next_upstream", "proxy_next_upstream_tries"], "`retries` on an upstream"),
+    (&[], Nginx, &["proxy_redirect", "proxy_http_version", "proxy_buffering", "proxy_buffers"], "not needed"),
+    (&[], Nginx, &["server_name"], "`host` on a route"),
+    (&["Route", "Upstream"], Nginx, &["listen"], "`listen` at the top of the file, before the first `[table]`"),
+    (&[], Nginx, &["limit_req", "limit_req_zone"], "`rate_limit = \"100/s\"` on a route"),
+    (&[], Nginx, &["limit_conn", "limit_conn_zone"], "`max_connections_per_ip` in `[downstream]`"),
+    (&[], Nginx, &["ssl_certificate", "ssl_certificate_key"], "`tls.certs = [\"/etc/tls/api.pem\"]`"),
+    (&[], Nginx, &["ssl_protocols"], "`tls.min_version`"),
+    (&[], Nginx, &["client_max_body_size"], "`max_body` on a route or in `[defaults]`"),
+    (&[], Nginx, &["client_header_timeout"], "`header_timeout` in `[downstream]`"),
+    (&[], Nginx, &["client_body_timeout"], "`body_timeout` in `[downstream]`"),
+    (&[], Nginx, &["large_client_header_buffers", "client_header_buffer_size"], "`max_header_size` in `[downstream]`"),
+    (&[], Nginx, &["send_timeout"], "`send_timeout` in `[downstream]`"),
+    (&[], Nginx, &["worker_processes"], "`threads` at the top of the file"),
+    (&[], Nginx, &["worker_connections"], "`max_connections` in `[downstream]`"),
+    (&[], Nginx, &["worker_shutdown_timeout"], "`shutdown_grace` at the top of the file"),
+    (&[], Nginx, &["access_log"], "`log = { access = \"json\" }`"),
+    (&[], Nginx, &["error_log"], "`log = { level = \"warn\" }`"),
+    (&["Upstream", "Timeouts"], Nginx, &["keepalive_timeout", "keepalive"], "`timeouts.keep_alive`"),
+    (&[], Nginx, &["keepalive_timeout"], "`idle_timeout` in `[downstream]`, and `timeouts.keep_alive` on an upstream"),
+    (&[], Nginx, &["real_ip_header", "set_real_ip_from", "real_ip_recursive"], "`trusted_proxies` at the top of the file"),
+    (&["Config"], Nginx, &["http", "location", "locations"], "`[routes.NAME]`"),
+    (&["Config", "Route"], Nginx, &["server", "location"], "`[routes.NAME]`, or `servers` in `[upstreams.NAME]`"),
+    (&["Upstream"], Nginx, &["least_conn"], "`balance = \"least_request\"`"),
+    (&["Upstream", "ServerTable"], Nginx, &["max_fails"], "`outlier_detection.consecutive_errors` on an upstream"),
+    (&["Upstream", "ServerTable"], Nginx, &["fail_timeout"], "`outlier_detection.ejection_time` on an upstream"),
+    (&["Route"], Nginx, &["return"], "`redirect` or `respond`"),
+    (&["Route"], Nginx, &["root", "alias", "try_files", "index"], "nothing: files are served by an upstream"),
+    // Traefik
+    (&[], Traefik, &["entryPoints", "entrypoints", "entry_points"], "`listen` at the top of the file"),
+    (&[], Traefik, &["routers"], "`[routes.NAME]`"),
+    (&["Config"], Traefik, &["services"], "`[upstreams.NAME]`"),
+    (&[], Traefik, &["middlewares"], "keys of a route, or a bundle of them in `[policies.NAME]`"),
+    (&[], Traefik, &["loadBalancer", "loadbalancer", "load_balancer"], "`servers` and `balance` in `[upstreams.NAME]`"),
+    (&[], Traefik, &["certResolver", "certificatesResolvers"], "`tls.certs`"),
+    (&["Config"], Traefik, &["certificates"], "`tls.certs`"),
+    (&[], Traefik, &["providers", "serversTransports"], "not needed: this file is the whole configuration"),
+    (&["Route"], Traefik, &["rule", "rules"], "`host`, `path` and `methods`"),
+    (&["Route"], Traefik, &["service"], "`upstream`"),
+    (&["Route"], Traefik, &["priority"], "not needed: the most specific host and path win"),
+    (&["Route"], Traefik, &["stripPrefix"], "`strip_prefix`"),
+    (&["Route", "RateLimitTable"], Traefik, &["rateLimit", "average"], "`rate_limit = \"100/s\"`"),
+    (&["Upstream"], Traefik, &["healthCheck", "health_check", "healthcheck"], "`health = \"/healthz\"`"),
+    (&["Route"], Traefik, &["headers"], "`request_headers` and `response_headers`"),
+    (&["Upstream"], Traefik, &["passHostHeader"], "`upstream_host` on a route"),
+    (&["Upstream"], Traefik, &["sticky"], "not supported in this version"),
+    (&["ServerTable"], Traefik, &["url", "host", "addr"], "`address`"),
+    (&["Config"], Traefik, &["accessLog"], "`log = { access = \"json\" }`"),
+    (&["Config"], Traefik, &["metrics", "ping", "api"], "`admin = \"127.0.0.1:9000\"`"),
+    // Pingap
+    (&["Config"], Pingap, &["basic"], "keys at the top of the file and in `[downstream]`"),
+    (&["Config"], Pingap, &["locations"], "`[routes.NAME]`"),
+    (&["Config"], Pingap, &["plugins"], "keys of a route, or a bundle of them in `[policies.NAME]`"),
+    (&["Route"], Pingap, &["plugins"], "keys of the route itself, such as `rate_limit` and `cache`"),
+    (&["Config"], Pingap, &["storages"], "not needed: this file is the whole configuration"),
+    (&["Route"], Pingap, &["proxy_set_headers"], "`request_headers = { set = { … } }`"),
+    (&["Route"], Pingap, &["proxy_add_headers"], "`request_headers = { add = { … } }`"),
+    (&["Upstream"], Pingap, &["addrs", "addr"], "`servers`"),
+    (&["Config"], Pingap, &["addr"], "`listen`"),
+    (&["Upstream"], Pingap, &["algo"], "`balance`"),
+    (&["Upstream"], Pingap, &["connection_timeout"], "`timeouts.connect`"),
+    (&["Upstream"], Pingap, &["read_timeout", "write_timeout"], "`timeouts.idle`"),
+    (&["Upstream"], Pingap, &["total_connection_timeout"], "`timeouts.connect`"),
+    (&["Upstream"], Pingap, &["verify_cert", "sni", "alpn"], "nothing: servers are spoken to in plain HTTP"),
+    // Envoy
+    (&["Config"], Envoy, &["static_resources"], "this file: `listen`, `[routes.NAME]`, `[upstreams.NAME]`"),
+    (&["Config"], Envoy, &["listeners"], "`listen`"),
+    (&["Config"], Envoy, &["clusters", "cluster"], "`[upstreams.NAME]`"),
+    (&["Route"], Envoy, &["cluster"], "`upstream`"),
+    (&["Route"], Envoy, &["weighted_clusters"], "`upstream = { web = 95, web-next = 5 }`"),
+    (&[], Envoy, &["virtual_hosts", "route_config", "filter_chains"], "`[routes.NAME]`"),
+    (&["Route"], Envoy, &["domains"], "`host`"),
+    (&["Route"], Envoy, &["prefix"], "`path = \"/users/*\"`"),
+    (&["Route"], Envoy, &["prefix_rewrite"], "`strip_prefix`, or `rewrite`"),
+    (&["Route"], Envoy, &["regex_rewrite"], "`rewrite = { from = \"…\", to = \"…\" }`"),
+    (&["Route"], Envoy, &["retry_policy"], "`retries` on an upstream"),
+    (&["Upstream"], Envoy, &["lb_policy"], "`balance`"),
+    (UPSTREAM_SIDE, Envoy, &["connect_timeout"], "`timeouts.connect` on an upstream"),
+    (&["Upstream"], Envoy, &["load_assignment", "endpoints", "lb_endpoints"], "`servers`"),
+    (&["Upstream"], Envoy, &["health_checks"], "`health`"),
+    (&["Upstream"], Envoy, &["circuit_breakers"], "`limits`"),
+    (&["Upstream", "Limits"], Envoy, &["max_requests"], "`limits.max_connections`: requests in flight"),
+    (&["Upstream", "Limits"], Envoy, &["max_pending_requests"], "`limits.max_pending`"),
+    (&["Limits", "Upstream"], Envoy, &["max_retries"], "`retries.budget`"),
+    (&["Retries"], Envoy, &["num_retries"], "`attempts`, with the first try counted"),
+    (&["Retries"], Envoy, &["retry_on"], "`on`"),
+    (&["Retries"], Envoy, &["per_try_timeout"], "`timeouts.first_byte` on the upstream"),
+    (&["Backoff"], Envoy, &["base_interval"], "`base`"),
+    (&["Backoff"], Envoy, &["max_interval"], "`max`"),
+    (&["OutlierTable"], Envoy, &["consecutive_5xx", "consecutive_gateway_failure"], "`consecutive_errors`"),
+    (&["OutlierTable"], Envoy, &["base_ejection_time"], "`ejection_time`"),
+    (&["OutlierTable"], Envoy, &["max_ejection_percent"], "`max_ejected`"),
+    // HAProxy
+    (&["Config"], HaProxy, &["frontend", "frontends"], "`listen` and `[routes.NAME]`"),
+    (&["Config"], HaProxy, &["backend", "backends"], "`[upstreams.NAME]`"),
+    (&["Config"], HaProxy, &["bind"], "`listen`"),
+    (&["Config"], HaProxy, &["global"], "keys at the top of the file"),
+    (&["Route"], HaProxy, &["backend", "backends", "use_backend", "default_backend"], "`upstream`"),
+    (&["Route"], HaProxy, &["acl"], "`host`, `path` and `methods`"),
+    (&["Upstream"], HaProxy, &["backends"], "`servers`"),
+    (&["HealthTable"], HaProxy, &["rise"], "`healthy_threshold`"),
+    (&["HealthTable"], HaProxy, &["fall"], "`unhealthy_threshold`"),
+    (&["HealthTable"], HaProxy, &["inter"], "`interval`"),
+    (&["Upstream"], HaProxy, &["rise"], "`health.healthy_threshold`"),
+    (&["Upstream"], HaProxy, &["fall"], "`health.unhealthy_threshold`"),
+    (&["Upstream"], HaProxy, &["check", "option"], "`health = \"/healthz\"`"),
+    (&["Upstream", "ServerTable", "Limits"], HaProxy, &["maxconn"], "`limits.max_connections` on an upstream"),
+    (&["Config", "Downstream"], HaProxy, &["maxconn"], "`max_connections` in `[downstream]`"),
+    (&["Config"], HaProxy, &["nbthread"], "`threads`"),
+    (&["Upstream", "Timeouts"], HaProxy, &["server"], "`timeouts.first_byte` and `timeouts.idle`"),
+    // Caddy
+    (&["Config", "Route"], Caddy, &["reverse_proxy"], "`upstream` on a route"),
+    (&["Route"], Caddy, &["handle", "handle_path"], "`path`"),
+    (&["Route"], Caddy, &["uri"], "`strip_prefix` or `rewrite`"),
+    (&["Route"], Caddy, &["redir"], "`redirect`"),
+    (&["Upstream"], Caddy, &["lb_try_duration"], "`retries`"),
+    (&["Upstream"], Caddy, &["health_uri"], "`health = \"/healthz\"`"),
+    // Near words
+    (&["Config"], Other, &["services", "origins"], "`[upstreams.NAME]`"),
+    (&["Config"], Other, &["servers"], "`servers` in `[upstreams.NAME]`, and `listen` for our own addresses"),
+    (&["Config"], Other, &["port", "ports", "address", "bind_address"], "`listen = [\"https://[::]:443\"]`"),
+    (&["Config"], Other, &["logging", "logs"], "`log`"),
+    (&["Config"], Other, &["log_level"], "`log.level`"),
+    (&["Config"], Other, &["workers"], "`threads`"),
+    (&["Config"], Other, &["certs", "cert", "certificate", "ssl", "https"], "`tls.certs`"),
+    (&["Config"], Other, &["includes", "import", "imports"], "`include`"),
+    (&["Config"], Other, &["grace_period", "shutdown_timeout", "graceful_timeout"], "`shutdown_grace`"),
+    (&["Tls"], Other, &["cert", "certificate", "cert_file", "key", "key_file", "private_key"], "`certs = [{ cert = \"…\", key = \"…\" }]`"),
+    (&["Tls"], Other, &["version", "versions", "protocols", "minVersion"], "`min_version`"),
+    (&["Route"], Other, &["hosts", "hostname", "domain"], "`host`"),
+    (&["Route"], Other, &["paths", "path_prefix", "url"], "`path`"),
+    (&["Route"], Other, &["method"], "`methods = [\"GET\"]`"),
+    (&["Route"], Other, &["upstreams", "target", "targets", "origin", "proxy", "to"], "`upstream`"),
+    (&["Route"], Other, &["policies", "policy", "extends"], "`use`"),
+    (&["Route"], Other, &["ratelimit", "throttle", "limit", "limits"], "`rate_limit`"),
+    (&["Route"], Other, &["body_limit", "max_body_size"], "`max_body`"),
+    (&["Route"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
+    (&["Route"], Other, &["response", "static"], "`respond`"),
+    (&["Upstream"], Other, &["targets", "hosts", "nodes", "addresses", "members"], "`servers`"),
+    (&["Upstream"], Other, &["lb", "load_balancing", "strategy", "algorithm"], "`balance`"),
+    (&["Upstream"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
+    (&["Upstream"], Other, &["circuit_breaker"], "`outlier_detection`"),
+    (&["CacheTable"], Other, &["max_age", "age", "expires", "duration", "default_ttl"], "`ttl`"),
+    (&["CacheTable"], Other, &["max_ttl"], "`ttl_max`"),
+    (&["CacheTable"], Other, &["max_size", "max_object_size"], "`max_object`"),
+    (&["CacheTable"], Other, &["enabled", "enable"], "`cache = false` to switch it off"),
+    (&["CacheTable"], Other, &["query"], "`key = { query = [ … ] }`"),
+    (&["CacheStore"], Other, &["size", "max_size", "max_memory", "memory_size"], "`memory`"),
+    (&["CacheStore"], Other, &["ttl", "default_ttl"], "`cache = \"30s\"` on a route or in `[defaults]`"),
+    (&["CacheKey"], Other, &["params", "query_params", "parameters"], "`query = [ … ]`"),
+    (&["HealthTable"], Other, &["uri", "url", "endpoint"], "`path`"),
+    (&["HealthTable"], Other, &["enabled", "enable"], "`health = false` to switch it off"),
+    (&["HealthTable"], Other, &["successes", "success_threshold", "healthy"], "`healthy_threshold`"),
+    (&["HealthTable"], Other, &["failures", "failure_threshold", "unhealthy"], "`unhealthy_threshold`"),
+    (&["OutlierTable"], Other, &["enabled", "enable"], "`outlier_detection = false` to switch it off"),
+    (&["RateLimitTable"], Other, &["limit", "requests", "requests_per_second", "rps"], "`rate = \"100/s\"`"),
+    (&["RateLimitTable"], Other, &["period", "window", "per", "interval"], "part of the rate: `rate = \"100/s\"`"),
+    (&["RateLimitTable"], Other, &["by", "per_client"], "`key = \"client_ip\"`"),
+    (&["Redirect"], Other, &["url", "target", "location"], "`to`"),
+    (&["Redirect"], Other, &["code", "status_code"], "`status`"),
+    (&["Respond"], Other, &["code", "status_code"], "`status`"),
+    (&["Respond"], Other, &["text", "content", "message"], "`body`"),
+    (&["Rewrite"], Other, &["pattern", "regex", "match"], "`from`"),
+    (&["Rewrite"], Other, &["replacement", "replace", "target"], "`to`"),
+    (&["HeaderRules"], Other, &["delete", "del", "unset", "hide"], "`remove`"),
+    (&["HeaderRules"], Other, &["append"], "`add`"),
+    (&["HeaderRules"], Other, &["replace", "override"], "`set`"),
+    (&["Retries"], Other, &["count", "max", "tries", "retries", "max_attempts"], "`attempts`, with the first try counted"),
+    (&["Timeouts"], Other, &["read", "write", "send"], "`idle`"),
+    (&["Timeouts"], Other, &["request", "response", "overall"], "`total`, or `first_byte`"),
+    (&["Timeouts"], Other, &["ttfb", "header", "headers", "response_header"], "`first_byte`"),
+    (&["Timeouts"], Other, &["keepalive"], "`keep_alive`"),
+    (&["Limits"], Other, &["max_queue", "queue", "queue_size"], "`max_pending`"),
+    (&["Limits"], Other, &["max_in_flight", "max_concurrency", "concurrency"], "`max_connections`"),
+    (&["Log"], Other, &["format"], "`access = \"json\"`"),
+];
+
+/// Sets of words, and those of them that a later version brings.
+const LATER_WORDS: &[(&str, &[&str])] =
+    &[
+        ("Balance", &["hash", "ewma", "ip_hash", "source", "uri", "ring_hash", "RING_HASH", "maglev", "MAGLEV", "consistent_hash", "sticky", "cookie"]),
+        ("LimitKey", &["jwt:sub", "jwt:tenant", "caller"]),
+    ];
+
+type ForeignWord = (&'static str, Origin, &'static [&'static str], &'static str);
+
+const FOREIGN_WORDS: &[ForeignWord] = &[
+    ("Balance", Nginx, &["least_conn", "least_time"], "`least_request`"),
+    ("Balance", HaProxy, &["leastconn", "first"], "`least_request`"),
+    ("Balance", Envoy, &["LEAST_REQUEST", "p2c", "least_loaded"], "`least_request`"),
+    ("Balance", Traefik, &["wrr", "weighted", "weighted_round_robin"], "`round_robin`, which heeds weights"),
+    ("Balance", Envoy, &["ROUND_ROBIN"], "`round_robin`"),
+    ("Balance", Envoy, &["random", "RANDOM"], "`least_request`, which draws two at random"),
+    ("LogLevel", Nginx, &["notice"], "`info`"),
+    ("LogLevel", Nginx, &["crit", "alert", "emerg", "critical", "fatal"], "`error`"),
+    ("LogLevel", Other, &["warning"], "`warn`"),
+    ("LogLevel", Other, &["trace", "verbose", "all"], "`debug`"),
+    ("LogLevel", Other, &["off", "none"], "`error`, the least there is"),
+    ("AccessLog", Nginx, &["combined", "common", "main"], "`text` or `json`"),
+    ("AccessLog", Other, &["on", "true", "plain", "logfmt"], "`text`"),
+    ("AccessLog", Other, &["none", "false", "disabled"], "`off`"),
+    ("TlsVersion", Nginx, &["TLSv1.2", "TLS1.2", "tls1.2", "tlsv1.2", "TLSv1_2", "VersionTLS12"], "`1.2`"),
+    ("TlsVersion", Nginx, &["TLSv1.3", "TLS1.3", "tls1.3", "tlsv1.3", "TLSv1_3", "VersionTLS13"], "`1.3`"),
+    ("LimitKey", Nginx, &["$binary_remote_addr", "$remote_addr"], "`client_ip`"),
+    ("LimitKey", Other, &["ip", "address", "remote_addr", "remote_ip", "client", "source"], "`client_ip`"),
+    ("RetryOn", Nginx, &["error"], "`connect` and `reset`"),
+    ("RetryOn", Nginx, &["http_502"], "`502`"),
+    ("RetryOn", Nginx, &["http_503"], "`503`"),
+    ("RetryOn", Nginx, &["http_504"], "`504`"),
+    ("RetryOn", Envoy, &["5xx", "gateway-error"], "`502`, `503` and `504`"),
+    ("RetryOn", Envoy, &["connect-failure"], "`connect`"),
+    ("RetryOn", Envoy, &["refused-stream"], "`reset`"),
+    ("UpstreamHost", Other, &["server", "backend", "target"], "`upstream`"),
+    ("UpstreamHost", Other, &["preserve", "original", "request"], "`client`"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::schema;
+    use super::*;
+
+    /// Every table of the schema with its keys.
+    fn tables() -> Vec<(String, BTreeSet<String>)> {
+        let mut open = vec![schema::root()];
+        let mut tables = Vec::new();
+        while let Some(shape) = open.pop() {
+            tables.push((shape.name.to_owned(), shape.keys().map(|(key, _)| key.to_owned()).collect()));
+            let inner = shape.keys().map(|(_, inner)| inner).chain(shape.named_entries()).chain(shape.items());
+            open.extend(inner.flat_map(|inner| inner.branches()));
+        }
+        tables
+    }
+
+    #[test]
+    fn no_hint_is_about_a_key_that_exists() {
+        for (table, keys) in tables() {
+            let here = |tables: &[&str]| tables.contains(&table.as_str());
+            let foreign = FOREIGN.iter().filter(|hint| here(hint.0)).flat_map(|hint| hint.2);
+            let later = LATER.iter().filter(|hint| here(hint.0)).flat_map(|hint| hint.1);
+            for word in foreign.chain(later) {
+                assert!(!keys.contains(*word), "{table}.{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_hint_names_a_table_of_the_schema() {
+        let known: BTreeSet<String> = tables().into_iter().map(|(name, _)| name).collect();
+        let named = FOREIGN.iter().map(|hint| hint.0).chain(LATER.iter().map(|hint| hint.0));
+        for table in named.flatten() {
+            assert!(known.contains(*table), "{table}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_explained_by_its_origin() {
+        let hint = key("Route", "proxy_pass").unwrap();
+        assert_eq!(hint.message, "`proxy_pass` is nginx wording");
+        assert_eq!(hint.label, "here it is `upstream` on a route");
+        let hint = key("Config", "redis").unwrap();
+        assert_eq!(hint.message, "`redis` is not supported in this version");
+    }
+}

@@ -1,0 +1,333 @@
+//! From files to a [`Config`]: read, put together, checked, and only then turned into types.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_path_to_error::Segment;
+
+use super::check;
+use super::document::{Document, Node, Source, Span, Value};
+use super::problem::{Finding, Place, Problem, Rejected, Step};
+use super::{Config, syntax};
+
+/// A configuration without mistakes of shape, and the document that it stands in.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What was written.
+    pub config: Config,
+    /// Where it was written, for problems found later.
+    pub document: Document,
+}
+
+/// Reads a configuration file and the files it includes.
+///
+/// # Errors
+/// Everything that is wrong with syntax and shape, in all files at once.
+pub fn load(path: &Path) -> Result<Loaded, Rejected> {
+    let name = path.display().to_string();
+    match read_file(path) {
+        Ok(text) => read_text(&name, &text),
+        Err(reason) => {
+            let label = "name another file with `--config FILE`".to_owned();
+            let message = format!("cannot read `{name}`: {reason}");
+            Err(Rejected::new([].into(), vec![Finding { at: None, message, label }]))
+        }
+    }
+}
+
+/// The same for a text; what it includes is looked for beside `name`.
+///
+/// # Errors
+/// As for [`load`].
+pub fn read_text(name: &str, text: &str) -> Result<Loaded, Rejected> {
+    let mut files = Files::default();
+    files.add(name.to_owned(), text.to_owned());
+    files.include(Path::new(name));
+
+    let whole = files.findings.is_empty();
+    let document = Document { sources: files.sources.into(), root: files.root };
+    let mut findings = files.findings;
+    for problem in check::check(&document.root, whole) {
+        let at = Some(document.find(&problem.place));
+        findings.push(Finding { at, message: problem.message, label: problem.label });
+    }
+    if !findings.is_empty() {
+        return Err(Rejected::new(document.sources, findings));
+    }
+    let config = typed(&document)?;
+    Ok(Loaded { config, document })
+}
+
+/// The last step, which has nothing left to refuse; if it does, the operator gets to know where.
+fn typed(document: &Document) -> Result<Config, Rejected> {
+    serde_path_to_error::deserialize(document.root.plain()).map_err(|error| {
+        let step = |segment: &Segment| match segment {
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let place = Place::new(error.path().iter().map_while(step).collect());
+        document.reject(vec![Problem::new(place, "this value does not fit here", error.inner().to_string())])
+    })
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|error| reason(&error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        format!("line {} is not UTF-8", line + 1)
+    })
+}
+
+/// An operating system's complaint, without its number.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "it may not be read by this user".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The files read so far, as one tree.
+struct Files {
+    sources: Vec<Source>,
+    findings: Vec<Finding>,
+    root: Node,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { sources: Vec::new(), findings: Vec::new(), root: Node::empty() }
+    }
+}
+
+impl Files {
+    fn add(&mut self, name: String, text: String) {
+        let parsed = syntax::parse(self.sources.len(), &text);
+        self.sources.push(Source { name, text });
+        self.findings.extend(parsed.findings);
+        let Value::Table(table) = parsed.tree.value else { return };
+        if self.sources.len() == 1 {
+            self.root.value = Value::Table(table);
+        } else {
+            self.merge(table);
+        }
+    }
+
+    /// Takes another file's settings in. All files are one document, so nothing may be set in two of them.
+    fn merge(&mut self, table: BTreeMap<String, Node>) {
+        let Value::Table(root) = &mut self.root.value else { return };
+        for (key, node) in table {
+            if key == "include" {
+                let message = "an included file includes another".to_owned();
+                let label = "list it in the main file".to_owned();
+                self.findings.push(Finding { at: node.key, message, label });
+                continue;
+            }
+            let twice = match root.entry(key) {
+                Entry::Vacant(free) => {
+                    free.insert(node);
+                    Vec::new()
+                }
+                Entry::Occupied(mut taken) => {
+                    let key = taken.key().clone();
+                    merge_tables(&key, taken.get_mut(), node)
+                }
+            };
+            self.findings.extend(twice.into_iter().map(|twice| twice.finding(&self.sources)));
+        }
+    }
+
+    /// Reads what the main file includes.
+    fn include(&mut self, main: &Path) {
+        let Some(Value::List(patterns)) = self.root.table().and_then(|table| table.get("include")).map(|node| &node.value)
+        else {
+            return;
+        };
+        let patterns: Vec<_> = patterns
+            .iter()
+            .filter_map(|node| match &node.value {
+                Value::Text(text) => Some((text.clone(), node.at.clone())),
+                _ => None,
+            })
+            .collect();
+        let mut read = vec![main.to_path_buf()];
+        for (pattern, at) in patterns {
+            match matching(main.parent().unwrap_or(Path::new("")), &pattern) {
+                Ok(paths) => {
+                    for path in paths.into_iter().filter(|path| !same_as_any(path, &read)).collect::<Vec<_>>() {
+                        self.include_one(&path, &at);
+                        read.push(path);
+                    }
+                }
+                Err(message) => self.findings.push(Finding {
+                    at: Some(at),
+                    message,
+                    label: "paths are relative to this file".to_owned(),
+                }),
+            }
+        }
+    }
+
+    fn include_one(&mut self, path: &Path, at: &Span) {
+        let name = path.display().to_string();
+        match read_file(path) {
+            Ok(text) => self.add(name, text),
+            Err(reason) => self.findings.push(Finding {
+                at: Some(at.clone()),
+                message: format!("cannot read `{name}`: {reason}"),
+                label: "paths are relative to this file".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Two files set the same thing.
+struct Twice {
+    path: String,
+    first: Span,
+    second: Span,
+}
+
+impl Twice {
+    fn finding(self, sources: &[Source]) -> Finding {
+        let first = &sources[self.first.source];
+        let line = first.text[..self.first.range.start].matches('\n').count() + 1;
+        Finding {
+            at: Some(self.second),
+            message: format!("`{}` is set in two files", self.path),
+            label: format!("it stands in {}:{line} already; keep one of the two", first.name),
+        }
+    }
+}
+
+/// Joins `[routes]` of two files; the names in them must differ.
+fn merge_tables(path: &str, first: &mut Node, second: Node) -> Vec<Twice> {
+    let (at_first, at_second) = (first.key.clone(), second.key.clone().unwrap_or(second.at.clone()));
+    match (&mut first.value, second.value) {
+        (Value::Table(first), Value::Table(second)) => {
+            let mut twice = Vec::new();
+            for (name, node) in second {
+                match first.entry(name) {
+                    Entry::Vacant(free) => {
+                        free.insert(node);
+                    }
+                    Entry::Occupied(taken) => twice.push(Twice {
+                        path: format!("{path}.{}", taken.key()),
+                        first: taken.get().key.clone().unwrap_or(taken.get().at.clone()),
+                        second: node.key.unwrap_or(node.at),
+                    }),
+                }
+            }
+            twice
+        }
+        _ => vec![Twice { path: path.to_owned(), first: at_first.unwrap_or(first.at.clone()), second: at_second }],
+    }
+}
+
+/// The files that a pattern names, in order. Only `*` is special, and it never stands for a `/`.
+fn matching(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let mut paths = vec![base.to_path_buf()];
+    for component in Path::new(pattern).components() {
+        let part = component.as_os_str().to_string_lossy();
+        if !part.contains('*') {
+            paths = paths.into_iter().map(|path| path.join(component)).collect();
+            continue;
+        }
+        let mut found = Vec::new();
+        for folder in &paths {
+            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let entries = fs::read_dir(here)
+                .map_err(|error| format!("cannot read the directory `{}`: {}", folder.display(), reason(&error)))?;
+            let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let mut names: Vec<_> = names.filter(|name| !name.starts_with('.') && fits(&part, name)).collect();
+            names.sort();
+            found.extend(names.into_iter().map(|name| folder.join(name)));
+        }
+        paths = found;
+    }
+    Ok(paths)
+}
+
+/// Whether a name fits a pattern with `*`.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
+            let ends = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
+            ends.into_iter().any(|at| fits(rest, &tail[at..]))
+        }),
+    }
+}
+
+fn same_as_any(path: &Path, read: &[PathBuf]) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    read.iter().any(|other| real(other) == real(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place;
+
+    #[test]
+    fn a_file_of_defaults_is_a_configuration() {
+        let loaded = read_text("tidegate.toml", "").unwrap();
+        assert_eq!(loaded.config.admin, "127.0.0.1:9000");
+    }
+
+    #[test]
+    fn the_usual_shorthands_are_read() {
+        let text = "tls.certs = [\"dev\"]\n[routes.users]\nhost = \"api.example.com\"\npath = \"/users/*\"\n\
+                    upstream = [\"10.0.1.11:8080\"]\ncache = \"30s\"\nrate_limit = \"100/s\"\n";
+        let loaded = read_text("tidegate.toml", text).unwrap();
+        assert_eq!(loaded.config.routes.len(), 1);
+        assert!(loaded.document.has(&place!["routes", "users", "cache"]));
+        assert!(!loaded.document.has(&place!["routes", "users", "cache", "ttl"]));
+    }
+
+    #[test]
+    fn a_problem_found_later_is_shown_where_it_stands() {
+        let text = "[routes.users]\nupstream = \"usres\"\n";
+        let loaded = read_text("tidegate.toml", text).unwrap();
+        let problem = |place| Problem::new(place, "no such upstream", "did you mean `users`?");
+        let report = loaded.document.reject(vec![problem(place!["routes", "users", "upstream", 3, "x"])]).to_string();
+        assert!(report.contains("tidegate.toml:2:12"), "{report}");
+        let report = loaded.document.reject(vec![problem(place!["routes", "users", "cache"])]).to_string();
+        assert!(report.contains("tidegate.toml:1:1"), "{report}");
+        let report = loaded.document.reject(vec![problem(place!["routes", "users", "upstream"].key())]).to_string();
+        assert!(report.contains("tidegate.toml:2:1"), "{report}");
+        assert!(report.ends_with("1 error"), "{report}");
+    }
+
+    #[test]
+    fn included_files_are_one_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = folder.path().join("tidegate.toml");
+        fs::create_dir(folder.path().join("conf.d")).unwrap();
+        fs::write(&main, "include = [\"conf.d/*.toml\"]\n[routes.a]\nupstream = \"x\"\n").unwrap();
+        fs::write(folder.path().join("conf.d/b.toml"), "[routes.b]\nupstream = \"x\"\n").unwrap();
+        fs::write(folder.path().join("conf.d/x.toml"), "[upstreams.x]\nservers = [\"10.0.0.1:80\"]\n").unwrap();
+        let loaded = load(&main).unwrap();
+        assert_eq!(loaded.config.routes.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(loaded.config.upstreams.contains_key("x"));
+
+        fs::write(folder.path().join("conf.d/c.toml"), "[routes.a]\nupstream = \"y\"\n").unwrap();
+        let report = load(&main).unwrap_err().to_string();
+        assert!(report.contains("`routes.a` is set in two files"), "{report}");
+        assert!(report.contains("c.toml:1:9"), "{report}");
+        assert!(report.contains("tidegate.toml:2 already"), "{report}");
+    }
+
+    #[test]
+    fn a_star_fits_any_run_of_letters() {
+        assert!(fits("*.toml", "a.toml"));
+        assert!(fits("a*b*c", "aXbYc"));
+        assert!(!fits("*.toml", "a.tom"));
+        assert!(!fits("a", "b"));
+    }
+}

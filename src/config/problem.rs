@@ -1,0 +1,218 @@
+//! What can be wrong with a configuration: where, what, and what to do about it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::document::{Source, Span};
+
+/// One mistake, its place in the document, and its remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it is.
+    pub place: Place,
+    /// What is wrong: one line, no full stop.
+    pub message: String,
+    /// What to do about it: stands at the caret.
+    pub label: String,
+}
+
+impl Problem {
+    /// A problem at a place.
+    pub fn new(place: Place, message: impl Into<String>, label: impl Into<String>) -> Self {
+        Self { place, message: message.into(), label: label.into() }
+    }
+}
+
+/// A path to a value in the document: `place!["routes", name, "rate_limit", 0]`.
+///
+/// Where the document has nothing at that path, its nearest ancestor that exists is meant: a missing key is shown
+/// at the header of its table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub(super) steps: Vec<Step>,
+    pub(super) at_key: bool,
+}
+
+impl Place {
+    /// A place from its steps; [`place!`](crate::place) is shorter.
+    pub fn new(steps: Vec<Step>) -> Self {
+        Self { steps, at_key: false }
+    }
+
+    /// The same place, shown at the key instead of the value.
+    #[must_use]
+    pub fn key(mut self) -> Self {
+        self.at_key = true;
+        self
+    }
+
+    /// One step further down.
+    #[must_use]
+    pub fn then(&self, step: impl Into<Step>) -> Self {
+        let mut steps = self.steps.clone();
+        steps.push(step.into());
+        Self { steps, at_key: self.at_key }
+    }
+}
+
+/// One step into the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Into a table.
+    Key(String),
+    /// Into a list, from 0.
+    Index(usize),
+}
+
+impl From<&str> for Step {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<&String> for Step {
+    fn from(key: &String) -> Self {
+        Self::Key(key.clone())
+    }
+}
+
+impl From<String> for Step {
+    fn from(key: String) -> Self {
+        Self::Key(key)
+    }
+}
+
+impl From<usize> for Step {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// A [`Place`](crate::config::Place) from keys and indexes: `place!["routes", name, "rate_limit", 0, "key"]`.
+#[macro_export]
+macro_rules! place {
+    ($($step:expr),* $(,)?) => {
+        $crate::config::Place::new(vec![$($crate::config::Step::from($step)),*])
+    };
+}
+
+/// A configuration that cannot be used, with everything that is wrong with it.
+///
+/// Prints like a compiler: each problem with file, line, column and caret, then the count. What stays in force is
+/// for the caller to add.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    sources: Arc<[Source]>,
+    findings: Vec<Finding>,
+}
+
+/// A problem with its place found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    /// `None` where there is no text to show: a file that cannot be read.
+    pub at: Option<Span>,
+    pub message: String,
+    pub label: String,
+}
+
+impl Rejected {
+    /// All findings in the order of the files, without repetitions.
+    pub(super) fn new(sources: Arc<[Source]>, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.at.as_ref().map(|at| (at.source, at.range.start)));
+        findings.dedup();
+        Self { sources, findings }
+    }
+
+    /// How many problems there are; at least one.
+    pub fn count(&self) -> usize {
+        self.findings.len()
+    }
+
+    /// What is wrong, and the remedy, problem by problem.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.findings.iter().map(|finding| (finding.message.as_str(), finding.label.as_str()))
+    }
+
+    /// The report, with colours for a terminal or without.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.term_width(REPORT_WIDTH);
+        let mut report = String::new();
+        for finding in &self.findings {
+            report.push_str(&renderer.render(&[self.group(finding)]));
+            report.push('\n');
+        }
+        let noun = if self.count() == 1 { "error" } else { "errors" };
+        report.push_str(&format!("{} {noun}", self.count()));
+        report
+    }
+
+    fn group<'a>(&'a self, finding: &'a Finding) -> annotate_snippets::Group<'a> {
+        let title = Level::ERROR.primary_title(finding.message.as_str());
+        let Some(at) = &finding.at else {
+            return title.element(Level::HELP.message(finding.label.as_str()));
+        };
+        let source = &self.sources[at.source];
+        title.element(
+            Snippet::source(source.text.as_str())
+                .path(source.name.as_str())
+                .annotation(AnnotationKind::Primary.span(at.range.clone()).label(finding.label.as_str())),
+        )
+    }
+}
+
+/// Wide enough that no line of a usual file is cut, whatever the terminal.
+const REPORT_WIDTH: usize = 160;
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// The known word that was probably meant, if one is near enough: `cahce` is near `cache`.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = plain(word);
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&plain, &self::plain(candidate));
+    let (distance, best) =
+        known.into_iter().map(|candidate| (distance(candidate), candidate)).min_by_key(|(distance, _)| *distance)?;
+    // A third of the word may be wrong; in the shortest words, one letter.
+    let bound = (plain.chars().count().max(best.chars().count()) / 3).max(1);
+    (distance <= bound && distance < best.chars().count()).then_some(best)
+}
+
+/// Case, `-` and `_` make no difference to what was meant.
+fn plain(word: &str) -> String {
+    word.to_lowercase().replace('-', "_").replace(' ', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_word_is_found_and_a_far_one_is_not() {
+        let known = ["cache", "upstream", "rate_limit", "host", "use"];
+        assert_eq!(nearest("cahce", known), Some("cache"));
+        assert_eq!(nearest("rate-limit", known), Some("rate_limit"));
+        assert_eq!(nearest("Upstream", known), Some("upstream"));
+        assert_eq!(nearest("hots", known), Some("host"));
+        assert_eq!(nearest("location", known), None);
+        assert_eq!(nearest("x", known), None);
+    }
+
+    #[test]
+    fn a_place_is_written_as_it_is_read() {
+        let name = "users".to_owned();
+        let place = place!["routes", &name, "rate_limit", 0];
+        assert_eq!(
+            place.steps,
+            [Step::from("routes"), Step::from("users"), Step::from("rate_limit"), Step::Index(0)]
+        );
+        assert!(place.key().at_key);
+    }
+}
