@@ -1,2 +1,78 @@
-//! x
-fn main() {}
+//! What `cargo xtask …` runs: the demo, the tests, the bench, the generated pages.
+//!
+//! Built before anything else on a fresh machine, so it leans on the standard library, plain threads and two
+//! small crates. It ends nothing but the processes that it started itself.
+
+mod arguments;
+mod test;
+mod licences;
+mod demo;
+mod docs;
+mod bench;
+mod children;
+mod http;
+mod packages;
+mod workspace;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--release]     build, start three user-services and Tidegate in front of them, say what to try
+  test                 everything the project proves about itself; ends with the counts
+  docs [--check]       write the generated pages again, or only say which are stale
+  bench [--secs N] [--rounds N] [--profile NAME]
+                       requests per second and CPU time per request, beside nginx
+";
+
+/// Why a command ended early: words for the person who ran it.
+#[derive(Debug)]
+struct Failure(String);
+
+impl Failure {
+    fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+}
+
+/// What a command comes to.
+type Outcome<T = ()> = Result<T, Failure>;
+
+/// Says what was being done when an error came up.
+trait Doing<T> {
+    /// Puts `what` before the error.
+    fn doing(self, what: impl FnOnce() -> String) -> Outcome<T>;
+}
+
+impl<T, E: std::fmt::Display> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Outcome<T> {
+        self.map_err(|error| Failure(format!("{}: {error}", what())))
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::of_this_process();
+    let outcome = match arguments.word().as_deref() {
+        // Its last line is the count, so it prints its own failure.
+        Some("test") => return arguments.end().map_or_else(complain, |()| test::run()),
+        Some("demo") => demo::run(arguments),
+        Some("docs") => docs::run(arguments),
+        Some("bench") => bench::run(arguments),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => Err(Failure(format!("no command `{other}`\n\n{USAGE}"))),
+        None => Err(Failure(format!("which command?\n\n{USAGE}"))),
+    };
+    outcome.map_or_else(complain, |()| ExitCode::SUCCESS)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_or_else` asks for")]
+fn complain(failure: Failure) -> ExitCode {
+    eprintln!("error: {}", failure.0);
+    ExitCode::FAILURE
+}

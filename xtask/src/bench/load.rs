@@ -1,0 +1,107 @@
+//! Load from outside: `wrk` speaks HTTP/1.1, `h2load` HTTP/2.
+
+use std::process::Command;
+
+use super::peers::Site;
+use crate::workspace::output;
+use crate::{Failure, Outcome};
+
+/// Connections of HTTP/1.1, each with one request at a time.
+const CONNECTIONS: u32 = 32;
+/// Connections of HTTP/2 and streams on each: the same number of requests at a time.
+const H2_CONNECTIONS: u32 = 8;
+const H2_STREAMS: u32 = 4;
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub(crate) enum Load {
+    /// `wrk`.
+    Http1,
+    /// `h2load`.
+    Http2,
+}
+
+/// What came back within the time.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answers {
+    /// Answers received.
+    pub requests: f64,
+    /// Answers per second.
+    pub per_second: f64,
+}
+
+impl Load {
+    /// Asks for `url` for some seconds; an error when anything but 2xx comes back.
+    pub(crate) fn run(self, url: &str, secs: u32, site: &Site) -> Outcome<Answers> {
+        // The load generators end by themselves; `timeout` is for when one does not.
+        let mut command = Command::new("timeout");
+        command.arg((secs + 30).to_string()).env("OPENSSL_CONF", site.client_settings());
+        match self {
+            Self::Http1 => {
+                command.args(["wrk", "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{secs}s"), url])
+            }
+            Self::Http2 => command.args([
+                "h2load",
+                "-t1",
+                &format!("-c{H2_CONNECTIONS}"),
+                &format!("-m{H2_STREAMS}"),
+                "-D",
+                &secs.to_string(),
+                "--npn-list=h2",
+                url,
+            ]),
+        };
+        let text = output(&mut command)?;
+        let answers = match self {
+            Self::Http1 => read_wrk(&text),
+            Self::Http2 => read_h2load(&text),
+        };
+        answers.ok_or_else(|| Failure(format!("the load on {url} did not go well:\n{text}")))
+    }
+}
+
+/// Reads the report of `wrk`: `  123456 requests in 3.00s, …` and `Requests/sec:  41152.00`.
+fn read_wrk(text: &str) -> Option<Answers> {
+    if text.contains("Non-2xx or 3xx responses") || text.contains("Socket errors") {
+        return None;
+    }
+    let requests = text.lines().find_map(|line| line.trim().split_once(" requests in "))?.0.parse().ok()?;
+    let per_second = text.lines().find_map(|line| line.strip_prefix("Requests/sec:"))?.trim().parse().ok()?;
+    Some(Answers { requests, per_second })
+}
+
+/// Reads the report of `h2load`: `finished in 3.00s, 41152.00 req/s, …` and `status codes: 123456 2xx, …`.
+fn read_h2load(text: &str) -> Option<Answers> {
+    if !text.contains("Application protocol: h2") || !text.contains(" 0 failed, 0 errored") {
+        return None;
+    }
+    let codes = text.lines().find_map(|line| line.strip_prefix("status codes: "))?;
+    if !codes.contains(" 0 3xx, 0 4xx, 0 5xx") {
+        return None;
+    }
+    let finished = text.lines().find_map(|line| line.strip_prefix("finished in "))?;
+    let per_second = finished.split(", ").nth(1)?.strip_suffix(" req/s")?.parse().ok()?;
+    Some(Answers { requests: codes.split(' ').next()?.parse().ok()?, per_second })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_of_wrk_is_read_and_errors_are_seen() {
+        let report = "Running 3s test\n  123456 requests in 3.00s, 150.2MB read\nRequests/sec:  41152.00\n";
+        assert_eq!(read_wrk(report), Some(Answers { requests: 123_456.0, per_second: 41_152.0 }));
+        assert_eq!(read_wrk(&format!("{report}  Non-2xx or 3xx responses: 3\n")), None);
+    }
+
+    #[test]
+    fn the_report_of_h2load_is_read_and_errors_are_seen() {
+        let report = "Application protocol: h2\nfinished in 3.00s, 41152.00 req/s, 40.1MB/s\n\
+            requests: 123456 total, 123456 started, 123456 done, 123456 succeeded, 0 failed, 0 errored, 0 timeout\n\
+            status codes: 123456 2xx, 0 3xx, 0 4xx, 0 5xx\n";
+        assert_eq!(read_h2load(report), Some(Answers { requests: 123_456.0, per_second: 41_152.0 }));
+        assert_eq!(read_h2load(&report.replace("0 5xx", "7 5xx")), None);
+        assert_eq!(read_h2load(&report.replace(": h2", ": http/1.1")), None);
+    }
+}

@@ -1,0 +1,39 @@
+//! One plain HTTP question, enough to ask a server of ours how it is.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// The status of `GET path` at `address`, or none where nothing answers within a second.
+pub(crate) fn status(address: &str, path: &str) -> Option<u16> {
+    let patience = Some(Duration::from_secs(1));
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(patience).ok()?;
+    stream.set_write_timeout(patience).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    // A server that resets after its answer is no worse for it.
+    let _ = stream.read_to_string(&mut answer);
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_status_is_read_from_the_first_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 512];
+            let _ = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        assert_eq!(status(&address, "/ready"), Some(503));
+        server.join().unwrap();
+        assert_eq!(status(&address, "/ready"), None, "nobody listens any more");
+    }
+}
