@@ -1,1 +1,14 @@
-//! x
+//! user-service: holds users behind a REST API.
+//!
+//! Modules are listed in reading order: from the socket to the disk, and then the words that all of them use.
+//! Each names those below it only.
+
+pub mod config;
+pub mod serve;
+pub mod seed;
+pub mod api;
+pub mod store;
+pub mod metrics;
+pub mod page;
+pub mod user;
+pub mod email;

@@ -1,2 +1,83 @@
-//! x
-fn main() {}
+//! The user-service program: configuration, store, socket, and then requests until a signal.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+use user_service::api::{self, failure::chain};
+use user_service::config::{Command, Config, Flags};
+use user_service::metrics::Meters;
+use user_service::seed::seed;
+use user_service::serve::{Stop, serve};
+use user_service::store::Store;
+
+/// Wrong usage or configuration. `clap` ends the program with the same code.
+const WRONG: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let configured =
+        Config::load(&flags).map_err(Into::into).and_then(|config| start_logs(&config).map(|()| config));
+    let config = match configured {
+        Ok(config) => config,
+        Err(error) => return fail(&*error, WRONG),
+    };
+    let outcome = match flags.command {
+        Some(Command::Seed { count }) => add_examples(&config, count).await,
+        None => run(&config).await,
+    };
+    outcome.map_or_else(|error| fail(&*error, 1), |()| ExitCode::SUCCESS)
+}
+
+async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let stop = Stop::listen()?;
+    let meters = Arc::new(Meters::new());
+    let store = Arc::new(Store::open(&config.store, &meters).await?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+    let bound = listener.local_addr()?;
+    let router = api::router(store.clone(), meters, config.api(bound))?;
+
+    announce(bound)?;
+    serve(listener, router, config.bounds, stop).await;
+    store.close().await;
+    Ok(())
+}
+
+async fn add_examples(config: &Config, count: u32) -> Result<(), Box<dyn Error>> {
+    let store = Store::open(&config.store, &Meters::new()).await?;
+    let created = seed(&store, count).await?;
+    store.close().await;
+    print_line(&json!({ "created": created, "present": u64::from(count) - created }))
+}
+
+/// Tells where we listen, for scripts that left the port to us.
+fn announce(bound: SocketAddr) -> Result<(), Box<dyn Error>> {
+    tracing::info!(%bound, "listening");
+    print_line(&json!({ "listening": format!("http://{bound}") }))
+}
+
+fn print_line(line: &serde_json::Value) -> Result<(), Box<dyn Error>> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+fn start_logs(config: &Config) -> Result<(), Box<dyn Error>> {
+    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("log `{}`: {error}", config.log))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("user-service: {}", chain(error));
+    ExitCode::from(code)
+}

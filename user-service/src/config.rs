@@ -1,0 +1,279 @@
+//! What the operator decides: flags over environment over file over defaults.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use http::HeaderValue;
+use serde::Deserialize;
+
+use crate::serve::Bounds;
+use crate::store::sqlite::Location;
+use crate::{api, store};
+
+/// Holds users behind a REST API
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 stopped as asked, 1 could not start, 2 wrong usage or configuration."
+)]
+pub struct Flags {
+    /// Address to listen on; port 0 takes any free one [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS", env = "USER_SERVICE_LISTEN", global = true)]
+    pub listen: Option<SocketAddr>,
+
+    /// Database, made if it is missing [default: sqlite://data/users.db]
+    #[arg(long, value_name = "URL", env = "USER_SERVICE_DATABASE", global = true)]
+    pub database: Option<Location>,
+
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "USER_SERVICE_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// Name of this instance in X-Served-By [default: user-service@ADDRESS]
+    #[arg(long, value_name = "NAME", env = "USER_SERVICE_NAME", global = true)]
+    pub name: Option<FieldValue>,
+
+    /// What is logged on stderr, as tracing directives [default: info]
+    #[arg(long, value_name = "FILTER", env = "USER_SERVICE_LOG", global = true)]
+    pub log: Option<String>,
+
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Adds example users, always the same ones, where they are missing
+    Seed {
+        /// How many
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        count: u32,
+    },
+}
+
+/// The configuration file, key for key. Every key may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    database: Option<Location>,
+    name: Option<FieldValue>,
+    log: Option<String>,
+    cache_control: Option<FieldValue>,
+    request_timeout: Option<Period>,
+    head_timeout: Option<Period>,
+    shutdown_grace: Option<Period>,
+    max_connections: Option<Count>,
+    read_connections: Option<Count>,
+    store_patience: Option<Period>,
+}
+
+/// What runs.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// `X-Served-By`, unless it is to be made from the address.
+    pub name: Option<HeaderValue>,
+    /// `Cache-Control` of reads.
+    pub cache_control: HeaderValue,
+    /// Longest time for one request.
+    pub request_timeout: Duration,
+    /// Bounds on connections.
+    pub bounds: Bounds,
+    /// How the store is opened.
+    pub store: store::Settings,
+    /// What is logged, as tracing directives.
+    pub log: String,
+}
+
+/// Shared caches keep reads for half a minute, which spares the database most of a busy day, and are purged by tag
+/// when it matters. Browsers ask every time: nobody can purge those, and a 304 costs next to nothing.
+const CACHE_CONTROL: &str = "public, max-age=0, s-maxage=30";
+
+impl Config {
+    /// Puts flags, environment (which `clap` has put into the flags), file and defaults together.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let file = flags.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let or = |period: Option<Period>, seconds| {
+            period.map_or(Duration::from_secs(seconds), |Period(time)| time)
+        };
+        let default_database = || Location::from_str("sqlite://data/users.db").map_err(ConfigError::Default);
+        let location = flags.database.clone().or(file.database).map_or_else(default_database, Ok)?;
+        let name = flags.name.clone().or(file.name).map(|FieldValue(name)| name);
+        let cache_control = file.cache_control.map(|FieldValue(value)| value);
+        let count = |count: Option<Count>, default| count.map_or(default, |Count(count)| count);
+        Ok(Self {
+            listen: flags.listen.or(file.listen).unwrap_or((Ipv4Addr::LOCALHOST, 8081).into()),
+            name,
+            cache_control: cache_control.unwrap_or(HeaderValue::from_static(CACHE_CONTROL)),
+            request_timeout: or(file.request_timeout, 10),
+            bounds: Bounds {
+                connections: usize::from(count(file.max_connections, 4096)),
+                head_timeout: or(file.head_timeout, 75),
+                shutdown_grace: or(file.shutdown_grace, 10),
+            },
+            store: store::Settings {
+                location,
+                read_connections: u32::from(count(file.read_connections, 4)),
+                patience: or(file.store_patience, 5),
+            },
+            log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
+        })
+    }
+
+    /// What the API needs to know, on the address that was bound.
+    pub fn api(&self, bound: SocketAddr) -> api::Settings {
+        let from_address = || HeaderValue::try_from(format!("user-service@{bound}"));
+        let name = self.name.clone().map_or_else(from_address, Ok);
+        api::Settings {
+            // An address is made of digits, letters, dots, colons and brackets.
+            name: name.unwrap_or(HeaderValue::from_static("user-service")),
+            cache_control: self.cache_control.clone(),
+            request_timeout: self.request_timeout,
+        }
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source })
+    }
+}
+
+/// Why there is no configuration. Ends the program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or not what is known here.
+    #[error("{} is not right", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// A default of ours is wrong.
+    #[error("a default is wrong: {0}")]
+    Default(String),
+}
+
+/// A text that fits into a header field.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FieldValue(HeaderValue);
+
+impl FromStr for FieldValue {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match HeaderValue::from_str(text) {
+            Ok(value) if !text.trim().is_empty() && text.is_ascii() => Ok(Self(value)),
+            _ => Err("must be a text of visible ASCII characters and blanks, as it is sent in a header"),
+        }
+    }
+}
+
+impl TryFrom<String> for FieldValue {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl<'de> Deserialize<'de> for Location {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A time written as `250ms`, `10s`, `5m` or `1h`; more than nothing, at most a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Period(Duration);
+
+impl TryFrom<String> for Period {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a time from 1ms to 24h, such as 250ms, 10s, 5m or 1h");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, unit) = text.split_at(digits);
+        let millis: u64 = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis));
+        let sane = millis.filter(|millis| (1..=86_400_000).contains(millis));
+        sane.map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+    }
+}
+
+/// How many: 1 to 65535.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+struct Count(u16);
+
+impl TryFrom<i64> for Count {
+    type Error = &'static str;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        let count = u16::try_from(number).ok().filter(|count| *count > 0);
+        count.map(Self).ok_or("must be a number from 1 to 65535")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        toml::from_str::<File>(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        let read = |text: &str| Period::try_from(text.to_owned()).ok().map(|Period(time)| time.as_millis());
+        assert_eq!(read("250ms"), Some(250));
+        assert_eq!(read("10s"), Some(10_000));
+        assert_eq!(read("24h"), Some(86_400_000));
+        for bad in ["", "10", "s", "0s", "25h", "-1s", "1.5s", "10 s", "99999999999999999999h"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_with_place_and_reason() {
+        assert!(wrong("lisen = \"127.0.0.1:1\"").contains("unknown field `lisen`"));
+        assert!(wrong("\n\nrequest_timeout = \"soon\"").contains("line 3"));
+        assert!(wrong("read_connections = 0").contains("from 1 to 65535"));
+        assert!(wrong("cache_control = \"\"").contains("header"));
+        assert!(wrong("database = \"mysql://x\"").contains("sqlite://PATH"));
+    }
+
+    #[test]
+    fn databases_that_cannot_be_shared_are_refused() {
+        for url in ["sqlite::memory:", "sqlite://x?mode=memory", "sqlite:", "postgres://x", "users.db"] {
+            assert!(Location::from_str(url).is_err(), "{url}");
+        }
+        assert_eq!(Location::from_str("sqlite://data/users.db").unwrap().file(), Path::new("data/users.db"));
+    }
+}

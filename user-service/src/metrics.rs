@@ -1,0 +1,126 @@
+//! Every metric of this process, under one registry.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::store::PoolUse;
+
+/// The media type of [`Meters::page`].
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Buckets from half a millisecond to the longest that a request may take.
+const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// All metrics of a process. Labels come from bounded sets only: route templates, known methods, statuses.
+pub struct Meters {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Asked, Histogram, fn() -> Histogram>,
+    in_flight: Gauge,
+    connections: Family<Connections, Gauge>,
+    /// Tries for the database's lock after the first.
+    pub busy_retries: Counter,
+    /// Requests whose handler panicked.
+    pub panics: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: &'static str,
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connections {
+    pool: &'static str,
+    state: &'static str,
+}
+
+impl Meters {
+    /// All metrics, registered, at zero.
+    #[expect(clippy::new_without_default, reason = "a registry is made once, on purpose")]
+    pub fn new() -> Self {
+        let mut meters = Self {
+            registry: Registry::with_prefix("user_service"),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            in_flight: Gauge::default(),
+            connections: Family::default(),
+            busy_retries: Counter::default(),
+            panics: Counter::default(),
+        };
+        let registry = &mut meters.registry;
+        registry.register("http_requests", "Requests answered", meters.requests.clone());
+        registry.register("http_request_seconds", "Time from request to answer", meters.seconds.clone());
+        registry.register("http_requests_in_flight", "Requests being answered", meters.in_flight.clone());
+        registry.register("panics", "Requests ended by a panic", meters.panics.clone());
+        registry.register("database_connections", "Connections to the database", meters.connections.clone());
+        let busy = meters.busy_retries.clone();
+        registry.register("database_busy_retries", "Further tries for the database's lock", busy);
+        meters
+    }
+
+    /// Counts a request as in flight until the returned guard is dropped.
+    pub fn begin(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Counts an answered request.
+    pub fn answered(&self, method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
+        let method = known(method);
+        let (route, status) = (route.to_owned(), status.as_u16());
+        self.seconds.get_or_create(&Asked { method, route: route.clone() }).observe(elapsed.as_secs_f64());
+        self.requests.get_or_create(&Answered { method, route, status }).inc();
+    }
+
+    /// The metrics in OpenMetrics text, with the connections as they are now.
+    pub fn page(&self, pools: &[PoolUse]) -> Result<String, std::fmt::Error> {
+        for PoolUse { pool, busy, idle } in pools {
+            for (state, count) in [("busy", busy), ("idle", idle)] {
+                self.connections.get_or_create(&Connections { pool, state }).set(i64::from(*count));
+            }
+        }
+        let mut page = String::new();
+        encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+}
+
+/// One request in flight; dropping it ends the count, however the request ended.
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A method as a label: what clients make up counts as one.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
