@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::cache::Asking;
 use crate::limit::Standing;
 use crate::plan::{Action, Forward, Plan, Route};
-use crate::refusal::Refusal;
-use crate::upstream::{Failure, Lease, Permit, Tried, Upstream};
+use crate::refusal::{Fault, Refusal};
+use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct Exchange {
 /// What was understood of a request's head.
 #[derive(Debug)]
 pub struct Asked {
+    /// The other end of the connection.
+    pub peer: IpAddr,
     /// The client's address: the peer's, or what a trusted proxy says.
     pub client: IpAddr,
     /// Whether the peer's forwarding fields are believed.
@@ -66,17 +68,15 @@ pub struct Tries {
     pub permit: Option<Permit>,
     /// The servers that were tried.
     pub tried: Tried,
-    /// How many tries there were.
-    pub count: u16,
     /// How the last one failed.
-    pub failure: Option<Failure>,
+    pub fault: Option<Fault>,
     /// How long to wait before the next.
     pub backoff: Duration,
     /// When the current try began.
     pub began: Option<Instant>,
     /// From choosing a server to the head of its answer.
     pub waited: Option<Duration>,
-    /// The server of the last try, for the log.
+    /// The server of the last try, as it is configured.
     pub server: Option<Arc<str>>,
 }
 
@@ -113,9 +113,43 @@ impl Exchange {
 
     /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
     pub fn time_left(&self) -> Option<Duration> {
+        Some(self.timeouts()?.total?.saturating_sub(self.began.elapsed()))
+    }
+
+    /// How long each step with the upstream may take: the route's word, else the upstream's.
+    pub fn timeouts(&self) -> Option<Timeouts> {
         let own = self.forward().and_then(|forward| forward.timeouts);
-        let timeouts = own.or_else(|| self.tries.upstream.as_ref().map(|upstream| *upstream.timeouts()))?;
-        Some(timeouts.total?.saturating_sub(self.began.elapsed()))
+        own.or_else(|| self.tries.upstream.as_ref().map(|upstream| upstream.settings().timeouts))
+    }
+}
+
+impl Tries {
+    /// A try begins, with this server.
+    pub fn begin(&mut self, lease: Lease) {
+        self.tried.add(&lease);
+        self.server = Some(lease.server().name().clone());
+        self.began = Some(Instant::now());
+        self.lease = Some(lease);
+    }
+
+    /// The head of an answer came, and it is no failure.
+    pub fn succeeded(&mut self) {
+        self.waited = self.began.map(|began| began.elapsed());
+        if let (Some(lease), Some(waited)) = (&mut self.lease, self.waited) {
+            lease.succeeded(waited);
+        }
+    }
+
+    /// The try failed; whether another is allowed, and after which pause.
+    ///
+    /// The server is let go, so that it does not count this request while another is tried.
+    pub fn failed(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
+        self.waited = self.began.map(|began| began.elapsed());
+        if let Some(mut lease) = self.lease.take() {
+            lease.failed(failure);
+        }
+        let upstream = self.upstream.as_ref().filter(|_| repeatable)?;
+        upstream.may_retry(self.tried.count(), failure)
     }
 }
 

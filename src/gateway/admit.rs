@@ -6,9 +6,9 @@ use http::header;
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
-use crate::forward::{request_id, via};
+use crate::forward::{self, request_id};
 use crate::listen::{self, client};
-use crate::plan::{Plan, Route};
+use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{host_of, path};
 
@@ -26,6 +26,7 @@ pub(super) fn understand(session: &Session, plan: &Plan) -> Result<Asked, Refusa
     let path = path::normalise(request.uri.path()).map_err(Refusal::Path)?;
 
     Ok(Asked {
+        peer,
         client: client::address(peer, &request.headers, &plan.trusted_proxies),
         trusted,
         scheme: if secure { "https" } else { "http" },
@@ -43,33 +44,18 @@ pub(super) fn admit(session: &Session, exchange: &mut Exchange, asked: &Asked) -
     let route = plan.routes.find(&asked.host, &asked.path, &request.method).map_err(Refusal::NotFound)?;
     exchange.route = Some(route.clone());
 
-    charge(route, exchange, asked.client)?;
-    if via::loops(&request.headers) {
+    if let Some(limits) = &route.limits {
+        let verdict = limits.charge(asked.client);
+        exchange.standing = Some(verdict.as_ref().map_or_else(|no| no.standing.clone(), Clone::clone));
+        verdict.map_err(Refusal::Exceeded)?;
+    }
+    if forward::loops(request) {
         return Err(Refusal::Loop);
     }
     match content_length(session) {
         Some(length) if length > route.max_body => Err(Refusal::BodyTooLarge { limit: route.max_body }),
         _ => Ok(()),
     }
-}
-
-/// Charges every limit of the route; the first that refuses decides, else the tightest is shown.
-fn charge(route: &Route, exchange: &mut Exchange, client: IpAddr) -> Result<(), Refusal> {
-    for limit in &route.limits {
-        match limit.charge(client) {
-            Ok(standing) => {
-                let tighter = |shown: &crate::limit::Standing| standing.remaining < shown.remaining;
-                if exchange.standing.as_ref().is_none_or(tighter) {
-                    exchange.standing = Some(standing);
-                }
-            }
-            Err(exceeded) => {
-                exchange.standing = Some(exceeded.standing.clone());
-                return Err(Refusal::Exceeded(exceeded));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn content_length(session: &Session) -> Option<u64> {

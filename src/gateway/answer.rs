@@ -7,14 +7,11 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::exchange::{Asked, Exchange};
-use crate::forward::via;
-use crate::limit::fields;
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
-use crate::refusal::Refusal;
-use crate::upstream::Failure;
+use crate::refusal::{Fault, Refusal};
 
-use super::tries::failure_of;
+use super::tries::fault_of;
 
 /// Fields that every answer of an exchange carries, whoever made it.
 pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
@@ -22,9 +19,10 @@ pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> 
     if let Ok(id) = HeaderValue::from_str(exchange.id()) {
         own.push((HeaderName::from_static("x-request-id"), id));
     }
-    if let Some(standing) = &exchange.standing {
-        own.push((fields::RATE_LIMIT_POLICY, fields::policy(standing)));
-        own.push((fields::RATE_LIMIT, fields::standing(standing)));
+    let limits = exchange.route.as_ref().and_then(|route| route.limits.as_ref());
+    if let (Some(limits), Some(standing)) = (limits, &exchange.standing) {
+        own.push((HeaderName::from_static("ratelimit-policy"), limits.policies().clone()));
+        own.push((HeaderName::from_static("ratelimit"), standing.rate_limit()));
     }
     own
 }
@@ -37,25 +35,24 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
         Action::Redirect { status, to } => (redirect(*status, &target(to, asked, session))?, Bytes::new()),
         Action::Respond { status, content_type, body } => {
             let mut head = ResponseHeader::build_no_case(*status, Some(8))?;
-            head.insert_header(header::CONTENT_TYPE, content_type)?;
+            head.insert_header(header::CONTENT_TYPE, content_type.clone())?;
             (head, body.clone())
         }
     };
     for (name, value) in own_fields(exchange) {
         head.insert_header(name, value)?;
     }
-    route.response_edit.response(&mut head)?;
-    send(session, head, body).await?;
-    Ok(true)
+    route.response_edit.response(&mut head);
+    send(session, head, body).await
 }
 
 /// Sends a client that came in the clear to the same place over TLS.
 pub(super) async fn to_https(session: &mut Session, asked: &Asked, port: u16) -> Result<bool> {
     let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
-    let path = session.req_header().uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let head = redirect(StatusCode::PERMANENT_REDIRECT, &format!("https://{host}{path}"))?;
-    send(session, head, Bytes::new()).await?;
-    Ok(true)
+    let query = session.req_header().uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let to = format!("https://{host}{}{query}", asked.path);
+    let head = redirect(StatusCode::PERMANENT_REDIRECT, &to)?;
+    send(session, head, Bytes::new()).await
 }
 
 fn target(to: &Template, asked: &Asked, session: &Session) -> String {
@@ -73,25 +70,25 @@ fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<()> {
-    let only_head = session.req_header().method == Method::HEAD;
+async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<bool> {
+    let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
-    session.write_response_header(Box::new(head), only_head || body.is_empty()).await?;
-    if !only_head && !body.is_empty() {
+    session.write_response_header(Box::new(head), without_body).await?;
+    if !without_body {
         session.write_response_body(Some(body), true).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Answers a request that ended in an error, if the client can still be answered; the status, or 0.
+/// Answers a request that ended in an error, if its client can still be answered; the status, or 0.
 pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut Exchange) -> u16 {
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     session.set_keepalive(None);
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
-    let answered = session.response_written().is_some();
-    if !answered && refusal.answer(session, exchange.id(), &own_fields(exchange)).await.is_err() {
+    let unanswered = session.response_written().is_none();
+    if unanswered && refusal.answer(session, exchange.id(), &own_fields(exchange)).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }
     exchange.refusal = Some(refusal);
@@ -100,11 +97,10 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
 
 /// The refusal that an error amounts to; `None` where the client is gone.
 fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
-    let upstream = || exchange.tries.upstream.as_ref().map(|upstream| upstream.name().clone());
     match error.esource() {
         ErrorSource::Upstream => {
-            let failure = failure_of(error).or(exchange.tries.failure).unwrap_or(Failure::Reset);
-            Some(upstream().map_or(Refusal::Internal, |upstream| Refusal::Failed { upstream, failure }))
+            let fault = exchange.tries.fault.or_else(|| fault_of(error));
+            Some(Refusal::Failed(fault.unwrap_or(Fault::BrokeOff)))
         }
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),

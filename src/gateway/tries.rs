@@ -1,81 +1,109 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
-use std::time::Instant;
-
+use http::{Uri, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::exchange::Exchange;
-use crate::forward::{self, hop, identify};
-use crate::refusal::Refusal;
+use crate::forward::{self, ClientFacts, hop};
+use crate::refusal::{Fault, Refusal};
 use crate::upstream::{Failure, peer};
 
-/// Chooses a server: for the first try after taking a place in the upstream's queue, for the next after a pause.
+/// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
-    let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
-    let own = forward.timeouts;
     if exchange.tries.upstream.is_none() {
+        let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
-        let permit = upstream.admit().await;
-        exchange.tries.permit = Some(permit.map_err(|_| Refusal::Saturated { upstream: upstream.name().clone() })?);
+        exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
         exchange.tries.upstream = Some(upstream);
     } else {
         tokio::time::sleep(exchange.tries.backoff).await;
     }
 
     let left = exchange.time_left();
-    let tries = &mut exchange.tries;
-    let Some(upstream) = &tries.upstream else { return Err(Refusal::Internal) };
-    let name = upstream.name().clone();
     if left.is_some_and(|left| left.is_zero()) {
-        return Err(Refusal::TimedOut { upstream: name });
+        return Err(Refusal::Failed(Fault::Timeout));
     }
-    let lease = match upstream.pick(&tries.tried) {
-        Ok(lease) => lease,
-        Err(why) => {
-            return Err(match tries.failure {
-                // Nobody else to ask: what the last one did is the more useful answer.
-                Some(failure) => Refusal::Failed { upstream: name, failure },
-                None => Refusal::NoServer { upstream: name, why },
-            });
-        }
+    let (Some(upstream), Some(timeouts)) = (&exchange.tries.upstream, exchange.timeouts()) else {
+        return Err(Refusal::Internal);
     };
-    let timeouts = own.unwrap_or(*upstream.timeouts());
+    let lease = upstream.pick(&exchange.tries.tried).map_err(|why| match exchange.tries.fault {
+        // Nobody else to ask: how the last one failed says more.
+        Some(fault) => Refusal::Failed(fault),
+        None => Refusal::NoServer(why),
+    })?;
     let peer = peer::http_peer(&lease, &timeouts, left);
-    tries.begin(lease);
+    exchange.tries.begin(lease);
     Ok(Box::new(peer))
 }
 
-/// Notes a failed try, and marks the error for another where that is allowed.
-pub(super) fn try_again(
-    session: &Session,
-    exchange: &mut Exchange,
-    failure: Failure,
-    mut error: Box<Error>,
-) -> Box<Error> {
-    exchange.tries.failed(failure);
-    // A request of which nothing was sent may be sent anew, whatever its method (RFC 9110 §9.2.2).
-    let nothing_sent = matches!(failure, Failure::Connect | Failure::ConnectTimeout);
-    let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-    let unanswered = session.as_ref().response_written().is_none();
-    let allowed = unanswered && (nothing_sent || replayable);
-    let backoff = if allowed { exchange.tries.may_retry(failure) } else { None };
+/// No connection to the server could be made.
+pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+    exchange.tries.fault = Some(match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::ConnectTimeout,
+        _ => Fault::Unreachable,
+    });
+    // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
+    let backoff = exchange.tries.failed(Failure::Connect, true);
     error.set_retry(backoff.is_some());
     exchange.tries.backoff = backoff.unwrap_or_default();
     error
 }
 
-/// What an error in mid-exchange says of the server; `None` if it is not the server's doing.
-pub(super) fn failure_of(error: &Error) -> Option<Failure> {
-    if *error.esource() != ErrorSource::Upstream || matches!(error.etype(), ErrorType::HTTPStatus(_)) {
+/// The server failed in mid-exchange; what the client did is no server's failure.
+pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+    if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
+        return error; // decided where the answer came in
+    }
+    error.set_retry(false);
+    if let Some(fault) = fault_of(&error) {
+        let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
+        exchange.tries.fault = Some(fault);
+        let backoff = exchange.tries.failed(failure, is_repeatable(session));
+        error.set_retry(backoff.is_some());
+        exchange.tries.backoff = backoff.unwrap_or_default();
+    }
+    error
+}
+
+/// Settles a try by the head of its answer. An error asks for another; anything else is passed on.
+pub(super) fn answered(
+    session: &Session,
+    exchange: &mut Exchange,
+    status: http::StatusCode,
+) -> pingora::Result<()> {
+    let Some(failure) = Failure::of_status(status.as_u16()) else {
+        exchange.tries.succeeded();
+        return Ok(());
+    };
+    let Some(backoff) = exchange.tries.failed(failure, is_repeatable(session)) else { return Ok(()) };
+    exchange.tries.backoff = backoff;
+    exchange.tries.fault = Some(Fault::BrokeOff);
+    let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
+    error.set_retry(true);
+    Err(error)
+}
+
+/// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
+/// client has seen nothing of an answer.
+fn is_repeatable(session: &Session) -> bool {
+    let client = session.as_ref();
+    session.req_header().method.is_idempotent()
+        && !client.retry_buffer_truncated()
+        && client.response_written().is_none()
+}
+
+/// How an error in mid-exchange is the server's; `None` if it is not.
+pub(super) fn fault_of(error: &Error) -> Option<Fault> {
+    if *error.esource() != ErrorSource::Upstream {
         return None;
     }
     Some(match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::Invalid,
-        _ => Failure::Reset,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Fault::Invalid,
+        _ => Fault::BrokeOff,
     })
 }
 
@@ -89,22 +117,30 @@ pub(super) fn pass_on(
     else {
         return Err(Refusal::Internal);
     };
-    let facts = forward::Facts {
-        client: asked.client,
-        trusted: asked.trusted,
+    let facts = ClientFacts {
+        peer: asked.peer,
+        peer_trusted: asked.trusted,
         scheme: asked.scheme,
         host: &asked.host,
         port: asked.port,
-        request_id: &asked.id,
-        version: session.req_header().version,
+        http_version: session.req_header().version,
     };
     hop::strip_request(request);
-    identify(request, &facts).map_err(|_| Refusal::Internal)?;
-    forward::target(request, &forward.path.apply(&asked.path)).map_err(|_| Refusal::Internal)?;
+    forward::identify(request, &facts, &asked.id);
+    request.set_uri(target(session, &forward.path.apply(&asked.path)).ok_or(Refusal::Internal)?);
     if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
-        request.insert_header(http::header::HOST, &**server).map_err(|_| Refusal::Internal)?;
+        request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;
     }
-    route.request_edit.request(request).map_err(|_| Refusal::Internal)
+    route.request_edit.request(request);
+    Ok(())
+}
+
+/// The target in origin form: the normal form of the path, and the query as it came.
+fn target(session: &Session, path: &str) -> Option<Uri> {
+    match session.req_header().uri.query() {
+        Some(query) => format!("{path}?{query}").parse().ok(),
+        None => path.parse().ok(),
+    }
 }
 
 /// Whether body and time are still within their bounds.
@@ -113,20 +149,8 @@ pub(super) fn within_bounds(exchange: &Exchange) -> Result<(), Refusal> {
     if exchange.body_bytes > limit {
         return Err(Refusal::BodyTooLarge { limit });
     }
-    match (&exchange.tries.upstream, exchange.time_left()) {
-        (Some(upstream), Some(left)) if left.is_zero() => {
-            Err(Refusal::TimedOut { upstream: upstream.name().clone() })
-        }
+    match exchange.time_left() {
+        Some(left) if left.is_zero() => Err(Refusal::Failed(Fault::Timeout)),
         _ => Ok(()),
-    }
-}
-
-impl crate::exchange::Tries {
-    fn begin(&mut self, lease: crate::upstream::Lease) {
-        self.count += 1;
-        self.tried.add(&lease);
-        self.server = Some(lease.server().name().clone());
-        self.began = Some(Instant::now());
-        self.lease = Some(lease);
     }
 }

@@ -1,10 +1,8 @@
 //! From what was written to what runs, or every problem at once.
 
-use std::sync::Arc;
-
-use crate::config::problem::{Problem, place};
-use crate::config::{self, Certificate, Config, Downstream};
+use crate::config::{self, Certificate, Config, Downstream, Problem};
 use crate::listen::{Bounds, CertSet, CertSource, MinVersion, Ticketing, TlsTable};
+use crate::place;
 use crate::telemetry::Meters;
 
 use super::upstreams::Upstreams;
@@ -32,7 +30,7 @@ pub fn compile(
             routes,
             upstreams: upstreams.by_name,
             trusted_proxies: config.trusted_proxies.clone(),
-            bounds: Arc::new(bounds(&config.downstream)),
+            bounds: bounds(&config.downstream),
             tls,
             listeners,
             admin,
@@ -47,7 +45,7 @@ fn tls(
     around: &Surroundings,
     ticketing: &Ticketing,
     problems: &mut Vec<Problem>,
-) -> Option<Arc<TlsTable>> {
+) -> Option<TlsTable> {
     if config.tls.certs.is_empty() {
         return None;
     }
@@ -58,12 +56,14 @@ fn tls(
                 config::TlsVersion::V1_2 => MinVersion::Tls12,
                 config::TlsVersion::V1_3 => MinVersion::Tls13,
             };
-            Some(Arc::new(TlsTable::new(certs, min, ticketing)))
+            Some(TlsTable::new(certs, min, ticketing))
         }
         Err(errors) => {
             for (index, error) in errors {
                 let place = place!["tls", "certs", index];
-                problems.push(Problem::new(place, error.to_string(), error.remedy()));
+                let text = error.to_string();
+                let (message, remedy) = text.split_once("; ").unwrap_or((&text, "needed for `https`"));
+                problems.push(Problem::new(place, message, remedy));
             }
             None
         }
@@ -92,7 +92,7 @@ fn bounds(written: &Downstream) -> Bounds {
         body_timeout: written.body_timeout.0,
         send_timeout: written.send_timeout.0,
         idle_timeout: written.idle_timeout.0,
-        max_header_size: written.max_header_size.0,
-        max_headers: written.max_headers,
+        max_header_size: usize::try_from(written.max_header_size.0).unwrap_or(usize::MAX),
+        max_headers: usize::from(written.max_headers),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::problem::{Place, Problem, nearest, place};
-use crate::config::{Config, Route};
+use crate::config::{Config, Place, Problem, Route, nearest};
+use crate::place;
 
 /// A route with every key filled in from the last layer that sets it.
 pub(super) struct Layered<'a> {

@@ -2,22 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::config::problem::{Problem, place};
-use crate::config::{Config, Listener};
-
-/// An address to accept clients on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The address; port 0 for any free one.
-    pub address: SocketAddr,
-    /// Whether TLS is spoken.
-    pub secure: bool,
-    /// Whether every request is sent to HTTPS by a redirect.
-    pub redirect: bool,
-}
+use crate::config::{self, Config, Problem};
+use crate::listen::{Kind, Listener};
+use crate::place;
 
 /// All listeners, in the order of the file.
-pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Listen> {
+pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Listener> {
     let any_https = config.listen.iter().any(|listener| url(listener).starts_with("https://"));
     if any_https && config.tls.certs.is_empty() {
         problems.push(Problem::new(
@@ -26,17 +16,18 @@ pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Liste
             "set `tls.certs`, for a first try `tls.certs = [\"dev\"]`",
         ));
     }
-    let mut listeners: Vec<Listen> = Vec::new();
+    let mut listeners: Vec<Listener> = Vec::new();
     for (index, listener) in config.listen.iter().enumerate() {
         match parse(url(listener)) {
             Ok((secure, address)) => {
-                let taken = |other: &Listen| other.address == address && address.port() != 0;
+                let taken = |other: &Listener| other.address == address && address.port() != 0;
                 if listeners.iter().any(taken) {
                     let message = format!("{address} is listened on twice");
                     problems.push(Problem::new(place!["listen", index], message, "remove one of the two"));
                 }
-                let redirect = !secure && redirects(listener).unwrap_or(any_https);
-                listeners.push(Listen { address, secure, redirect });
+                let redirect = redirects(listener).unwrap_or(any_https);
+                let kind = if secure { Kind::Https } else { Kind::Http { redirect } };
+                listeners.push(Listener { kind, address });
             }
             Err(remedy) => {
                 let message = format!("`{}` is not an address to listen on", url(listener));
@@ -50,7 +41,7 @@ pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Liste
 /// The address of the admin listener, which must be on loopback while nothing guards it.
 pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
     let (message, remedy) = match address(&config.admin) {
-        Some(address) if address.ip().is_loopback() => return Some(address),
+        Some(address) if address.ip().to_canonical().is_loopback() => return Some(address),
         Some(address) => (
             format!("the admin listener would be open to others on {address}"),
             "listen on loopback, such as `127.0.0.1:9000`",
@@ -61,17 +52,17 @@ pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<Sock
     None
 }
 
-fn url(listener: &Listener) -> &str {
+fn url(listener: &config::Listener) -> &str {
     match listener {
-        Listener::Url(url) => url,
-        Listener::Table(table) => &table.url,
+        config::Listener::Url(url) => url,
+        config::Listener::Table(table) => &table.url,
     }
 }
 
-fn redirects(listener: &Listener) -> Option<bool> {
+fn redirects(listener: &config::Listener) -> Option<bool> {
     match listener {
-        Listener::Url(_) => None,
-        Listener::Table(table) => table.redirect,
+        config::Listener::Url(_) => None,
+        config::Listener::Table(table) => table.redirect,
     }
 }
 
@@ -101,12 +92,10 @@ mod tests {
         let mut config = Config::default();
         config.tls.certs = vec![crate::config::Certificate::Path("dev".into())];
         let both = compile(&config, &mut Vec::new());
-        assert_eq!(both.iter().map(|listen| (listen.secure, listen.redirect)).collect::<Vec<_>>(), [
-            (true, false),
-            (false, true)
-        ]);
-        config.listen = vec![Listener::Url("http://127.0.0.1:8080".to_owned())];
-        assert!(!compile(&config, &mut Vec::new())[0].redirect);
+        let kinds: Vec<_> = both.iter().map(|listener| listener.kind).collect();
+        assert_eq!(kinds, [Kind::Https, Kind::Http { redirect: true }]);
+        config.listen = vec![config::Listener::Url("http://127.0.0.1:8080".to_owned())];
+        assert!(!compile(&config, &mut Vec::new())[0].kind.redirects());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
 use ipnet::IpNet;
@@ -22,14 +21,13 @@ use ipnet::IpNet;
 use crate::cache;
 use crate::config::Config;
 use crate::forward::{Edit, PathRule};
-use crate::limit::Limit;
-use crate::listen::{Bounds, TlsTable};
+use crate::limit::Limits;
+use crate::listen::{Bounds, Listener, TlsTable};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
 use crate::upstream::{Split, Timeouts, Upstream};
 
 pub use compile::compile;
-pub use listeners::Listen;
 pub use template::Template;
 
 /// Everything a request needs to know.
@@ -42,11 +40,11 @@ pub struct Plan {
     /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bounds on clients.
-    pub bounds: Arc<Bounds>,
+    pub bounds: Bounds,
     /// Certificates by name; absent where no listener speaks TLS.
-    pub tls: Option<Arc<TlsTable>>,
+    pub tls: Option<TlsTable>,
     /// Where to listen. Takes effect on restart.
-    pub listeners: Vec<Listen>,
+    pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
     pub admin: SocketAddr,
     /// What was written, for `/config`.
@@ -60,8 +58,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Its metrics.
     pub meters: RouteMeters,
-    /// Limits per client, charged in order.
-    pub limits: Vec<Limit>,
+    /// Limits per client, if there are any.
+    pub limits: Option<Limits>,
     /// The largest request body in bytes.
     pub max_body: u64,
     /// How answers are cached, if they are.
@@ -101,7 +99,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Forward {
     /// Which upstream.
-    pub split: Split,
+    pub split: Split<Arc<Upstream>>,
     /// What becomes of the path.
     pub path: PathRule,
     /// Whether the upstream sees the server's address as `Host`, instead of the client's.
@@ -119,8 +117,5 @@ pub struct Surroundings {
     pub dev_certs: PathBuf,
 }
 
-/// The longest request that is ever waited for, where a route sets no bound of its own.
+/// The largest request body in bytes, where a route sets no bound of its own.
 pub const MAX_BODY: u64 = 10 << 20;
-
-/// How long a request may wait for its turn when an upstream is saturated.
-pub const PATIENCE: Duration = Duration::from_secs(5);

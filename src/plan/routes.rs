@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::{HeaderName, Method, StatusCode};
 
 use crate::cache::{QueryRule, Rules};
-use crate::config::problem::{Place, Problem, place};
 use crate::config::route::{
     Cache, CacheTable, HeaderRules, KeyQuery, KeyQueryWord, OneOrMany, RateLimit, UpstreamHost,
 };
-use crate::config::{ByteSize, Config};
-use crate::forward::{Edit, PathRule};
-use crate::limit::{Limit, Rule};
-use crate::route::{HostPattern, PathPattern, Pattern, Table, Tie};
+use crate::config::{ByteSize, Config, Place, Problem};
+use crate::forward::{Edit, PathRule, Rule as HeaderRule, Side};
+use crate::limit::{Limits, Rule};
+use crate::place;
+use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
 
 use super::layers::{self, Layered};
@@ -67,18 +67,18 @@ fn route(
 ) -> Option<Route> {
     let written = &layered.route;
     let before = problems.len();
-    let request_edit = edit("request_headers", written.request_headers.as_ref(), layered, problems);
-    let response_edit = edit("response_headers", written.response_headers.as_ref(), layered, problems);
+    let request_edit = edit(Side::Request, written.request_headers.as_ref(), layered, problems);
+    let response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
     let action = action(name, layered, upstreams, problems);
     let cache = cache_rules(layered, config, problems);
-    let limits = written.rate_limit.as_ref().map(|limits| rate_limits(name, limits, meters));
+    let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     if problems.len() > before {
         return None;
     }
     Some(Route {
         name: name.into(),
         meters: RouteMeters::new(meters, name),
-        limits: limits.unwrap_or_default(),
+        limits: Limits::new(name, &rules, None, meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache,
         request_edit,
@@ -91,10 +91,10 @@ fn route(
 fn patterns(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
     let written = &layered.route;
     let hosts = each(written.host.as_ref(), HostPattern::Any, &layered.place("host"), problems, |text| {
-        HostPattern::parse(text).map_err(|bad| bad.to_string())
+        text.parse().map_err(|bad: BadPattern| bad.to_string())
     });
-    let paths = each(written.path.as_ref(), PathPattern::any(), &layered.place("path"), problems, |text| {
-        PathPattern::parse(text).map_err(|bad| bad.to_string())
+    let paths = each(written.path.as_ref(), PathPattern::Prefix(String::new()), &layered.place("path"), problems, |text| {
+        text.parse().map_err(|bad: BadPattern| bad.to_string())
     });
     // Their shape was checked with the file's.
     let methods = written.methods.as_ref().map(|methods| {
@@ -118,7 +118,7 @@ fn each<T>(
         match parse(text) {
             Ok(pattern) => patterns.push(pattern),
             Err(remedy) => {
-                let place = if listed { place.clone().then(index) } else { place.clone() };
+                let place = if listed { place.then(index) } else { place.clone() };
                 problems.push(Problem::new(place, format!("`{text}` matches nothing"), remedy));
             }
         }
@@ -204,7 +204,7 @@ fn respond(layered: &Layered<'_>) -> Option<Action> {
     })
 }
 
-fn rate_limits(route: &str, written: &OneOrMany<RateLimit>, meters: &Meters) -> Vec<Limit> {
+fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {
     let rule = |limit: &RateLimit| match limit {
         RateLimit::Rate(rate) => Rule { count: rate.count, per: rate.per, burst: rate.count },
         RateLimit::Table(table) => Rule {
@@ -213,7 +213,7 @@ fn rate_limits(route: &str, written: &OneOrMany<RateLimit>, meters: &Meters) -> 
             burst: table.burst.unwrap_or(table.rate.count),
         },
     };
-    written.iter().map(|limit| Limit::new(route, rule(limit), meters)).collect()
+    written.iter().map(rule).collect()
 }
 
 fn cache_rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<Problem>) -> Option<Rules> {
@@ -245,14 +245,33 @@ fn cache_rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<Proble
 }
 
 fn edit(
-    key: &'static str,
+    side: Side,
     written: Option<&HeaderRules>,
     layered: &Layered<'_>,
     problems: &mut Vec<Problem>,
 ) -> Edit {
     let Some(rules) = written else { return Edit::default() };
-    Edit::compile(&rules.set, &rules.add, &rules.remove).unwrap_or_else(|bad| {
-        problems.push(Problem::new(layered.place(key), "this field cannot be changed", bad.to_string()));
+    let key = match side {
+        Side::Request => "request_headers",
+        Side::Response => "response_headers",
+    };
+    Edit::compile(side, &rules.set, &rules.add, &rules.remove).unwrap_or_else(|fields| {
+        problems.extend(fields.iter().map(|bad| {
+            let place = layered.place(key).then(rule_key(bad.rule));
+            let place = match rules.remove.iter().position(|name| *name == bad.name) {
+                Some(index) if bad.rule == HeaderRule::Remove => place.then(index),
+                _ => place.then(&bad.name),
+            };
+            Problem::new(place, format!("`{}` cannot be changed", bad.name), bad.why.to_string())
+        }));
         Edit::default()
     })
+}
+
+fn rule_key(rule: HeaderRule) -> &'static str {
+    match rule {
+        HeaderRule::Set => "set",
+        HeaderRule::Add => "add",
+        HeaderRule::Remove => "remove",
+    }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::problem::{Place, Problem, place};
 use crate::config::route::RouteUpstream;
 use crate::config::upstream as written;
-use crate::config::{Config, Upstream as Written};
+use crate::config::{Config, Place, Problem, Upstream as Written};
+use crate::place;
 use crate::telemetry::Meters;
 use crate::upstream::{
-    Backoff, Balance, HealthCheck, Limits, Outlier, Retries, RetryOn, Settings, Split, Timeouts, Upstream,
+    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, Settings, Split, Timeouts, Upstream,
 };
 
 use super::layers::{Layered, suggestion};
@@ -43,7 +43,7 @@ impl<'a> Upstreams<'a> {
         route: &str,
         layered: &Layered<'_>,
         problems: &mut Vec<Problem>,
-    ) -> Option<Split> {
+    ) -> Option<Split<Arc<Upstream>>> {
         let place = layered.place("upstream");
         match layered.route.upstream.as_ref()? {
             RouteUpstream::Named(address) if address.contains(':') => {
@@ -59,15 +59,19 @@ impl<'a> Upstreams<'a> {
                 Some(Split::one(self.inline(&name, servers)))
             }
             RouteUpstream::Split(weights) => {
-                if weights.values().all(|weight| *weight == 0) {
+                let choices: Vec<_> = weights
+                    .iter()
+                    .filter_map(|(name, weight)| {
+                        let upstream = self.named(name, &place.then(name).key(), problems)?;
+                        Some((upstream, u32::from(*weight)))
+                    })
+                    .collect();
+                let split = Split::new(choices).ok();
+                if split.is_none() && weights.values().all(|weight| *weight == 0) {
                     let remedy = "give one of them a weight above 0";
-                    problems.push(Problem::new(place.clone(), "this split sends nothing anywhere", remedy));
+                    problems.push(Problem::new(place, "this split sends nothing anywhere", remedy));
                 }
-                let choices = weights.iter().filter_map(|(name, weight)| {
-                    let upstream = self.named(name, &place.clone().then(name).key(), problems)?;
-                    Some((u32::from(*weight), upstream))
-                });
-                Some(Split::weighted(choices.collect()))
+                split
             }
         }
     }
@@ -103,7 +107,7 @@ fn check_servers(place: &Place, servers: &[written::Server], problems: &mut Vec<
         if servers[..index].iter().any(|earlier| parts(earlier).0 == address) {
             let message = format!("{address} is listed twice");
             let remedy = "to send it more requests, give it a `weight`";
-            problems.push(Problem::new(place.clone().then(index), message, remedy));
+            problems.push(Problem::new(place.then(index), message, remedy));
         }
     }
 }
@@ -131,6 +135,7 @@ fn settings(name: &str, written: &Written) -> Settings {
         limits: Limits {
             max_connections: written.limits.max_connections,
             max_pending: written.limits.max_pending,
+            ..Limits::default()
         },
     }
 }
@@ -160,7 +165,7 @@ fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
     Some(Outlier {
         consecutive_errors: table.consecutive_errors,
         ejection_time: table.ejection_time.0,
-        max_ejected_percent: table.max_ejected.0,
+        max_ejected: table.max_ejected,
     })
 }
 
@@ -177,17 +182,17 @@ pub(super) fn timeouts(written: &written::Timeouts) -> Timeouts {
 
 fn retries(written: &written::Retries) -> Retries {
     let on = written.on.iter().map(|on| match on {
-        written::RetryOn::Connect => RetryOn::Connect,
-        written::RetryOn::Reset => RetryOn::Reset,
-        written::RetryOn::Timeout => RetryOn::Timeout,
-        written::RetryOn::Status502 => RetryOn::Status(502),
-        written::RetryOn::Status503 => RetryOn::Status(503),
-        written::RetryOn::Status504 => RetryOn::Status(504),
+        written::RetryOn::Connect => Failure::Connect,
+        written::RetryOn::Reset => Failure::Reset,
+        written::RetryOn::Timeout => Failure::Timeout,
+        written::RetryOn::Status502 => Failure::Status502,
+        written::RetryOn::Status503 => Failure::Status503,
+        written::RetryOn::Status504 => Failure::Status504,
     });
     Retries {
         attempts: written.attempts,
         on: on.collect(),
         backoff: Backoff { base: written.backoff.base.0, max: written.backoff.max.0 },
-        budget_percent: written.budget.0,
+        budget: written.budget,
     }
 }

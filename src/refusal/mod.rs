@@ -7,16 +7,15 @@ mod page;
 pub mod reason;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::limit::{Exceeded, fields};
+use crate::limit::Exceeded;
 use crate::listen::BadHead;
 use crate::route::{NotFound, path::BadPath};
-use crate::upstream::{Failure, NoServer};
+use crate::upstream::{NoServer, Saturated};
 pub use reason::{REASONS, Reason};
 
 /// Why the gateway itself answers a request.
@@ -44,38 +43,35 @@ pub enum Refusal {
     /// `only-if-cached`, and it is not.
     NotCached,
     /// No server of the upstream may be chosen.
-    NoServer {
-        /// The upstream.
-        upstream: Arc<str>,
-        /// Why not.
-        why: NoServer,
-    },
+    NoServer(NoServer),
     /// The upstream's bounds are reached.
-    Saturated {
-        /// The upstream.
-        upstream: Arc<str>,
-    },
+    Saturated(Saturated),
     /// The last server that was tried failed.
-    Failed {
-        /// The upstream.
-        upstream: Arc<str>,
-        /// How it failed.
-        failure: Failure,
-    },
-    /// The time for the whole exchange ran out.
-    TimedOut {
-        /// The upstream.
-        upstream: Arc<str>,
-    },
+    Failed(Fault),
     /// A fault of our own.
     Internal,
+}
+
+/// How a server failed us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection could be made.
+    Unreachable,
+    /// No connection could be made in time.
+    ConnectTimeout,
+    /// The connection ended before the answer was whole.
+    BrokeOff,
+    /// What came is not HTTP.
+    Invalid,
+    /// The answer, or the whole exchange, took too long.
+    Timeout,
 }
 
 impl Refusal {
     /// The reason: status, code and words that never change.
     pub fn reason(&self) -> &'static Reason {
         match self {
-            Self::Head(bad) => match bad.status() {
+            Self::Head(bad) => match bad.status().as_u16() {
                 413 => &reason::BODY_TOO_LARGE,
                 414 => &reason::TARGET_TOO_LONG,
                 431 => &reason::HEAD_TOO_LARGE,
@@ -92,10 +88,13 @@ impl Refusal {
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
             Self::NotCached => &reason::NOT_CACHED,
-            Self::NoServer { .. } => &reason::NO_SERVER,
-            Self::Saturated { .. } => &reason::SATURATED,
-            Self::Failed { failure, .. } => failed(*failure),
-            Self::TimedOut { .. } => &reason::UPSTREAM_TIMEOUT,
+            Self::NoServer(_) => &reason::NO_SERVER,
+            Self::Saturated(_) => &reason::SATURATED,
+            Self::Failed(Fault::Unreachable) => &reason::UPSTREAM_UNREACHABLE,
+            Self::Failed(Fault::ConnectTimeout) => &reason::CONNECT_TIMEOUT,
+            Self::Failed(Fault::BrokeOff) => &reason::UPSTREAM_BROKE_OFF,
+            Self::Failed(Fault::Invalid) => &reason::UPSTREAM_INVALID,
+            Self::Failed(Fault::Timeout) => &reason::UPSTREAM_TIMEOUT,
             Self::Internal => &reason::INTERNAL,
         }
     }
@@ -107,7 +106,8 @@ impl Refusal {
             Self::Path(bad) => bad.to_string().into(),
             Self::BodyTooLarge { limit } => format!("at most {limit} bytes are taken here").into(),
             Self::Exceeded(exceeded) => {
-                format!("ask again in {} s", fields::whole_seconds(exceeded.retry_after)).into()
+                let wait = exceeded.retry_after_field();
+                format!("ask again in {} s", wait.to_str().unwrap_or("1")).into()
             }
             Self::NotFound(NotFound::Method { allow }) => {
                 format!("served here: {}", methods(allow)).into()
@@ -120,11 +120,8 @@ impl Refusal {
     fn fields(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
         match self {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
-            Self::Exceeded(exceeded) => {
-                let seconds = fields::whole_seconds(exceeded.retry_after);
-                head.insert_header(header::RETRY_AFTER, seconds.to_string())
-            }
-            Self::NoServer { .. } | Self::Saturated { .. } => head.insert_header(header::RETRY_AFTER, "1"),
+            Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
+            Self::NoServer(_) | Self::Saturated(_) => head.insert_header(header::RETRY_AFTER, "1"),
             _ => Ok(()),
         }
     }
@@ -187,16 +184,6 @@ impl Refusal {
             "request_id": request_id,
         })
         .to_string()
-    }
-}
-
-fn failed(failure: Failure) -> &'static Reason {
-    match failure {
-        Failure::Connect => &reason::UPSTREAM_UNREACHABLE,
-        Failure::ConnectTimeout => &reason::CONNECT_TIMEOUT,
-        Failure::Timeout => &reason::UPSTREAM_TIMEOUT,
-        Failure::Invalid => &reason::UPSTREAM_INVALID,
-        Failure::Reset | Failure::Status(_) => &reason::UPSTREAM_BROKE_OFF,
     }
 }
 

@@ -156,7 +156,7 @@ impl Upstream {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub const fn name(&self) -> &Arc<str> {
         &self.name
     }
 

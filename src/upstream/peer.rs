@@ -45,15 +45,17 @@ const PROBES: TcpKeepalive = TcpKeepalive {
 
 /// The peer for the server of this lease: HTTP/1.1 over TCP.
 ///
-/// The read timeout is that of the first byte; once the answer began, `timeouts.idle` is the one to set.
-pub fn http_peer(lease: &Lease, timeouts: &Timeouts) -> HttpPeer {
+/// Pingora knows one read timeout where there are two waits: that for the first byte, and those between reads. The
+/// longer counts for both, but never longer than what is `left` of the time for the whole exchange.
+pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> HttpPeer {
+    let within = |bound: Duration| Some(left.map_or(bound, |left| bound.min(left)));
     let server = lease.server();
     let mut peer = HttpPeer::new(server.address(), false, String::new());
     peer.group_key = server.group_key();
-    peer.options.connection_timeout = Some(timeouts.connect);
-    peer.options.total_connection_timeout = Some(timeouts.connect);
-    peer.options.read_timeout = Some(timeouts.first_byte);
-    peer.options.write_timeout = Some(timeouts.idle);
+    peer.options.connection_timeout = within(timeouts.connect);
+    peer.options.total_connection_timeout = within(timeouts.connect);
+    peer.options.read_timeout = within(timeouts.first_byte.max(timeouts.idle));
+    peer.options.write_timeout = within(timeouts.idle);
     peer.options.idle_timeout = Some(timeouts.keep_alive);
     peer.options.tcp_keepalive = Some(PROBES);
     peer.options.set_http_version(1, 1);
@@ -69,7 +71,7 @@ mod tests {
     #[test]
     fn every_step_with_a_server_has_an_end() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
-        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default());
+        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None);
         let options = &peer.options;
         assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
         for bound in [
@@ -81,7 +83,15 @@ mod tests {
         ] {
             assert!(bound.is_some_and(|bound| bound > Duration::ZERO && bound <= Duration::from_secs(60)));
         }
-        assert_eq!(options.read_timeout, Some(Timeouts::default().first_byte));
+    }
+
+    #[test]
+    fn no_step_lasts_longer_than_what_is_left_for_the_whole() {
+        let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
+        let left = Some(Duration::from_millis(300));
+        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), left);
+        assert_eq!(peer.options.read_timeout, left);
+        assert_eq!(peer.options.total_connection_timeout, left);
     }
 
     #[test]
