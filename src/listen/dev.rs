@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::Ipv6Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -106,6 +107,7 @@ impl Ca {
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, &*name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.name_constraints = Some(this_machine_only());
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - BACKDATED).into();
         params.not_after = (now + CA_LIFE).into();
@@ -128,6 +130,17 @@ impl Ca {
         write(cert_file, &cert.pem(), PUBLIC)?;
         Ok(ca)
     }
+}
+
+/// Whoever steals the key of a CA that somebody trusts could be any host to them; with these constraints, which the
+/// CA's certificate carries (RFC 5280 section 4.2.1.10), only this machine.
+fn this_machine_only() -> NameConstraints {
+    let permitted_subtrees = vec![
+        GeneralSubtree::DnsName("localhost".to_owned()),
+        GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([127, 0, 0, 0], 8)),
+        GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix(Ipv6Addr::LOCALHOST.octets(), 128)),
+    ];
+    NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() }
 }
 
 fn make_leaf(files: &DevFiles, ca: &Ca, now: SystemTime) -> Result<(), DevError> {

@@ -487,6 +487,6 @@ mod tests {
     }
 
     fn lines(fields: &[String]) -> String {
-        fields.iter().map(|field| format!("{field}\r\n")).collect()
+        fields.iter().fold(String::new(), |text, field| text + field + "\r\n")
     }
 }

@@ -1,0 +1,7 @@
+//! The room as a whole: real sockets, real handshakes, a proxy that answers by itself.
+
+mod room;
+
+mod bounds;
+mod handshakes;
+mod heads;

@@ -1,0 +1,253 @@
+//! A gateway of one room: listeners, certificates, and a proxy that says what it knows of the connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::proxy::{ProxyHttp, Session, http_proxy};
+use pingora::server::configuration::ServerConf;
+use pingora::services::Service;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::listen::certs::tests::{Made, load};
+use crate::listen::dev::{self, DevFiles};
+use crate::listen::{
+    BadHead, Bounds, CertSet, CertSource, Edge, Kind, Listener, MinVersion, Ticketing, TlsTable, bind,
+    connection, head, serve, server_options, tls,
+};
+use crate::telemetry::Meters;
+
+/// No test waits for longer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// The deadlines under test.
+pub(super) const SHORT: Duration = Duration::from_millis(300);
+
+/// Answers every request by itself: with what it knows of the connection.
+struct Answering(Arc<Edge>);
+
+#[async_trait]
+impl ProxyHttp for Answering {
+    type CTX = Option<BadHead>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        None
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
+        connection(session).expect("each request comes over a connection").request_begins();
+        *ctx = head::check(session, self.0.bounds().head()).err();
+        // Leaves the body of a refused upload to be read before the next head.
+        session.set_close_on_response_before_downstream_finish(false);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+        let (status, body) = match ctx {
+            Some(bad) => (bad.status(), bad.reason().to_owned()),
+            None => (http::StatusCode::OK, format!("{:?}", connection(session).expect("as above"))),
+        };
+        let mut response = ResponseHeader::build(status, None)?;
+        response.insert_header("content-length", body.len())?;
+        session.write_response_header(Box::new(response), false).await?;
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+        Err(Error::new(ErrorType::InternalError))
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, _: &mut Self::CTX) {
+        connection(session).expect("as above").request_ends();
+    }
+}
+
+/// A running room.
+pub(super) struct Room {
+    pub(super) edge: Arc<Edge>,
+    pub(super) meters: Meters,
+    pub(super) https: SocketAddr,
+    pub(super) http: SocketAddr,
+    pub(super) ticketing: Ticketing,
+    dev: DevFiles,
+    shutdown: watch::Sender<bool>,
+    services: Vec<JoinHandle<()>>,
+    _dir: TempDir,
+}
+
+/// Bounds that no test meets by accident.
+pub(super) fn wide() -> Bounds {
+    Bounds {
+        max_connections: 100,
+        max_connections_per_ip: 100,
+        handshake_timeout: PATIENCE,
+        header_timeout: PATIENCE,
+        idle_timeout: PATIENCE,
+        max_header_size: 4096,
+        max_headers: 20,
+    }
+}
+
+impl Room {
+    /// With the development certificate.
+    pub(super) fn open(bounds: Bounds) -> Self {
+        tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let certs = CertSet::load(&[CertSource::Dev { dir: dir.path().to_owned() }]).unwrap();
+        Self::start(dir, certs, MinVersion::Tls12, bounds)
+    }
+
+    /// With these certificates.
+    pub(super) fn with_certs(made: &[&Made], min: MinVersion) -> Self {
+        tls::install_provider();
+        Self::start(tempfile::tempdir().unwrap(), load(made), min, wide())
+    }
+
+    fn start(dir: TempDir, certs: CertSet, min: MinVersion, bounds: Bounds) -> Self {
+        let dev = dev::ensure(dir.path()).unwrap();
+        let meters = Meters::new();
+        let ticketing = Ticketing::new().unwrap();
+        let edge = Edge::new(Some(TlsTable::new(certs, min, &ticketing)), bounds, &meters);
+
+        // Pingora reads the system's roots unless it is given others, and panics where there are none.
+        let conf = ServerConf { ca_file: Some(dev.ca.display().to_string()), ..ServerConf::default() };
+        let mut proxy = http_proxy(&Arc::new(conf), Answering(edge.clone()));
+        let (server, h2) = server_options(&bounds);
+        (proxy.server_options, proxy.h2_options) = (Some(server), Some(h2));
+
+        let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap() };
+        let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();
+        let (https, http) = (bound[0].listener.address, bound[1].listener.address);
+        let serving = serve(bound, &edge, &Arc::new(proxy), &meters);
+        let (shutdown, watch) = watch::channel(false);
+        let services = serving
+            .services
+            .into_iter()
+            .map(|mut service| {
+                let (fds, watch) = (serving.fds.clone(), watch.clone());
+                tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
+            })
+            .collect();
+        Self { edge, meters, https, http, ticketing, dev, shutdown, services, _dir: dir }
+    }
+
+    /// A client's settings that trust the development CA.
+    pub(super) fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        let ca = CertificateDer::from_pem_file(&self.dev.ca).unwrap();
+        trusting([ca], rustls::ALL_VERSIONS, alpn)
+    }
+
+    /// A client with a pool of connections, which trusts the development CA.
+    pub(super) fn browser(&self) -> reqwest::ClientBuilder {
+        let ca = reqwest::Certificate::from_pem(&std::fs::read(&self.dev.ca).unwrap()).unwrap();
+        reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([ca])
+            .timeout(PATIENCE)
+            .resolve("localhost", self.https)
+    }
+
+    /// Where it finds us.
+    pub(super) fn url(&self) -> String {
+        format!("https://localhost:{}/", self.https.port())
+    }
+
+    /// A TLS connection that asks for `name`.
+    pub(super) async fn connect(
+        &self,
+        name: &'static str,
+        config: &Arc<ClientConfig>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.https).await?;
+        let name = ServerName::try_from(name).unwrap();
+        TlsConnector::from(config.clone()).connect(name, tcp).await
+    }
+
+    /// Waits until `line` stands among the metrics.
+    pub(super) async fn shows(&self, line: &str) {
+        let seen = async {
+            while !self.meters.render().lines().any(|it| it == line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, seen).await;
+        assert!(in_time.is_ok(), "no {line} in {}", self.meters.render());
+    }
+
+    /// Stops accepting; returns when all listeners have stopped.
+    pub(super) async fn stop(&mut self) {
+        self.shutdown.send(true).unwrap();
+        for service in self.services.drain(..) {
+            tokio::time::timeout(PATIENCE, service).await.unwrap().unwrap();
+        }
+    }
+}
+
+/// A client's settings that trust these certificates.
+pub(super) fn client(
+    trusted: &[&Made],
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    trusting(trusted.iter().map(|made| made.leaf.clone()), versions, alpn)
+}
+
+fn trusting(
+    roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let mut config = ClientConfig::builder_with_protocol_versions(versions)
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Sends `text` and reads one answer: its head and a body of the length that it names.
+pub(super) async fn ask(stream: &mut (impl AsyncRead + tokio::io::AsyncWrite + Unpin), text: &str) -> String {
+    stream.write_all(text.as_bytes()).await.unwrap();
+    tokio::time::timeout(PATIENCE, answer(stream)).await.expect("an answer in time")
+}
+
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+            if body.len() >= length.map_or(0, |digits| digits.parse().unwrap()) {
+                return text;
+            }
+        }
+        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "the connection ended after {text:?}");
+    }
+}
+
+/// Waits for the other side to end the connection; how long that took.
+pub(super) async fn ended(stream: &mut (impl AsyncRead + Unpin)) -> Duration {
+    let began = std::time::Instant::now();
+    let rest = tokio::time::timeout(PATIENCE, tokio::io::copy(stream, &mut tokio::io::sink())).await;
+    assert!(rest.is_ok(), "the connection is still open");
+    began.elapsed()
+}
+
+/// A request for the root of `localhost`.
+pub(super) const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
