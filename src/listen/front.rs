@@ -15,7 +15,6 @@ use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
-use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -190,30 +189,15 @@ enum HandshakeError {
     Io(io::Error),
 }
 
-/// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake.
+/// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake. The alert that tells a
+/// refused client why leaves as the socket is dropped.
 async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<TlsStream<Tcp>, HandshakeError> {
-    let mut acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
-    let greeting = match (&mut acceptor).await {
-        Ok(greeting) => greeting,
-        Err(error) => return Err(refuse(error, acceptor.take_io()).await),
-    };
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+    let greeting = acceptor.await.map_err(HandshakeError::Io)?;
     let table = edge.tls();
     let config = table.as_ref().and_then(|table| table.for_name(greeting.client_hello().server_name()));
-    let Some(config) = config else {
-        return Err(HandshakeError::NoCertificate);
-    };
-    match greeting.into_stream(config).into_fallible().await {
-        Ok(stream) => Ok(stream),
-        Err((error, tcp)) => Err(refuse(error, Some(tcp)).await),
-    }
-}
-
-/// The alert that tells the client why still stands in the write buffer: without a flush it would never leave.
-async fn refuse(error: io::Error, tcp: Option<Tcp>) -> HandshakeError {
-    if let Some(mut tcp) = tcp {
-        let _ = tcp.flush().await;
-    }
-    HandshakeError::Io(error)
+    let config = config.ok_or(HandshakeError::NoCertificate)?;
+    greeting.into_stream(config).await.map_err(HandshakeError::Io)
 }
 
 fn describe(tls: &ServerConnection) -> TlsInfo {

@@ -7,7 +7,7 @@ use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::room::{PATIENCE, REQUEST, Room, SHORT, ask, client, ended, wide};
+use super::room::{REQUEST, Room, SHORT, ask, client, ended, wide};
 use crate::listen::certs::tests::{load, make};
 use crate::listen::{Bounds, CertSet, MinVersion, TlsTable};
 
