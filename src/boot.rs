@@ -2,148 +2,279 @@
 //!
 //! Everything that can fail fails before the first client is accepted: the file is read and compiled, every
 //! address is bound. Then listeners, health checks and the admin listener run on one runtime until a signal comes.
-//! Pingora's own `Server` is not used: it stays up deaf when a listener fails, and sleeps its grace period out.
+//! Pingora's own `Server` is not used: it lives on deaf when a listener fails, and sleeps its grace period out.
 
-use std::io::Write as _;
+mod drain;
+
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
+use pingora::services::Service as _;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Ready};
 use crate::cache::Tiers;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, AccessLog as Written, Loaded, LogLevel};
 use crate::gateway::Gateway;
-use crate::listen::{self, Bound, Edge, Ticketing};
+use crate::listen::{self, Bound, Edge, Kind, Ticketing};
 use crate::plan::{self, Plan, Surroundings};
-use crate::telemetry::access::AccessLog;
+use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
+use crate::upstream::Upstream;
+
+/// Where development certificates are made, from where the process was started.
+pub const DEV_CERTS: &str = "certs";
 
 /// Runs the gateway until it is told to stop.
 ///
-/// The exit code is 0 after a drain, 1 where something could not be started, 2 where the configuration is wrong.
+/// The exit code is 0 after a drain, 130 after an interrupt, 1 where something could not be started, 2 where the
+/// configuration is wrong.
 pub fn run(path: &Path) -> ExitCode {
-    match start(path) {
-        Ok(code) => code,
-        Err(failure) => {
-            // Logs may not be up yet, and this is for the person at the terminal.
-            let _ = writeln!(std::io::stderr(), "{}", failure.message.trim_end());
-            ExitCode::from(failure.code)
-        }
-    }
+    start(path).unwrap_or_else(|failure| {
+        // The log may not have started yet, and this is for the person at the terminal.
+        let _ = writeln!(std::io::stderr(), "{}", failure.message.trim_end());
+        ExitCode::from(failure.code)
+    })
 }
 
-/// Reads and compiles a configuration without running it; what it holds, in a few words.
+/// Compiles a configuration without running it.
 ///
 /// # Errors
-/// Every problem, as it is shown to the operator.
-pub fn check(path: &Path) -> Result<String, String> {
-    let loaded = config::load(path).map_err(|rejected| rejected.render(config::colored()))?;
-    let meters = Meters::new();
-    listen::install_crypto();
-    let plan = compile(&loaded, path, &Ticketing::new(), &meters).map_err(|failure| failure.message)?;
-    Ok(format!("{} routes, {} upstreams", loaded.config.routes.len(), plan.upstreams.len()))
+/// The problems, as they are shown to the operator.
+pub fn check(loaded: &Loaded, path: &Path) -> Result<(), String> {
+    listen::tls::install_provider();
+    let ticketing = Ticketing::new().map_err(|error| error.to_string())?;
+    compile(loaded, path, &ticketing, &Meters::new()).map(drop).map_err(|failure| failure.message)
 }
 
-/// Why the gateway could not run.
+/// Why the gateway does not run.
 struct Failure {
     message: String,
     code: u8,
 }
 
-impl Failure {
-    fn start(message: impl std::fmt::Display) -> Self {
-        Self { message: format!("error: {message}"), code: 1 }
-    }
-
-    fn config(message: String) -> Self {
-        Self { message, code: 2 }
-    }
+/// Something outside the configuration is in the way.
+fn surroundings(error: impl std::fmt::Display) -> Failure {
+    Failure { message: format!("error: {error}"), code: 1 }
 }
 
 fn start(path: &Path) -> Result<ExitCode, Failure> {
-    listen::install_crypto();
-    let loaded = config::load(path).map_err(|rejected| Failure::config(rejected.render(config::colored())))?;
-    telemetry::start_logs(loaded.config.log.level);
+    listen::tls::install_provider();
+    let loaded = config::load(path).map_err(|rejected| {
+        let message = rejected.render(std::io::stderr().is_terminal());
+        Failure { message, code: 2 }
+    })?;
+    telemetry::start_logs(level(loaded.config.log.level)).map_err(surroundings)?;
     let meters = Arc::new(Meters::new());
     telemetry::count_panics(&meters);
+    let ticketing = Ticketing::new().map_err(surroundings)?;
+    let plan = compile(&loaded, path, &ticketing, &meters)?;
 
-    let plan = compile(&loaded, path, &Ticketing::new(), &meters)?;
-    let bound = listen::bind(&plan.listeners).map_err(Failure::start)?;
-    let admin = TcpListener::bind(plan.admin)
-        .map_err(|error| Failure::start(format!("the admin listener cannot listen on {}: {error}", plan.admin)))?;
-
-    let threads = plan.config.threads.map(usize::from).or_else(cores).unwrap_or(1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.map_err(Failure::start)?;
-    let code = runtime.block_on(live(plan, bound, admin, threads, meters))?;
+    let threads = plan.config.threads.map_or_else(cores, usize::from);
+    let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.map_err(surroundings)?;
+    let process = Process::bind(plan, meters, threads)?;
+    let code = process.live(&runtime);
     // Whatever still runs was given its time.
     runtime.shutdown_background();
-    Ok(code)
+    code
 }
 
-fn cores() -> Option<usize> {
-    std::thread::available_parallelism().ok().map(std::num::NonZero::get)
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn level(written: LogLevel) -> tracing::level_filters::LevelFilter {
+    match written {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+    }
+    .into()
 }
 
 fn compile(loaded: &Loaded, path: &Path, ticketing: &Ticketing, meters: &Meters) -> Result<Plan, Failure> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let around = Surroundings { directory: directory.to_owned(), dev_certs: PathBuf::from("certs") };
+    let around = Surroundings { directory: directory.to_owned(), dev_certs: PathBuf::from(DEV_CERTS) };
     plan::compile(&loaded.config, &around, ticketing, meters).map_err(|problems| {
-        // A certificate that cannot be read is a fault of the surroundings, not of what was written.
-        let surroundings = problems.iter().all(|problem| problem.place.starts_with(&["tls", "certs"]));
-        let message = loaded.document.reject(problems).render(config::colored());
-        Failure { message, code: if surroundings { 1 } else { 2 } }
+        // A certificate that cannot be used is a fault of the surroundings, not of what was written.
+        let outside = problems.iter().all(|problem| problem.place.starts_with(&["tls", "certs"]));
+        let report = loaded.document.reject(problems).render(std::io::stderr().is_terminal());
+        Failure { message: report, code: if outside { 1 } else { 2 } }
     })
 }
 
-/// Serves until a signal comes, then drains.
-async fn live(
+/// A gateway with everything bound, about to serve.
+struct Process {
     plan: Plan,
-    bound: Vec<Bound>,
-    admin: TcpListener,
-    threads: usize,
     meters: Arc<Meters>,
-) -> Result<ExitCode, Failure> {
-    let grace = plan.config.shutdown_grace.0;
-    let addresses: Vec<String> = bound.iter().map(|bound| bound.listener.to_string()).collect();
-    let admin_address = admin.local_addr().map_err(Failure::start)?;
-    let access = AccessLog::start(plan.config.log.access, meters.access_log_dropped.with([]));
-    let live = Arc::new(ArcSwap::from_pointee(plan));
-    let (ready, readiness) = watch::channel(false);
-    let (stop, stopping) = watch::channel(false);
+    threads: usize,
+    listeners: Vec<Bound>,
+    admin: TcpListener,
+}
 
-    tokio::spawn(admin::serve(admin, admin_of(&live, &meters, readiness)));
-    let edge = Edge::new(&live.load(), &meters);
-    let gateway = Gateway {
-        live: live.clone(),
-        tiers: Tiers::new(live.load().config.cache.memory.0, &meters),
-        meters: meters.clone(),
-        access: access.clone(),
-        unrouted: RouteMeters::new(&meters, "-"),
-        https_port: https_port(&bound),
-    };
-    let serving = serve(gateway, bound, &edge, threads, stopping);
+impl Process {
+    fn bind(plan: Plan, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
+        let listeners = listen::bind(&plan.listeners).map_err(surroundings)?;
+        let admin = TcpListener::bind(plan.admin).map_err(|error| {
+            surroundings(format!("the admin listener cannot be bound to {}: {error}", plan.admin))
+        })?;
+        Ok(Self { plan, meters, threads, listeners, admin })
+    }
 
-    announce(&addresses, admin_address);
-    live.load().upstreams_checked(Duration::from_secs(5)).await;
-    ready.send_replace(true);
-    tracing::info!(listening = addresses.join(" "), admin = %admin_address, "ready");
+    /// Serves until a signal comes, then ends.
+    fn live(self, runtime: &Runtime) -> Result<ExitCode, Failure> {
+        let form = match self.plan.config.log.access {
+            Written::Json => Form::Json,
+            Written::Text => Form::Text,
+            Written::Off => Form::Off,
+        };
+        let access = AccessLog::start(form, self.meters.access_log_dropped.with([])).map_err(surroundings)?;
+        let access = Arc::new(access);
+        let code = runtime.block_on(self.serve(access.clone()));
+        access.close();
+        code
+    }
 
-    let code = match signal().await {
-        Signal::Terminate => {
-            ready.send_replace(false);
-            stop.send_replace(true);
-            drain(serving, &meters, grace).await
+    async fn serve(self, access: Arc<AccessLog>) -> Result<ExitCode, Failure> {
+        let Self { plan, meters, threads, listeners, admin } = self;
+        let addresses: Vec<String> = listeners.iter().map(|bound| bound.listener.to_string()).collect();
+        let admin_address = admin.local_addr().map_err(surroundings)?;
+        let grace = plan.config.shutdown_grace.0;
+        let ready = Arc::new(Ready::waiting_for(["listeners", "upstreams"]));
+        let (stop, stopping) = watch::channel(false);
+
+        let (plan, tls) = plan.split_tls();
+        let edge = Edge::new(tls, plan.bounds, &meters);
+        let live = Arc::new(ArcSwap::from_pointee(plan));
+        let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
+        upstreams.iter().for_each(Upstream::start);
+        let _admin = tokio::spawn(admin::serve(admin, admin_of(&live, &meters, &ready), drain::never()));
+        let gateway = Gateway {
+            tiers: Tiers::new(live.load().config.cache.memory.0, &meters),
+            live,
+            meters: meters.clone(),
+            unrouted: RouteMeters::new(&meters, "-"),
+            access,
+            https_port: https_port(&listeners),
+        };
+        let serving = accept(gateway, listeners, &edge, threads, &stopping);
+
+        announce(&addresses, admin_address);
+        ready.has("listeners");
+        checked(&upstreams, FIRST_CHECKS).await;
+        ready.has("upstreams");
+        tracing::info!(listening = addresses.join(" "), admin = %admin_address, "ready");
+
+        match drain::signal().await.map_err(surroundings)? {
+            drain::Signal::Interrupt => Ok(ExitCode::from(130)),
+            drain::Signal::Terminate => {
+                ready.drain();
+                stop.send_replace(true);
+                drain::wait(serving, &meters, grace).await;
+                Ok(ExitCode::SUCCESS)
+            }
         }
-        Signal::Interrupt => ExitCode::from(130),
+    }
+}
+
+/// The longest that readiness waits for the first round of health checks; whoever has not passed by then is down.
+const FIRST_CHECKS: Duration = Duration::from_secs(5);
+
+/// Waits until every upstream has a server to send requests to, or the time is up.
+async fn checked(upstreams: &[Arc<Upstream>], within: Duration) {
+    let end = Instant::now() + within;
+    while Instant::now() < end && !upstreams.iter().all(|upstream| upstream.is_available()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Starts accepting clients on every listener.
+fn accept(
+    gateway: Gateway,
+    listeners: Vec<Bound>,
+    edge: &Arc<Edge>,
+    threads: usize,
+    stopping: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let meters = gateway.meters.clone();
+    let mut proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway);
+    let (server, h2) = listen::server_options(&edge.bounds());
+    proxy.server_options = Some(server);
+    proxy.h2_options = Some(h2);
+    let serving = listen::serve(listeners, edge, &Arc::new(proxy), &meters);
+    let fds = serving.fds;
+    let start = |mut service: pingora::services::listening::Service<_>| {
+        let (fds, stopping) = (fds.clone(), stopping.clone());
+        tokio::spawn(async move { service.start_service(Some(fds), stopping, 1).await })
     };
-    access.close();
-    Ok(code)
+    serving.services.into_iter().map(start).collect()
+}
+
+fn pingora_settings(threads: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        // More than any upstream's `attempts`: those decide.
+        max_retries: 16,
+        // Idle connections to servers, per thread, of all upstreams together.
+        upstream_keepalive_pool_size: 512,
+        // Servers are spoken to without TLS, so no roots are needed. Pingora would read the system's at start, and
+        // panic where one of them cannot be read.
+        ca_file: Some("/dev/null".to_owned()),
+        ..ServerConf::default()
+    }
+}
+
+fn https_port(listeners: &[Bound]) -> u16 {
+    let secure = listeners.iter().find(|bound| bound.listener.kind == Kind::Https);
+    secure.map_or(443, |bound| bound.listener.address.port())
+}
+
+fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>) -> Admin {
+    let (config, upstreams) = (live.clone(), live.clone());
+    Admin {
+        meters: meters.clone(),
+        ready: ready.clone(),
+        config: Arc::new(move || serde_json::to_value(&config.load().config).unwrap_or_default()),
+        upstreams: Arc::new(move || {
+            let plan = upstreams.load();
+            let views: Vec<_> = plan.upstreams.values().map(|upstream| upstream.snapshot()).collect();
+            serde_json::to_value(views).unwrap_or_default()
+        }),
+    }
+}
+
+/// Tells on standard output where the gateway listens, as one JSON line: with port 0, nobody else knows.
+fn announce(listening: &[String], admin: SocketAddr) {
+    let line = serde_json::json!({ "listening": listening, "admin": admin.to_string() });
+    // A closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Makes the development certificate if need be, and says where it is.
+pub fn make_dev_certs() -> ExitCode {
+    listen::tls::install_provider();
+    match listen::dev::ensure(Path::new(DEV_CERTS)) {
+        Ok(files) => {
+            let mut out = std::io::stdout();
+            let _ = writeln!(out, "certificate  {}", files.cert.display());
+            let _ = writeln!(out, "key          {}", files.key.display());
+            let _ = writeln!(out, "trust        {}  (curl --cacert {})", files.ca.display(), files.ca.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -3,41 +3,47 @@
 //! The methods of [`ProxyHttp`] stand in the order in which a request meets them; each is a few lines that name
 //! the stage which does the work. What a stage refuses, [`Refusal`] answers.
 
+mod admit;
+mod answer;
+mod record;
+mod stored;
+mod tries;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, header};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
-use crate::cache::{self, Tiers};
-use crate::exchange::{Asked, Exchange};
-use crate::forward;
-use crate::limit::fields;
-use crate::listen::{self, guard};
-use crate::plan::{Plan, Route};
+use crate::cache::Tiers;
+use crate::exchange::Exchange;
+use crate::forward::{self, hop};
+use crate::listen::{self, head};
+use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::route;
-use crate::telemetry::Meters;
 use crate::telemetry::access::AccessLog;
-use crate::upstream::{Failure, peer};
+use crate::telemetry::{Meters, RouteMeters};
 
 /// The gateway: what all requests share.
 pub struct Gateway {
-    /// The rules in force; a request pins them when it begins.
+    /// The rules in force; a request keeps those that it began with.
     pub live: Arc<ArcSwap<Plan>>,
     /// Where answers are kept. Outlives every plan.
     pub tiers: &'static Tiers,
     /// Every metric.
     pub meters: Arc<Meters>,
+    /// The metrics of requests that found no route.
+    pub unrouted: RouteMeters,
     /// One line per request.
-    pub access: AccessLog,
+    pub access: Arc<AccessLog>,
     /// The port that plain HTTP is redirected to.
     pub https_port: u16,
 }
@@ -48,53 +54,55 @@ impl ProxyHttp for Gateway {
 
     // ── a request begins ────────────────────────────────────────────────────────────────────────────────────────
 
+    /// Pins the plan and reads the clock.
     fn new_ctx(&self) -> Exchange {
         Exchange::begin(self.live.load_full(), &self.meters.in_flight.with([]))
     }
 
     /// Refuses what could be read in two ways, before anything else looks at it.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        listen::request_begins(session, &exchange.plan.bounds);
-        guard::check(session, &exchange.plan.bounds).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
+        admit::open(session, &exchange.plan);
+        head::check(session, exchange.plan.bounds.head()).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
     }
 
-    /// Admits the request, or answers it: with a "no", or where its route needs no upstream.
+    /// Admits the request: host, path, route, limits, size. Answers it where that needs no upstream.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if let Some(answer) = self.redirect_to_https(session, exchange) {
-            return answer.send(session).await;
+        if let Err(refusal) = admit::understand(session, exchange) {
+            return answer::refusal(session, exchange, refusal).await;
         }
-        if let Err(refusal) = self.admit(session, exchange) {
-            refusal.answer(session, exchange.id(), &own_fields(exchange)).await?;
-            exchange.refusal = Some(refusal);
-            return Ok(true);
+        if listen::connection(session).is_some_and(|connection| connection.redirects) {
+            return answer::to_https(session, exchange, self.https_port).await;
         }
-        answer_at_once(session, exchange).await
+        if let Err(refusal) = admit::admit(session, exchange) {
+            return answer::refusal(session, exchange, refusal).await;
+        }
+        answer::at_once(session, exchange).await
     }
 
     // ── the cache ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    /// May the cache be used for this request?
     fn request_cache_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        if let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) {
-            if let Some(rules) = &route.cache {
-                exchange.cache.enable(session, rules, self.tiers, asked.scheme, &asked.host, &asked.path);
-            }
-        }
+        stored::open(session, exchange, self.tiers);
         Ok(())
     }
 
+    /// What tells this request from others.
     fn cache_key_callback(&self, _: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
         exchange.cache.key()
     }
 
+    /// Which variant of the stored answers it asks for.
     fn cache_vary_filter(
         &self,
         meta: &CacheMeta,
         exchange: &mut Exchange,
-        asked: &RequestHeader,
+        request: &RequestHeader,
     ) -> Option<HashBinary> {
-        exchange.cache.variance(meta, asked)
+        exchange.cache.variance(meta, request)
     }
 
+    /// Is what was found still wanted, by the request's own directives?
     async fn cache_hit_filter(
         &self,
         session: &mut Session,
@@ -103,13 +111,14 @@ impl ProxyHttp for Gateway {
         fresh: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<ForcedFreshness>> {
-        Ok(exchange.cache.judge_hit(session, meta, fresh))
+        exchange.cache.found(session, meta, fresh)
     }
 
     // ── the upstream ────────────────────────────────────────────────────────────────────────────────────────────
 
-    async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if exchange.cache.wants_only_cached(session) {
+    /// Is the upstream to be asked at all?
+    async fn proxy_upstream_filter(&self, _: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        if exchange.cache.only_if_cached() {
             return Err(refuse(exchange, Refusal::NotCached));
         }
         Ok(true)
@@ -118,33 +127,31 @@ impl ProxyHttp for Gateway {
     /// Chooses a server, for the first try and for each that follows.
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        next_server(exchange).await.map_err(|refusal| refuse(exchange, refusal))
+        tries::next_server(exchange).await.map_err(|refusal| refuse(exchange, refusal))
     }
 
+    /// No connection: perhaps another server.
     fn fail_to_connect(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         _: &HttpPeer,
         exchange: &mut Exchange,
         error: Box<Error>,
     ) -> Box<Error> {
-        let failure = match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-            _ => Failure::Connect,
-        };
-        try_again(session, exchange, failure, error)
+        tries::not_connected(exchange, error)
     }
 
+    /// Writes the request as the server is to see it.
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        pass_on(session, request, exchange).map_err(|refusal| refuse(exchange, refusal))
+        tries::pass_on(session, request, exchange).map_err(|refusal| refuse(exchange, refusal))
     }
 
-    /// Counts the body against the route's bound and the exchange's time.
+    /// Counts the body against the route's bound, and the time against the exchange's.
     async fn request_body_filter(
         &self,
         _: &mut Session,
@@ -153,9 +160,10 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        within_bounds(exchange)
+        tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))
     }
 
+    /// Settles the try by the answer's status; what the answer changes is forgotten before the client hears of it.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
@@ -165,18 +173,9 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        exchange.tries.answered();
-        if let Some(failure) = Failure::of_status(answer.status) {
-            let error = Error::explain(ErrorType::HTTPStatus(answer.status.as_u16()), "upstream status");
-            let error = try_again(session, exchange, failure, error.into_up());
-            if error.retry() {
-                return Err(error);
-            }
-        } else {
-            exchange.tries.succeeded();
-        }
-        forward::hop::strip_response(answer);
-        exchange.cache.invalidate(session, answer, self.tiers).await;
+        tries::answered(session, exchange, answer.status)?;
+        hop::strip_response(answer);
+        stored::forget_changed(session, answer, exchange, self.tiers).await;
         Ok(())
     }
 
@@ -186,10 +185,11 @@ impl ProxyHttp for Gateway {
         _: &mut Option<Bytes>,
         _: bool,
         exchange: &mut Exchange,
-    ) -> Result<Option<std::time::Duration>> {
-        within_bounds(exchange).map(|()| None)
+    ) -> Result<Option<Duration>> {
+        tries::within_bounds(exchange).map(|()| None).map_err(|refusal| refuse(exchange, refusal))
     }
 
+    /// The server failed in mid-exchange: perhaps another.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
@@ -198,24 +198,22 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         _: bool,
     ) -> Box<Error> {
-        match failure_of(&error) {
-            // Status retries were decided where the answer came in; what the client did is no server's failure.
-            None => error,
-            Some(failure) => try_again(session, exchange, failure, error),
-        }
+        tries::broken(session, exchange, error)
     }
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
+    /// May the answer be kept, and for how long?
     fn response_cache_filter(
         &self,
         session: &Session,
         answer: &ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<RespCacheable> {
-        Ok(exchange.cache.judge_answer(session, answer))
+        exchange.cache.judge(session, answer)
     }
 
+    /// Fields on the way out, of stored answers and new ones alike.
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -225,33 +223,40 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        forward::via::response(answer);
-        if let Some(status) = exchange.cache.status(session) {
-            answer.append_header(cache::status::NAME, status)?;
-        }
-        for (name, value) in own_fields(exchange) {
-            answer.insert_header(name, value)?;
-        }
-        if let Some(route) = &exchange.route {
-            route.response_edit.response(answer)?;
-        }
-        Ok(())
+        forward::via_response(answer, answer.version);
+        answer::label(session, answer, exchange)
     }
 
+    /// Went wrong: the client is told, if it still can be.
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let error_code = self.answer_failure(session, error, exchange).await;
+        let error_code = answer::failure(session, error, exchange).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     // ── a request ends ──────────────────────────────────────────────────────────────────────────────────────────
 
+    /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        self.record(session, error, exchange);
-        listen::request_ends(session);
+        record::count(session, exchange, &self.unrouted);
+        if self.access.is_on() {
+            self.access.write(record::line(session, error, exchange));
+        }
+        admit::close(session);
     }
 
-    /// The access line says it all; Pingora's own lines would say it again, once per client that goes away.
+    /// The access line says it all; Pingora's own would say it again, once for each client that goes away.
     fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
         true
     }
+
+    /// No modules: there is nothing here that a request does not need.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+}
+
+/// Ends the exchange with a "no", which `fail_to_proxy` will answer.
+fn refuse(exchange: &mut Exchange, refusal: Refusal) -> Box<Error> {
+    let status = refusal.reason().status.as_u16();
+    let error = Error::explain(ErrorType::HTTPStatus(status), refusal.reason().code);
+    exchange.refusal = Some(refusal);
+    error.into_in()
 }

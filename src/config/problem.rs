@@ -48,6 +48,12 @@ impl Place {
         self
     }
 
+    /// Whether it is at or below these keys.
+    pub fn starts_with(&self, keys: &[&str]) -> bool {
+        let same = |(step, key): (&Step, &&str)| matches!(step, Step::Key(name) if name == key);
+        self.steps.len() >= keys.len() && self.steps.iter().zip(keys).all(same)
+    }
+
     /// One step further down.
     #[must_use]
     pub fn then(&self, step: impl Into<Step>) -> Self {

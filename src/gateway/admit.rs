@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header;
+use http::{header, uri};
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
@@ -12,41 +12,75 @@ use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{host_of, path};
 
-/// Understands the head: who asks, for which host and path.
-pub(super) fn understand(session: &Session, plan: &Plan) -> Result<Asked, Refusal> {
-    let request = session.req_header();
-    let connection = listen::connection(session);
-    let peer = connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| connection.peer.ip());
-    let trusted = client::is_trusted(peer, &plan.trusted_proxies);
-    let secure = connection.is_some_and(|connection| connection.secure);
-
-    let authority = request.uri.authority().map(http::uri::Authority::as_str);
-    let from_field = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host_of(authority.or_else(from_field).unwrap_or_default()).map_err(|_| Refusal::Host)?;
-    let path = path::normalise(request.uri.path()).map_err(Refusal::Path)?;
-
-    Ok(Asked {
-        peer,
-        client: client::address(peer, &request.headers, &plan.trusted_proxies),
-        trusted,
-        scheme: if secure { "https" } else { "http" },
-        port: connection.map_or(0, |connection| connection.local.port()),
-        host: host.into_owned(),
-        path: path.into_owned(),
-        id: request_id::of(&request.headers, trusted),
-    })
+/// A request's head is whole: ends its deadline, and sets the bounds on what follows.
+pub(super) fn open(session: &mut Session, plan: &Plan) {
+    if let Some(connection) = listen::connection(session) {
+        connection.request_begins();
+    }
+    let bounds = &plan.bounds;
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
+    }
+    session.set_read_timeout(Some(bounds.body_timeout));
+    session.set_write_timeout(Some(bounds.send_timeout));
+    // What is left of a body after an early answer is read for this long, so that the client sees the answer.
+    session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
+    // Clients may send the next request before this one is answered (RFC 9112 §9.3.2).
+    session.set_pipelining_enabled(true);
 }
 
-/// Finds the route and asks its limits, cheapest question first.
-pub(super) fn admit(session: &Session, exchange: &mut Exchange, asked: &Asked) -> Result<(), Refusal> {
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The request is answered: the deadline of the next head counts from its first byte.
+pub(super) fn close(session: &Session) {
+    if let Some(connection) = listen::connection(session) {
+        connection.request_ends();
+    }
+}
+
+/// Understands the head: who asks, for which host and path.
+pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
     let request = session.req_header();
-    let plan = exchange.plan.clone();
-    let route = plan.routes.find(&asked.host, &asked.path, &request.method).map_err(Refusal::NotFound)?;
-    exchange.route = Some(route.clone());
+    let trusted_proxies = &exchange.plan.trusted_proxies;
+    let connection = listen::connection(session);
+    let peer = connection.map_or(NOBODY, |connection| connection.peer.ip());
+    let trusted = client::is_trusted(peer, trusted_proxies);
+    // Told first, so that what follows can be refused by its name.
+    let asked = exchange.asked.insert(Asked {
+        peer,
+        client: client::address(peer, &request.headers, trusted_proxies),
+        trusted,
+        scheme: if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" },
+        port: connection.map_or(0, |connection| connection.local.port()),
+        host: String::new(),
+        path: String::new(),
+        id: request_id::of(&request.headers, trusted),
+    });
+
+    let authority = request.uri.authority().map(uri::Authority::as_str);
+    let field = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = authority.or_else(field).unwrap_or_default();
+    asked.host = host_of(authority).map_err(|_| Refusal::Host)?.into_owned();
+    if !request.raw_path_is_utf8() {
+        return Err(Refusal::Path(path::BadPath::Control));
+    }
+    asked.path = path::normalise(request.uri.path()).map_err(Refusal::Path)?.into_owned();
+    Ok(())
+}
+
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Finds the route and asks its limits, cheapest question first.
+pub(super) fn admit(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(asked) = &exchange.asked else { return Err(Refusal::Internal) };
+    let request = session.req_header();
+    let found = exchange.plan.routes.find(&asked.host, &asked.path, &request.method);
+    let route = exchange.route.insert(found.map_err(Refusal::NotFound)?.clone());
 
     if let Some(limits) = &route.limits {
         let verdict = limits.charge(asked.client);
-        exchange.standing = Some(verdict.as_ref().map_or_else(|no| no.standing.clone(), Clone::clone));
+        let standing = verdict.as_ref().map_or_else(|no| &no.standing, |standing| standing);
+        exchange.standing = Some(standing.clone());
         verdict.map_err(Refusal::Exceeded)?;
     }
     if forward::loops(request) {

@@ -46,13 +46,35 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
     send(session, head, body).await
 }
 
+/// Answers with a "no".
+pub(super) async fn refusal(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<bool> {
+    let refusal = exchange.refusal.insert(refusal).clone();
+    refusal.answer(session, exchange.id(), &own_fields(exchange)).await?;
+    Ok(true)
+}
+
 /// Sends a client that came in the clear to the same place over TLS.
-pub(super) async fn to_https(session: &mut Session, asked: &Asked, port: u16) -> Result<bool> {
+pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u16) -> Result<bool> {
+    let Some(asked) = &exchange.asked else { return Ok(false) };
     let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
     let query = session.req_header().uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let to = format!("https://{host}{}{query}", asked.path);
     let head = redirect(StatusCode::PERMANENT_REDIRECT, &to)?;
     send(session, head, Bytes::new()).await
+}
+
+/// Labels an answer that came from an upstream or the store.
+pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    if let Some(status) = exchange.cache.status(session) {
+        answer.append_header("cache-status", status)?;
+    }
+    for (name, value) in own_fields(exchange) {
+        answer.insert_header(name, value)?;
+    }
+    if let Some(route) = &exchange.route {
+        route.response_edit.response(answer);
+    }
+    Ok(())
 }
 
 fn target(to: &Template, asked: &Asked, session: &Session) -> String {

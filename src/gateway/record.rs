@@ -45,7 +45,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         status: status(session),
         reason: refused.or_else(|| error.map(|_| "client-left")),
         cache: exchange.cache.outcome(session),
-        attempts: u32::from(tries.count),
+        attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: session.body_bytes_read() as u64,
         response_bytes: session.body_bytes_sent() as u64,
         elapsed,

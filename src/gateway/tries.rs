@@ -9,6 +9,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use crate::exchange::Exchange;
 use crate::forward::{self, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
+use crate::route::path;
 use crate::upstream::{Failure, peer};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
@@ -127,7 +128,10 @@ pub(super) fn pass_on(
     };
     hop::strip_request(request);
     forward::identify(request, &facts, &asked.id);
-    request.set_uri(target(session, &forward.path.apply(&asked.path)).ok_or(Refusal::Internal)?);
+    // What a rewrite makes of a path is brought into the normal form once more: groups may have joined to `..`.
+    let path = forward.path.apply(&asked.path);
+    let path = path::normalise(&path).map_err(Refusal::Path)?;
+    request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
     if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
         request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;
     }

@@ -27,6 +27,10 @@ pub struct Bounds {
     pub handshake_timeout: Duration,
     /// Longest time from the first byte of a request head to its last.
     pub header_timeout: Duration,
+    /// Longest wait between two reads of a request body.
+    pub body_timeout: Duration,
+    /// Longest wait for the client to take bytes of an answer.
+    pub send_timeout: Duration,
     /// How long an idle connection is kept. Connections that are open keep the value they began with on HTTP/2.
     pub idle_timeout: Duration,
     /// Largest request head in bytes.

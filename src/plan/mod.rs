@@ -51,6 +51,14 @@ pub struct Plan {
     pub config: Config,
 }
 
+impl Plan {
+    /// Takes the certificates out, for the listeners to hold.
+    pub fn split_tls(mut self) -> (Self, Option<TlsTable>) {
+        let tls = self.tls.take();
+        (self, tls)
+    }
+}
+
 /// One route, ready to run.
 #[derive(Debug)]
 pub struct Route {

@@ -116,7 +116,7 @@ impl Endpoint {
     }
 
     /// The server as it is configured: `ip:port` or `host:port`.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.server.name
     }
 

@@ -259,7 +259,7 @@ impl Upstream {
         let time = conduct.eject(rules, now);
         endpoint.server().counts.ejections.inc();
         self.show_up(now);
-        let (upstream, server) = (self.name(), endpoint.name());
+        let (upstream, server) = (&**self.name(), &**endpoint.name());
         tracing::warn!(upstream, server, address = %endpoint.address(), ?time, "server is ejected for its failing answers");
     }
 
