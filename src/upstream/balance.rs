@@ -1,5 +1,7 @@
 //! How one of the usable servers is chosen: in constant time, without a lock, without an allocation.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -129,18 +131,30 @@ impl Group {
 
 /// One round in which each server has as many turns as its weight, evenly spread.
 ///
-/// A server of weight `w` has its turns at `(k + phase) / w` of the round. The phases follow the order of
-/// configuration, so that servers of the same weight take turns in that order.
+/// A server of weight `w` has the round divided into `w` equal parts, and a turn in each. Of the servers whose next
+/// part has begun, the one whose part ends first has the turn, as in fair queueing (WF²Q); of several, the first in
+/// the configuration.
 fn round(weights: &[u16]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-    let mut turns: Vec<(f64, u32)> = Vec::new();
-    for (server, weight) in (0_u32..).zip(weights) {
-        let share = weight / divisor;
-        let phase = (f64::from(server) + 0.5) / weights.len() as f64;
-        turns.extend((0..share).map(|k| ((f64::from(k) + phase) / f64::from(share), server)));
-    }
-    turns.sort_by(|one, other| one.0.total_cmp(&other.0));
-    turns.into_iter().map(|(_, server)| server).collect()
+    let shares: Vec<u64> = weights.iter().map(|weight| u64::from(weight / divisor)).collect();
+    let turns: u64 = shares.iter().sum();
+    // When a part begins, and when it ends (as a fraction of the round), with its server and its number.
+    let mut to_come: BinaryHeap<_> =
+        (0_u32..).zip(&shares).map(|(server, _)| Reverse((0, server, 0))).collect();
+    let mut begun = BinaryHeap::new();
+    let next = |turn: u64| {
+        while let Some(&Reverse((begins, server, part))) = to_come.peek()
+            && begins <= turn
+        {
+            to_come.pop();
+            begun.push(Reverse((((part + 1) << 32) / shares[server as usize], server, part)));
+        }
+        let Reverse((_, server, part)) = begun.pop()?;
+        let begins = ((part + 1) * turns).div_ceil(shares[server as usize]);
+        to_come.push(Reverse((begins, server, part + 1)));
+        Some(server)
+    };
+    (0..turns).map_while(next).collect()
 }
 
 fn greatest_common_divisor(a: u16, b: u16) -> u16 {
@@ -162,8 +176,8 @@ mod tests {
         assert_eq!(written(&[1, 1, 1]), "abc");
         assert_eq!(written(&[7, 7]), "ab");
         assert_eq!(written(&[1, 3]), "babb");
-        assert_eq!(written(&[5, 1, 1]), "aaabaac");
-        assert_eq!(written(&[20, 40, 20]), "abcb");
+        assert_eq!(written(&[5, 1, 1]), "abaacaa");
+        assert_eq!(written(&[20, 40, 20]), "babc");
         assert_eq!(written(&[9]), "a");
         assert_eq!(written(&[]), "");
     }
@@ -180,16 +194,16 @@ mod tests {
         }
 
         #[test]
-        fn no_server_waits_much_longer_than_its_turn(weights in prop::collection::vec(1_u16..=20, 1..6)) {
+        fn every_turn_comes_in_its_part_of_the_round(weights in prop::collection::vec(1_u16..=100, 1..8)) {
             let turns = round(&weights);
-            for server in 0..u32::try_from(weights.len()).unwrap() {
-                let at: Vec<usize> = (0..turns.len() * 2)
-                    .filter(|turn| turns[turn % turns.len()] == server)
-                    .collect();
-                let mine = at.len() / 2;
-                let longest = at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-                // Evenly spread, plus one turn of grace for each of the others.
-                prop_assert!(longest <= turns.len().div_ceil(mine) + weights.len(), "{:?} {:?}", weights, turns);
+            let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+            for (server, weight) in (0_u32..).zip(&weights) {
+                let mine = (0..turns.len()).filter(|turn| turns[*turn] == server);
+                let share = usize::from(*weight) * turns.len() / total;
+                for (part, turn) in mine.enumerate() {
+                    prop_assert!(turn * share >= part * turns.len(), "not before its part begins");
+                    prop_assert!(turn * share <= (part + 1) * turns.len(), "a turn late at most");
+                }
             }
         }
     }

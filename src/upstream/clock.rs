@@ -30,6 +30,7 @@ impl Moment {
     }
 
     /// The moment this much later.
+    #[must_use]
     pub fn plus(self, time: Duration) -> Self {
         Self(self.0.saturating_add(millis(time)))
     }

@@ -119,32 +119,23 @@ impl Health {
     /// Notes the result of a check.
     pub fn note(&self, result: LastCheck, rules: &HealthCheck) -> Option<Change> {
         let passed = result.failure.is_none();
-        self.last.store(Some(Arc::new(result)));
-        match (self.state.load(Relaxed), passed) {
-            (NEW, true) => self.become_state(UP, Change::Up),
-            (NEW, false) => (self.count_against() == 1).then_some(Change::NotYet),
-            (UP, false) if self.count_against() >= u32::from(rules.unhealthy_threshold) => {
-                self.become_state(DOWN, Change::Down)
-            }
-            (DOWN, true) if self.count_against() >= u32::from(rules.healthy_threshold) => {
-                self.become_state(UP, Change::Up)
-            }
-            (UP, true) | (DOWN, false) => {
-                self.against.store(0, Relaxed);
-                None
-            }
-            _ => None,
+        let first = self.last.swap(Some(Arc::new(result))).is_none();
+        let state = self.state.load(Relaxed);
+        if passed == (state == UP) {
+            self.against.store(0, Relaxed);
+            return (first && state == NEW).then_some(Change::NotYet);
         }
-    }
-
-    fn count_against(&self) -> u32 {
-        self.against.fetch_add(1, Relaxed).saturating_add(1)
-    }
-
-    fn become_state(&self, state: u8, change: Change) -> Option<Change> {
-        self.state.store(state, Relaxed);
+        let enough = match state {
+            NEW => 1,
+            UP => u32::from(rules.unhealthy_threshold),
+            _ => u32::from(rules.healthy_threshold),
+        };
+        if self.against.fetch_add(1, Relaxed).saturating_add(1) < enough {
+            return None;
+        }
         self.against.store(0, Relaxed);
-        Some(change)
+        self.state.store(if passed { UP } else { DOWN }, Relaxed);
+        Some(if passed { Change::Up } else { Change::Down })
     }
 }
 
@@ -197,11 +188,11 @@ async fn ask(address: SocketAddr, host: &str, path: &str) -> Result<(), CheckFai
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Origin, says};
+    use super::super::testing::{Origin, Says, refusing_address};
     use super::*;
 
     fn rules() -> HealthCheck {
-        HealthCheck { timeout: Duration::from_millis(300), ..HealthCheck::of_path("/healthz") }
+        HealthCheck::of_path("/healthz")
     }
 
     fn result(passed: bool) -> LastCheck {
@@ -227,11 +218,11 @@ mod tests {
             ("", ""),
             ("+", "U"),
             ("-", "."),
-            ("---+", "...U"),   // the first pass is enough at start, however late
-            ("+--", "UUU"),     // two failures are not three
-            ("+---", "UUU."),   // three are
+            ("---+", "...U"),     // the first pass is enough at start, however late
+            ("+--", "UUU"),       // two failures are not three
+            ("+---", "UUU."),     // three are
             ("+--+--", "UUUUUU"), // in a row
-            ("+---+", "UUU.."), // once down, one pass is not enough
+            ("+---+", "UUU.."),   // once down, one pass is not enough
             ("+---++", "UUU..U"),
             ("+---+-+", "UUU...."),
             ("+---+-++", "UUU....U"),
@@ -261,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn success_and_redirects_pass() {
         for status in [200, 204, 302] {
-            let origin = Origin::start(says::status(status)).await;
+            let origin = Origin::start(Says::status(status)).await;
             let last = check(origin.address(), "users:80", &rules()).await;
             assert_eq!(last.failure, None, "{status}");
         }
@@ -269,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_check_asks_for_the_path_under_the_configured_name() {
-        let origin = Origin::start(says::status(200)).await;
+        let origin = Origin::start(Says::status(200)).await;
         check(origin.address(), "users:80", &rules()).await;
         let host = HealthCheck { host: Some("users.example".into()), ..rules() };
         check(origin.address(), "users:80", &host).await;
@@ -284,19 +275,21 @@ mod tests {
         let reason = async |address| {
             check(address, "users:80", &rules()).await.failure.expect("it must fail").to_string()
         };
-        let refusing = super::super::testing::refusing_address().await;
+        let refusing = refusing_address().await;
         assert!(reason(refusing).await.starts_with("cannot connect: "), "refuses");
 
-        let unavailable = Origin::start(says::status(503)).await;
+        let unavailable = Origin::start(Says::status(503)).await;
         assert_eq!(reason(unavailable.address()).await, "answered 503");
 
-        let silent = Origin::start(says::nothing()).await;
-        assert_eq!(reason(silent.address()).await, "no answer within 300ms");
+        let silent = Origin::start(Says::Nothing).await;
+        let soon = HealthCheck { timeout: Duration::from_millis(50), ..rules() };
+        let last = check(silent.address(), "users:80", &soon).await;
+        assert_eq!(last.failure.as_deref(), Some("no answer within 50ms"));
 
-        let closing = Origin::start(says::text("")).await;
+        let closing = Origin::start(Says::text("")).await;
         assert!(reason(closing.address()).await.starts_with("no HTTP answer: "));
 
-        let babbling = Origin::start(says::text("SSH-2.0-OpenSSH_9.2\r\n\r\n")).await;
+        let babbling = Origin::start(Says::text("SSH-2.0-OpenSSH_9.2\r\n\r\n")).await;
         assert!(reason(babbling.address()).await.starts_with("no HTTP answer: "));
     }
 }

@@ -150,7 +150,9 @@ impl Upstream {
                 former: Mutex::new(running.map(|running| running.tasks.clone())),
                 me: me.clone(),
             };
-            upstream.show_up(Moment::now());
+            if running.is_none() {
+                upstream.show_up(Moment::now());
+            }
             upstream
         })
     }
@@ -259,8 +261,8 @@ impl Upstream {
         let time = conduct.eject(rules, now);
         endpoint.server().counts.ejections.inc();
         self.show_up(now);
-        let (upstream, server) = (&**self.name(), &**endpoint.name());
-        tracing::warn!(upstream, server, address = %endpoint.address(), ?time, "server is ejected for its failing answers");
+        let (upstream, server, address) = (self.name(), endpoint.name(), endpoint.address());
+        tracing::warn!(upstream, server, %address, ?time, "server is ejected for its failing answers");
     }
 
     /// Makes the group anew from what its names stand for now.
@@ -272,11 +274,14 @@ impl Upstream {
         self.show_up(Moment::now());
     }
 
-    /// Shows in the metrics which servers may be chosen.
+    /// Shows in the metrics which servers may be chosen; once it is replaced, that is its successor's to say.
     fn show_up(&self, now: Moment) {
+        if self.tasks.have_ended() {
+            return;
+        }
         let group = self.group.load();
-        let usable: Vec<_> = group.endpoints().iter().filter(|endpoint| endpoint.is_usable(now)).collect();
-        let mut usable = usable.into_iter().map(|endpoint| endpoint.server()).peekable();
+        let usable = group.endpoints().iter().filter(|endpoint| endpoint.is_usable(now));
+        let mut usable = usable.map(|endpoint| endpoint.server()).peekable();
         // Endpoints stand in the order of their servers.
         for server in &self.servers {
             let mut up = 0;
@@ -334,17 +339,15 @@ fn servers_of(
     let mut counted: HashMap<&str, Arc<ServerCounts>> =
         known.iter().map(|(place, server)| (*place, server.counts.clone())).collect();
 
-    let server = |(place, weight): &'_ (String, u16), counts: Arc<ServerCounts>| {
-        let resolution = known.get(place.as_str()).map(|server| server.resolution.load_full());
-        Arc::new(Server::new(&common, &place.as_str().into(), *weight, resolution, counts))
-    };
     settings
         .servers
         .iter()
-        .map(|written| {
-            let new = || Arc::new(ServerCounts::new(name, &written.0.as_str().into(), meters));
-            let counts = counted.entry(&written.0).or_insert_with(new).clone();
-            server(written, counts)
+        .map(|(place, weight)| {
+            let resolution = known.get(place.as_str()).map(|server| server.resolution.load_full());
+            let label: Arc<str> = place.as_str().into();
+            let counts =
+                counted.entry(place).or_insert_with(|| Arc::new(ServerCounts::new(name, &label, meters)));
+            Arc::new(Server::new(&common, &label, *weight, resolution, counts.clone()))
         })
         .collect()
 }

@@ -71,13 +71,16 @@ impl Resolution {
     pub fn before_lookup(target: &Result<Target, BadAddress>) -> Self {
         match target {
             Ok(Target::Fixed(address)) => Self { addresses: vec![*address], trouble: None },
-            Ok(Target::Name(_)) => Self { addresses: Vec::new(), trouble: Some("not looked up yet".to_owned()) },
+            Ok(Target::Name(_)) => {
+                Self { addresses: Vec::new(), trouble: Some("not looked up yet".to_owned()) }
+            }
             Err(bad) => Self { addresses: Vec::new(), trouble: Some(bad.to_string()) },
         }
     }
 
     /// What is known after a lookup. One that failed keeps the addresses: a name server that is away takes no server
     /// with it.
+    #[must_use]
     pub fn after(&self, lookup: Result<Vec<SocketAddr>, LookupFailed>) -> Self {
         match lookup {
             Ok(addresses) => Self { addresses, trouble: None },
@@ -134,7 +137,8 @@ mod tests {
         for fixed in ["10.0.0.1:8080", "[::1]:8080", "[2001:db8::1]:65535"] {
             assert_eq!(Target::parse(fixed), Ok(Target::Fixed(fixed.parse().unwrap())));
         }
-        for name in ["localhost:80", "users:8080", "users_1.internal:1", "a.example.:443", "1and1.example:80"] {
+        for name in ["localhost:80", "users:8080", "users_1.internal:1", "a.example.:443", "1and1.example:80"]
+        {
             assert_eq!(Target::parse(name), Ok(Target::Name(name.to_owned())));
         }
     }

@@ -121,7 +121,8 @@ impl Backoff {
 }
 
 /// How many seconds a budget looks back.
-const WINDOW: u64 = 10;
+const WINDOW: u64 = SLOTS as u64;
+const SLOTS: usize = 10;
 
 /// Retries per second that are always allowed, lest a single failure on a quiet upstream reach its client.
 const FLOOR_PER_SECOND: u64 = 3;
@@ -129,7 +130,7 @@ const FLOOR_PER_SECOND: u64 = 3;
 /// Requests and retries of the last ten seconds. Without locks; never admits beyond the share, not even at once.
 #[derive(Debug)]
 pub struct Budget {
-    seconds: [AtomicU64; WINDOW as usize],
+    seconds: [AtomicU64; SLOTS],
 }
 
 impl Default for Budget {
@@ -167,7 +168,9 @@ impl Budget {
             .iter()
             .map(|bits| Second::unpack(bits.load(Relaxed)))
             .filter(in_window)
-            .fold((0, 0), |(requests, retries), second| (requests + second.requests, retries + second.retries))
+            .fold((0, 0), |(requests, retries), second| {
+                (requests + second.requests, retries + second.retries)
+            })
     }
 
     fn update(&self, now: Moment, change: impl Fn(Second) -> Second) {
@@ -176,7 +179,8 @@ impl Budget {
         let mut seen = bits.load(Relaxed);
         loop {
             let second = Second::unpack(seen);
-            let second = if second.stamp == stamp { second } else { Second { stamp, requests: 0, retries: 0 } };
+            let second =
+                if second.stamp == stamp { second } else { Second { stamp, requests: 0, retries: 0 } };
             match bits.compare_exchange_weak(seen, change(second).pack(), Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(newer) => seen = newer,
@@ -203,11 +207,17 @@ const STAMP_MASK: u64 = (1 << 24) - 1;
 
 impl Second {
     const fn unpack(bits: u64) -> Self {
-        Self { stamp: bits >> (2 * COUNT_BITS), requests: bits >> COUNT_BITS & COUNT_MAX, retries: bits & COUNT_MAX }
+        Self {
+            stamp: bits >> (2 * COUNT_BITS),
+            requests: bits >> COUNT_BITS & COUNT_MAX,
+            retries: bits & COUNT_MAX,
+        }
     }
 
     fn pack(self) -> u64 {
-        self.stamp << (2 * COUNT_BITS) | self.requests.min(COUNT_MAX) << COUNT_BITS | self.retries.min(COUNT_MAX)
+        self.stamp << (2 * COUNT_BITS)
+            | self.requests.min(COUNT_MAX) << COUNT_BITS
+            | self.retries.min(COUNT_MAX)
     }
 }
 

@@ -34,22 +34,22 @@ pub(super) async fn refusing_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// What an origin says to each request; `None` for nothing, ever.
-pub(super) type Says = Option<String>;
+/// What an origin says to each request.
+#[derive(Clone)]
+pub(super) enum Says {
+    /// These bytes; then it closes the connection.
+    Text(String),
+    /// Nothing, for as long as the client waits.
+    Nothing,
+}
 
-pub(super) mod says {
-    use super::Says;
-
-    pub(in super::super) fn status(status: u16) -> Says {
-        text(&format!("HTTP/1.1 {status} Scripted\r\ncontent-length: 0\r\n\r\n"))
+impl Says {
+    pub(super) fn status(status: u16) -> Self {
+        Self::Text(format!("HTTP/1.1 {status} Scripted\r\ncontent-length: 0\r\n\r\n"))
     }
 
-    pub(in super::super) fn text(text: &str) -> Says {
-        Some(text.to_owned())
-    }
-
-    pub(in super::super) fn nothing() -> Says {
-        None
+    pub(super) fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
     }
 }
 
@@ -118,11 +118,11 @@ async fn answer(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
         script.says.clone()
     };
     match says {
-        Some(text) => {
+        Says::Text(text) => {
             // The client may be gone; then there is nobody to tell.
             let _ = stream.write_all(text.as_bytes()).await;
         }
-        None => {
+        Says::Nothing => {
             // Held open until the client gives up.
             let _ = stream.read_u8().await;
         }

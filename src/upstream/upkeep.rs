@@ -55,6 +55,11 @@ impl Tasks {
         });
     }
 
+    /// Whether the upstream was replaced.
+    pub(super) fn have_ended(&self) -> bool {
+        self.0.lock().ended
+    }
+
     /// Ends all tasks, and lets no new ones begin.
     pub(super) fn end(&self) {
         let mut table = self.0.lock();
@@ -79,6 +84,7 @@ impl Upstream {
         if self.settings().outlier.is_some() {
             self.tasks().ensure(Job::Ejections, notice_returns(Arc::downgrade(self)));
         }
+        self.show_up(Moment::now());
         self.check_all();
     }
 
@@ -87,7 +93,8 @@ impl Upstream {
         let Some(rules) = &self.settings().health else { return };
         let rules = Arc::new(rules.clone());
         let group = self.group();
-        let addresses: Vec<SocketAddr> = group.endpoints().iter().map(|endpoint| endpoint.address()).collect();
+        let addresses: Vec<SocketAddr> =
+            group.endpoints().iter().map(|endpoint| endpoint.address()).collect();
         self.tasks().keep_checks(&addresses);
         for endpoint in group.endpoints() {
             let work = keep_checking(endpoint.clone(), rules.clone());
@@ -140,11 +147,7 @@ async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: Stri
     }
 }
 
-fn note_lookup(
-    upstream: &Upstream,
-    server: &Server,
-    found: Result<Vec<SocketAddr>, resolve::LookupFailed>,
-) {
+fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Vec<SocketAddr>, resolve::LookupFailed>) {
     let before = server.resolution.load_full();
     let after = before.after(found);
     if after == *before {

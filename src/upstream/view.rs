@@ -94,7 +94,10 @@ impl ServerView {
             let failure = last.as_ref().and_then(|last| last.failure.as_deref());
             (State::Down, Some(failure.unwrap_or("no health check has passed yet").to_owned()))
         } else if let Some(until) = vitals.conduct.ejected_until(now).filter(|_| server.ejectable) {
-            (State::Ejected, Some(format!("its answers failed; left alone for another {:?}", until.since(now))))
+            (
+                State::Ejected,
+                Some(format!("its answers failed; left alone for another {:?}", until.since(now))),
+            )
         } else {
             (State::Up, server.resolution.load().trouble.clone())
         };
