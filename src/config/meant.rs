@@ -33,7 +33,7 @@ pub(super) fn time(text: &str) -> Option<String> {
         None => format!("{number}{unit}"),
         Some(_) => format!("{}{smaller}", whole(&number, step)?),
     };
-    Period::from_str(&written).ok().map(|period| period.to_string())
+    Period::from_str(&written).ok().map(|_| written)
 }
 
 /// `4mb`, `4M`, `4 MiB`, `10k`, `512`, `0.5GiB`.
@@ -113,7 +113,7 @@ mod tests {
             (time, "30", "30s"),
             (time, "30 s", "30s"),
             (time, "30sec", "30s"),
-            (time, "1.5s", "1s500ms"),
+            (time, "1.5s", "1500ms"),
             (time, "0.5h", "30m"),
             (time, "5 Minutes", "5m"),
             (size, "4mb", "4MiB"),

@@ -96,7 +96,10 @@ pub enum RouteUpstream {
     /// Servers of an upstream of the route's own.
     Servers(#[schemars(length(min = 1))] Vec<Server>),
     /// Names of upstreams with weights: `{ web = 95, web-next = 5 }`.
-    Split(#[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))] BTreeMap<String, u16>),
+    Split(
+        #[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))]
+        BTreeMap<String, u16>,
+    ),
 }
 
 /// A bound on how often one client may ask.
