@@ -3,6 +3,8 @@
 //! `INSTA_UPDATE=always cargo test --test b_config` writes the expected texts anew, `UPDATE_DOCS=1` the generated files
 //! (as `tidegate docs` does).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ fn refusal(path: &Path) -> Option<Rejected> {
 }
 
 /// What is wrong with a configuration whose shape is right. Names and ties are the plan's business.
+#[expect(clippy::unnecessary_wraps, reason = "the plan refuses; here only shapes are checked")]
 fn second_stage(_loaded: &Loaded) -> Result<(), Rejected> {
     Ok(())
 }
@@ -82,7 +85,9 @@ fn slips(key: &str) -> Vec<String> {
             edit(&mut word);
             words.insert(word.into_iter().collect::<String>());
         };
-        change(&|word| drop(word.remove(at)));
+        change(&|word| {
+            word.remove(at);
+        });
         change(&|word| word.insert(at, word[at]));
         change(&|word| word[at] = 'x');
         if at + 1 < letters.len() {

@@ -189,14 +189,12 @@ impl Check {
         let table = node.table();
         for key in shape.required() {
             let there = table.is_some_and(|table| table.contains_key(key));
-            // A misspelt key is reported as that; it is not missing on top.
+            // A misspelt or foreign key is reported as that; what it stands for is not missing on top.
             let misspelt = || {
                 let strangers = table.into_iter().flat_map(|table| table.keys());
-                strangers.filter(|name| shape.key(name).is_none()).any(|name| {
-                    nearest(name, [key]).is_some()
-                        || hints::key(shape.name, name)
-                            .is_some_and(|hint| hint.label.contains(&format!("`{key}")))
-                })
+                strangers
+                    .filter(|name| shape.key(name).is_none())
+                    .any(|name| nearest(name, [key]).is_some() || hints::key(shape.name, name).is_some())
             };
             if there || !self.whole || misspelt() {
                 continue;
@@ -332,10 +330,9 @@ impl Check {
         let label = match (least, most) {
             // Where the upper bound is only the size of the integer, it is not worth a word.
             (Some(least), Some("4294967295")) if below => format!("at least {least}"),
-            (_, Some(most @ "4294967295")) => format!("at most {most}"),
-            (Some(least), Some(most)) => format!("from {least} to {most}"),
+            (Some(least), Some(most)) if most != "4294967295" => format!("from {least} to {most}"),
             (Some(least), None) => format!("at least {least}"),
-            (None, Some(most)) => format!("at most {most}"),
+            (_, Some(most)) => format!("at most {most}"),
             (None, None) => "write a smaller number".to_owned(),
         };
         self.say(at.place.clone(), format!("{} is {size}", at.subject()), label);

@@ -77,10 +77,8 @@ fn typed(document: &Document) -> Result<Config, Rejected> {
 fn read_file(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| reason(&error))?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = String::from_utf8_lossy(valid).matches('\n').count();
         format!("line {} is not UTF-8", line + 1)
     })
 }
@@ -278,8 +276,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 fn same_as_any(path: &Path, read: &[PathBuf]) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    read.iter().any(|other| real(other) == real(path))
+    let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    read.iter().any(|other| resolved(other) == resolved(path))
 }
 
 #[cfg(test)]

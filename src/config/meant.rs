@@ -107,9 +107,11 @@ fn whole(number: &str, step: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
+    type Reading = fn(&str) -> Option<String>;
+
     #[test]
     fn loose_quantities_are_read_as_meant() {
-        let cases: &[(fn(&str) -> Option<String>, &str, &str)] = &[
+        let cases: &[(Reading, &str, &str)] = &[
             (time, "30", "30s"),
             (time, "30 s", "30s"),
             (time, "30sec", "30s"),

@@ -145,8 +145,7 @@ impl Rejected {
             report.push('\n');
         }
         let noun = if self.count() == 1 { "error" } else { "errors" };
-        report.push_str(&format!("{} {noun}", self.count()));
-        report
+        report + &format!("{} {noun}", self.count())
     }
 
     fn group<'a>(&'a self, finding: &'a Finding) -> annotate_snippets::Group<'a> {
@@ -187,7 +186,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// Case, `-` and `_` make no difference to what was meant.
 fn plain(word: &str) -> String {
-    word.to_lowercase().replace('-', "_").replace(' ', "_")
+    word.to_lowercase().replace(['-', ' '], "_")
 }
 
 #[cfg(test)]

@@ -133,9 +133,6 @@ fn note(section: &Section<'_>) -> String {
     if section.path.contains("[]") {
         note.push_str(" An entry of the list, written `{ key = value }`.");
     }
-    if section.path == "routes.NAME" {
-        note.push_str("\n\n`[defaults]` and `[policies.NAME]` take these keys, too.");
-    }
     note
 }
 
@@ -241,7 +238,8 @@ const FILE_HEAD: &str = "\
 #:schema tidegate.schema.json
 # Every key of the configuration, with its default or an example.
 #
-# A line that begins with `#` and no blank is a setting: remove the `#` to set it. The rest is words.
+# A line that begins with `#` and no blank is a setting: remove the `#` to set it. The rest is words; a setting among
+# them is the short form of a table that follows.
 # Generated from the types in src/config by `cargo xtask docs`; edits here are lost. The same as a page: docs/configuration.md
 
 ";

@@ -30,8 +30,8 @@ pub(super) fn parse(source: usize, text: &str) -> Parsed {
         };
         let (message, label, range) = explain(text, &error, at);
         // A whole file in another language is one mistake.
-        let known =
-            message.starts_with(FOREIGN) && findings.iter().any(|other: &Finding| other.message == message);
+        let foreign = |message: &str| message.starts_with(FOREIGN);
+        let known = foreign(&message) && findings.iter().any(|other: &Finding| foreign(&other.message));
         if !known {
             findings.push(Finding { at: Some(Span { source, range }), message, label });
         }
@@ -236,6 +236,14 @@ fn bare_word(text: &str, at: usize) -> (String, String, Range<usize>) {
     let range = start..start + word.len();
     if word.is_empty() {
         return ("a value is missing".to_owned(), "write a value after the `=`".to_owned(), at..at);
+    }
+    if let Some((first, _)) = word.split_once(' ').filter(|(_, rest)| rest.contains('=')) {
+        let end = start + first.len();
+        return (
+            "two settings stand without a `,` between them".to_owned(),
+            "`,` is missing here".to_owned(),
+            end..end,
+        );
     }
     if word.starts_with('0') && word.chars().all(|c| c.is_ascii_digit()) {
         let number = word.trim_start_matches('0');

@@ -294,8 +294,7 @@ fn host(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(match text {
-        "" => "leave `host` out for every host".to_owned(),
-        "*" | "_" => "leave `host` out for every host".to_owned(),
+        "" | "*" | "_" => "leave `host` out for every host".to_owned(),
         _ if text.contains("://") => {
             let bare = text.split_once("://").map_or("", |(_, rest)| rest);
             format!("write `{}`, without the scheme", bare.split(['/', ':']).next().unwrap_or(bare))
@@ -373,6 +372,7 @@ fn prefix(text: &str) -> Result<(), String> {
 }
 
 fn method(text: &str) -> Result<(), String> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
     let upper = text.to_ascii_uppercase();
     if text.is_empty() || http::Method::from_bytes(text.as_bytes()).is_err() {
         return Err("a method is one word, such as `GET`".to_owned());
@@ -383,7 +383,6 @@ fn method(text: &str) -> Result<(), String> {
     if text != upper {
         return Err(format!("methods are written in capitals: `{upper}`"));
     }
-    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
     match nearest(text, KNOWN) {
         Some(near) if near != text => Err(format!("did you mean `{near}`?")),
         _ => Ok(()),

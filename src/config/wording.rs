@@ -37,16 +37,20 @@ pub(super) fn remedy(branch: Shape<'_>, node: &Node, path: &str) -> Option<Strin
             let items = branch.items()?;
             let fits = items.branches().iter().any(|item| item.taken() == Some(taken_by(&node.value)));
             let short = !matches!(node.value, Value::Table(_));
-            fits.then(|| match short {
-                true => format!("write a list: `[{}]`", inline(&node.plain())),
-                false => "write a list: `[{ … }]`".to_owned(),
+            fits.then(|| {
+                if short {
+                    format!("write a list: `[{}]`", inline(&node.plain()))
+                } else {
+                    "write a list: `[{ … }]`".to_owned()
+                }
             })
         }
         (Taken::Table, Value::List(entries)) if branch.text("x-noun").is_some() => {
             let tables = entries.iter().any(|entry| entry.table().is_some());
-            Some(match tables {
-                true => format!("write `[{path}.NAME]` for each, with a name of its own"),
-                false => format!("write `[{path}.NAME]`, one table for each"),
+            Some(if tables {
+                format!("write `[{path}.NAME]` for each, with a name of its own")
+            } else {
+                format!("write `[{path}.NAME]`, one table for each")
             })
         }
         (Taken::Table, Value::Text(_) | Value::Integer(_)) => {
