@@ -1,6 +1,9 @@
 //! What an operator is told about a broken configuration: a corpus of files, each with what is printed for it.
 //!
-//! `INSTA_UPDATE=always cargo test --test b_config` writes the expected texts anew.
+//! `INSTA_UPDATE=always cargo test --test b_config` writes the expected texts anew, `UPDATE_DOCS=1` the generated files
+//! (as `tidegate docs` does).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +16,8 @@ const CORPUS: &str = "tests/config/broken";
 /// The files of the corpus; those in folders below are only included by others.
 fn corpus() -> Vec<PathBuf> {
     let entries = fs::read_dir(CORPUS).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     files.sort();
     files
 }
@@ -24,6 +28,7 @@ fn refusal(path: &Path) -> Option<Rejected> {
 }
 
 /// What is wrong with a configuration whose shape is right. Names and ties are the plan's business.
+#[expect(clippy::unnecessary_wraps, reason = "the plan refuses; here only shapes are checked")]
 fn second_stage(_loaded: &Loaded) -> Result<(), Rejected> {
     Ok(())
 }
@@ -80,7 +85,9 @@ fn slips(key: &str) -> Vec<String> {
             edit(&mut word);
             words.insert(word.into_iter().collect::<String>());
         };
-        change(&|word| drop(word.remove(at)));
+        change(&|word| {
+            word.remove(at);
+        });
         change(&|word| word.insert(at, word[at]));
         change(&|word| word[at] = 'x');
         if at + 1 < letters.len() {
@@ -97,7 +104,8 @@ fn a_slip_in_a_key_is_answered_with_the_key() {
     let good = good();
     let (mut tried, mut right, mut wrong) = (0, 0, Vec::new());
     for (index, line) in good.lines().enumerate() {
-        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with(['#', '[']) && !key.contains('"'))
+        let Some((key, _)) =
+            line.split_once(" = ").filter(|(key, _)| !key.starts_with(['#', '[']) && !key.contains('"'))
         else {
             continue;
         };
@@ -108,7 +116,8 @@ fn a_slip_in_a_key_is_answered_with_the_key() {
             tried += 1;
             let here = format!("good.toml:{}:1", index + 1);
             let (named, placed) = (format!("`{}`", key.trim()), rejected.to_string().contains(&here));
-            if placed && rejected.count() == 1 && rejected.problems().any(|(_, label)| label.contains(&named)) {
+            if placed && rejected.count() == 1 && rejected.problems().any(|(_, label)| label.contains(&named))
+            {
                 right += 1;
             } else {
                 wrong.push(format!("{slip} for {}", key.trim()));
@@ -122,6 +131,10 @@ fn a_slip_in_a_key_is_answered_with_the_key() {
 #[test]
 fn the_generated_files_are_fresh() {
     for (path, text) in reference::files() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+            fs::write(path, &text).unwrap();
+        }
         let committed = fs::read_to_string(path).unwrap_or_default();
         assert!(committed == text, "{path} is stale: run `cargo xtask docs`");
     }
@@ -129,7 +142,8 @@ fn the_generated_files_are_fresh() {
 
 #[test]
 fn the_reference_file_is_a_configuration_when_uncommented() {
-    let (_, text) = reference::files().into_iter().find(|(path, _)| path.ends_with("reference.toml")).unwrap();
+    let (_, text) =
+        reference::files().into_iter().find(|(path, _)| path.ends_with("reference.toml")).unwrap();
     if let Err(rejected) = read_text("tidegate.reference.toml", &text) {
         panic!("{rejected}");
     }

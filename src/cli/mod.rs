@@ -1,1 +1,223 @@
 //! The command line.
+//!
+//! What a command does beyond reading words and files comes in from outside, as [`Hooks`]: this room starts
+//! nothing and opens no socket.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Loaded, Rejected, load, reference};
+
+/// Wrong usage or wrong configuration.
+const WRONG: u8 = 2;
+
+/// What the commands set going.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Serves until told to stop.
+    pub run: fn(&Path) -> ExitCode,
+    /// Resolves every name in a configuration of the right shape, without serving anything.
+    pub compile: fn(&Loaded) -> Result<(), Rejected>,
+    /// Makes the development certificate under this directory; returns what to tell the user.
+    pub make_dev_certs: fn(&Path) -> Result<String, String>,
+}
+
+/// A caching reverse-proxy gateway: one binary, one TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    file: File,
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", env = "TIDEGATE_CONFIG", default_value = "config/tidegate.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves; what is done when no command is given.
+    Run(File),
+    /// Reads a configuration and says everything that is wrong with it.
+    Check(File),
+    /// Prints the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Certificates.
+    #[command(subcommand)]
+    Certs(Certs),
+    /// Writes the generated reference files below a directory, or says which are stale.
+    #[command(hide = true)]
+    Docs {
+        /// Writes nothing; fails where a file is stale.
+        #[arg(long)]
+        check: bool,
+        /// The project's root.
+        #[arg(default_value = ".")]
+        root: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// Makes a development certificate for localhost, if there is none yet.
+    Dev {
+        /// Where it and its certificate authority are kept.
+        #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+        dir: PathBuf,
+    },
+}
+
+/// Does what the command line says; the exit code is 0 for fine, 1 for failed, 2 for wrong usage or configuration.
+pub fn main(hooks: &Hooks) -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => dispatch(cli, hooks),
+        Err(error) => usage(&error),
+    }
+}
+
+fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
+    match cli.command {
+        None => (hooks.run)(&cli.file.config),
+        Some(Command::Run(file)) => (hooks.run)(&file.config),
+        Some(Command::Check(file)) => check(&file.config, hooks),
+        Some(Command::Schema) => print(&reference::json_schema()),
+        Some(Command::Certs(Certs::Dev { dir })) => match (hooks.make_dev_certs)(&dir) {
+            Ok(told) => print(&format!("{told}\n")),
+            Err(error) => fail(&error),
+        },
+        Some(Command::Docs { check: true, root }) => stale_docs(&root),
+        Some(Command::Docs { check: false, root }) => write_docs(&root),
+    }
+}
+
+/// Help and version were asked for; everything else is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody to tell when the terminal is gone.
+    drop(error.print());
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(WRONG),
+    }
+}
+
+fn check(path: &Path, hooks: &Hooks) -> ExitCode {
+    let loaded = load(path).and_then(|loaded| (hooks.compile)(&loaded).map(|()| loaded));
+    match loaded {
+        Ok(loaded) => print(&format!("{} is fine: {}\n", path.display(), summary(&loaded))),
+        Err(rejected) => {
+            let stderr = io::stderr();
+            tell(&rejected.render(stderr.is_terminal()));
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+/// What a good configuration holds, in one line.
+fn summary(loaded: &Loaded) -> String {
+    let count = |number: usize, noun: &str| match number {
+        1 => format!("1 {noun}"),
+        more => format!("{more} {noun}s"),
+    };
+    let config = &loaded.config;
+    format!("{}, {}", count(config.routes.len(), "route"), count(config.upstreams.len(), "upstream"))
+}
+
+fn write_docs(root: &Path) -> ExitCode {
+    for (path, text) in reference::files() {
+        let path = root.join(path);
+        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+        if let Err(error) = folder.and_then(|()| fs::write(&path, text)) {
+            return fail(&format!("cannot write {}: {error}", path.display()));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn stale_docs(root: &Path) -> ExitCode {
+    let stale =
+        |(path, text): &(&str, String)| fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
+    let files: Vec<_> = reference::files().into_iter().filter(stale).map(|(path, _)| path).collect();
+    if files.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    fail(&format!("stale: {}; run `cargo xtask docs`", files.join(", ")))
+}
+
+/// Writes to standard output; a reader that went away is no failure of ours.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(&format!("cannot print: {error}")),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    tell(&format!("error: {message}"));
+    ExitCode::FAILURE
+}
+
+fn tell(message: &str) {
+    // Nobody to tell when standard error is gone.
+    drop(writeln!(io::stderr(), "{message}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn command(words: &[&str]) -> Cli {
+        Cli::try_parse_from([&["tidegate"], words].concat()).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_runs() {
+        assert!(command(&["--config", "x.toml"]).command.is_none());
+        assert_eq!(command(&["--config", "x.toml"]).file.config, Path::new("x.toml"));
+        assert!(
+            matches!(command(&["run"]).command, Some(Command::Run(file)) if file.config.ends_with("tidegate.toml"))
+        );
+        assert!(matches!(command(&["check", "--config", "y"]).command, Some(Command::Check(_))));
+        assert!(matches!(command(&["certs", "dev"]).command, Some(Command::Certs(Certs::Dev { .. }))));
+    }
+
+    #[test]
+    fn a_good_file_passes_and_a_bad_one_is_wrong_configuration() {
+        let hooks = Hooks {
+            run: |_| ExitCode::FAILURE,
+            compile: |_| Ok(()),
+            make_dev_certs: |_| Err("not here".to_owned()),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidegate.toml");
+        fs::write(&file, "").unwrap();
+        assert_eq!(check(&file, &hooks), ExitCode::SUCCESS);
+        fs::write(&file, "lisen = []").unwrap();
+        assert_eq!(check(&file, &hooks), ExitCode::from(WRONG));
+        assert_eq!(check(&folder.path().join("none.toml"), &hooks), ExitCode::from(WRONG));
+    }
+
+    #[test]
+    fn generated_files_are_written_and_then_fresh() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(stale_docs(folder.path()), ExitCode::FAILURE);
+        assert_eq!(write_docs(folder.path()), ExitCode::SUCCESS);
+        assert_eq!(stale_docs(folder.path()), ExitCode::SUCCESS);
+    }
+}

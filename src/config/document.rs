@@ -68,10 +68,12 @@ impl Document {
     /// Whether the operator wrote something at this very place.
     pub fn has(&self, place: &Place) -> bool {
         let mut node = &self.root;
-        place.steps.iter().all(|step| node.step(step).is_some_and(|next| {
-            node = next;
-            true
-        }))
+        place.steps.iter().all(|step| {
+            node.step(step).is_some_and(|next| {
+                node = next;
+                true
+            })
+        })
     }
 
     /// Where a place stands in the files: there, or at the nearest ancestor that exists.

@@ -2,45 +2,54 @@
 
 use super::text;
 
-/// What a word means that is no key here.
+/// What a word means that has no meaning here.
 pub(super) struct Hint {
-    /// What is wrong with it.
-    pub message: String,
-    /// What to write.
+    /// Whose word it is; `None` where nobody in particular says so.
+    pub message: Option<String>,
+    /// What to write; empty where what is known here says enough.
     pub label: String,
 }
 
 /// What this key means in this table of the schema, where it is known from somewhere else.
 pub(super) fn key(table: &str, key: &str) -> Option<Hint> {
     let fits = |tables: &[&str]| tables.is_empty() || tables.contains(&table);
-    if let Some((_, _, label)) = LATER.iter().find(|(tables, words, _)| fits(tables) && words.contains(&key)) {
-        return Some(Hint {
-            message: format!("`{key}` is not supported in this version"),
-            label: (*label).to_owned(),
-        });
+    if let Some((_, _, label)) = LATER.iter().find(|(tables, words, _)| fits(tables) && words.contains(&key))
+    {
+        return Some(Hint { message: Some(not_supported(key)), label: (*label).to_owned() });
     }
     let (_, origin, _, here) =
         FOREIGN.iter().find(|(tables, _, words, _)| fits(tables) && words.contains(&key))?;
-    Some(Hint { message: origin.says(key), label: format!("here it is {here}") })
+    Some(Hint { message: origin.says(key), label: here_it_is(here) })
 }
 
 /// What this word means where only certain words may stand.
 pub(super) fn word(words_of: &str, word: &str) -> Option<Hint> {
     let later = LATER_WORDS.iter().find(|(set, words)| *set == words_of && words.contains(&word));
     if later.is_some() {
-        return Some(Hint {
-            message: format!("`{word}` is not supported in this version"),
-            label: String::new(),
-        });
+        return Some(Hint { message: Some(not_supported(word)), label: String::new() });
     }
     let (_, origin, _, here) =
         FOREIGN_WORDS.iter().find(|(set, _, words, _)| *set == words_of && words.contains(&word))?;
-    Some(Hint { message: origin.says(word), label: format!("here it is {here}") })
+    Some(Hint { message: origin.says(word), label: here_it_is(here) })
 }
 
-/// A quantity as text, read loosely: what to write for a bare number.
+fn not_supported(word: &str) -> String {
+    format!("`{word}` is not supported in this version")
+}
+
+/// A word of ours is introduced; a sentence stands for itself.
+fn here_it_is(here: &str) -> String {
+    if here.starts_with('`') { format!("here it is {here}") } else { here.to_owned() }
+}
+
+/// What was meant by a bare number where this kind of text is asked for.
 pub(super) fn reading(kind: &text::Kind, number: &str) -> Option<String> {
     let read = match kind.format {
+        "server" | "upstream" => return number.parse::<u16>().ok().map(|port| format!("127.0.0.1:{port}")),
+        "listen-url" => {
+            let scheme = if number.ends_with("443") { "https" } else { "http" };
+            return number.parse::<u16>().ok().map(|port| format!("{scheme}://[::]:{port}"));
+        }
         "time" => super::meant::time,
         "size" => super::meant::size,
         "rate" => super::meant::rate,
@@ -64,16 +73,17 @@ enum Origin {
 }
 
 impl Origin {
-    fn says(self, word: &str) -> String {
-        match self {
-            Self::Nginx => format!("`{word}` is nginx wording"),
-            Self::Traefik => format!("`{word}` is Traefik wording"),
-            Self::Envoy => format!("`{word}` is Envoy wording"),
-            Self::HaProxy => format!("`{word}` is HAProxy wording"),
-            Self::Pingap => format!("`{word}` is Pingap wording"),
-            Self::Caddy => format!("`{word}` is Caddy wording"),
-            Self::Other => format!("`{word}` is called otherwise here"),
-        }
+    fn says(self, word: &str) -> Option<String> {
+        let name = match self {
+            Self::Nginx => "nginx",
+            Self::Traefik => "Traefik",
+            Self::Envoy => "Envoy",
+            Self::HaProxy => "HAProxy",
+            Self::Pingap => "Pingap",
+            Self::Caddy => "Caddy",
+            Self::Other => return None,
+        };
+        Some(format!("`{word}` is {name} wording"))
     }
 }
 
@@ -119,7 +129,12 @@ const UPSTREAM_SIDE: &[&str] = &["Upstream", "Timeouts", "Route", "Config"];
 
 const FOREIGN: &[Foreign] = &[
     // nginx
-    (&[], Nginx, &["proxy_read_timeout", "proxy_send_timeout"], "`timeouts.first_byte` and `timeouts.idle` on an upstream"),
+    (
+        &[],
+        Nginx,
+        &["proxy_read_timeout", "proxy_send_timeout"],
+        "`timeouts.first_byte` and `timeouts.idle` on an upstream",
+    ),
     (&[], Nginx, &["proxy_connect_timeout"], "`timeouts.connect` on an upstream"),
     (&[], Nginx, &["proxy_pass"], "`upstream` on a route"),
     (&[], Nginx, &["proxy_set_header"], "`request_headers = { set = { … } }` on a route"),
@@ -128,11 +143,26 @@ const FOREIGN: &[Foreign] = &[
     (&[], Nginx, &["proxy_cache", "proxy_cache_valid"], "`cache = \"30s\"` on a route"),
     (&[], Nginx, &["proxy_cache_key"], "`cache.key` on a route"),
     (&[], Nginx, &["proxy_cache_path"], "`memory` in `[cache]`"),
-    (&[], Nginx, &["proxy_cache_lock"], "always so: requests for the same answer wait for one"),
+    (
+        &[],
+        Nginx,
+        &["proxy_cache_lock"],
+        "leave it out: requests for the same answer always wait for one fetch",
+    ),
     (&[], Nginx, &["proxy_next_upstream", "proxy_next_upstream_tries"], "`retries` on an upstream"),
-    (&[], Nginx, &["proxy_redirect", "proxy_http_version", "proxy_buffering", "proxy_buffers"], "not needed"),
+    (
+        &[],
+        Nginx,
+        &["proxy_redirect", "proxy_http_version", "proxy_buffering", "proxy_buffers"],
+        "leave it out: not needed here",
+    ),
     (&[], Nginx, &["server_name"], "`host` on a route"),
-    (&["Route", "Upstream"], Nginx, &["listen"], "`listen` at the top of the file, before the first `[table]`"),
+    (
+        &["Route", "Upstream"],
+        Nginx,
+        &["listen"],
+        "`listen` at the top of the file, before the first `[table]`",
+    ),
     (&[], Nginx, &["limit_req", "limit_req_zone"], "`rate_limit = \"100/s\"` on a route"),
     (&[], Nginx, &["limit_conn", "limit_conn_zone"], "`max_connections_per_ip` in `[downstream]`"),
     (&[], Nginx, &["ssl_certificate", "ssl_certificate_key"], "`tls.certs = [\"/etc/tls/api.pem\"]`"),
@@ -140,7 +170,12 @@ const FOREIGN: &[Foreign] = &[
     (&[], Nginx, &["client_max_body_size"], "`max_body` on a route or in `[defaults]`"),
     (&[], Nginx, &["client_header_timeout"], "`header_timeout` in `[downstream]`"),
     (&[], Nginx, &["client_body_timeout"], "`body_timeout` in `[downstream]`"),
-    (&[], Nginx, &["large_client_header_buffers", "client_header_buffer_size"], "`max_header_size` in `[downstream]`"),
+    (
+        &[],
+        Nginx,
+        &["large_client_header_buffers", "client_header_buffer_size"],
+        "`max_header_size` in `[downstream]`",
+    ),
     (&[], Nginx, &["send_timeout"], "`send_timeout` in `[downstream]`"),
     (&[], Nginx, &["worker_processes"], "`threads` at the top of the file"),
     (&[], Nginx, &["worker_connections"], "`max_connections` in `[downstream]`"),
@@ -148,42 +183,90 @@ const FOREIGN: &[Foreign] = &[
     (&[], Nginx, &["access_log"], "`log = { access = \"json\" }`"),
     (&[], Nginx, &["error_log"], "`log = { level = \"warn\" }`"),
     (&["Upstream", "Timeouts"], Nginx, &["keepalive_timeout", "keepalive"], "`timeouts.keep_alive`"),
-    (&[], Nginx, &["keepalive_timeout"], "`idle_timeout` in `[downstream]`, and `timeouts.keep_alive` on an upstream"),
-    (&[], Nginx, &["real_ip_header", "set_real_ip_from", "real_ip_recursive"], "`trusted_proxies` at the top of the file"),
-    (&["Config"], Nginx, &["http", "location", "locations"], "`[routes.NAME]`"),
-    (&["Config", "Route"], Nginx, &["server", "location"], "`[routes.NAME]`, or `servers` in `[upstreams.NAME]`"),
+    (
+        &[],
+        Nginx,
+        &["keepalive_timeout"],
+        "`idle_timeout` in `[downstream]`, and `timeouts.keep_alive` on an upstream",
+    ),
+    (
+        &[],
+        Nginx,
+        &["real_ip_header", "set_real_ip_from", "real_ip_recursive"],
+        "`trusted_proxies` at the top of the file",
+    ),
+    (&["Config"], Other, &["http"], "`[routes.NAME]` and `[upstreams.NAME]`"),
+    (&["Config"], Nginx, &["location"], "`[routes.NAME]`"),
+    (&["Config"], Nginx, &["server"], "`listen`, and `[routes.NAME]` with its `host`"),
+    (&["Route"], Nginx, &["location"], "`path = \"/users/*\"`"),
+    (&["Route"], Other, &["server", "servers"], "`upstream`"),
     (&["Upstream"], Nginx, &["least_conn"], "`balance = \"least_request\"`"),
-    (&["Upstream", "ServerTable"], Nginx, &["max_fails"], "`outlier_detection.consecutive_errors` on an upstream"),
-    (&["Upstream", "ServerTable"], Nginx, &["fail_timeout"], "`outlier_detection.ejection_time` on an upstream"),
+    (
+        &["Upstream", "ServerTable"],
+        Nginx,
+        &["max_fails"],
+        "`outlier_detection.consecutive_errors` on an upstream",
+    ),
+    (
+        &["Upstream", "ServerTable"],
+        Nginx,
+        &["fail_timeout"],
+        "`outlier_detection.ejection_time` on an upstream",
+    ),
     (&["Route"], Nginx, &["return"], "`redirect` or `respond`"),
-    (&["Route"], Nginx, &["root", "alias", "try_files", "index"], "nothing: files are served by an upstream"),
+    (
+        &["Route"],
+        Nginx,
+        &["root", "alias", "try_files", "index"],
+        "leave it out: files are served by an upstream",
+    ),
     // Traefik
     (&[], Traefik, &["entryPoints", "entrypoints", "entry_points"], "`listen` at the top of the file"),
     (&[], Traefik, &["routers"], "`[routes.NAME]`"),
     (&["Config"], Traefik, &["services"], "`[upstreams.NAME]`"),
-    (&[], Traefik, &["middlewares"], "keys of a route, or a bundle of them in `[policies.NAME]`"),
-    (&[], Traefik, &["loadBalancer", "loadbalancer", "load_balancer"], "`servers` and `balance` in `[upstreams.NAME]`"),
+    (
+        &[],
+        Traefik,
+        &["middlewares"],
+        "here these are keys of a route, or a bundle of them in `[policies.NAME]`",
+    ),
+    (
+        &[],
+        Traefik,
+        &["loadBalancer", "loadbalancer", "load_balancer"],
+        "`servers` and `balance` in `[upstreams.NAME]`",
+    ),
     (&[], Traefik, &["certResolver", "certificatesResolvers"], "`tls.certs`"),
     (&["Config"], Traefik, &["certificates"], "`tls.certs`"),
-    (&[], Traefik, &["providers", "serversTransports"], "not needed: this file is the whole configuration"),
+    (&[], Traefik, &["providers", "serversTransports"], "leave it out: this file is the whole configuration"),
     (&["Route"], Traefik, &["rule", "rules"], "`host`, `path` and `methods`"),
     (&["Route"], Traefik, &["service"], "`upstream`"),
-    (&["Route"], Traefik, &["priority"], "not needed: the most specific host and path win"),
+    (&["Route"], Traefik, &["priority"], "leave it out: the most specific host and path win"),
     (&["Route"], Traefik, &["stripPrefix"], "`strip_prefix`"),
     (&["Route", "RateLimitTable"], Traefik, &["rateLimit", "average"], "`rate_limit = \"100/s\"`"),
     (&["Upstream"], Traefik, &["healthCheck", "health_check", "healthcheck"], "`health = \"/healthz\"`"),
     (&["Route"], Traefik, &["headers"], "`request_headers` and `response_headers`"),
     (&["Upstream"], Traefik, &["passHostHeader"], "`upstream_host` on a route"),
-    (&["Upstream"], Traefik, &["sticky"], "not supported in this version"),
+    (&["Upstream"], Traefik, &["sticky"], "leave it out: any server may answer"),
     (&["ServerTable"], Traefik, &["url", "host", "addr"], "`address`"),
     (&["Config"], Traefik, &["accessLog"], "`log = { access = \"json\" }`"),
     (&["Config"], Traefik, &["metrics", "ping", "api"], "`admin = \"127.0.0.1:9000\"`"),
     // Pingap
-    (&["Config"], Pingap, &["basic"], "keys at the top of the file and in `[downstream]`"),
+    (&["Config"], Pingap, &["basic"], "here these are keys at the top of the file and in `[downstream]`"),
     (&["Config"], Pingap, &["locations"], "`[routes.NAME]`"),
-    (&["Config"], Pingap, &["plugins"], "keys of a route, or a bundle of them in `[policies.NAME]`"),
-    (&["Route"], Pingap, &["plugins"], "keys of the route itself, such as `rate_limit` and `cache`"),
-    (&["Config"], Pingap, &["storages"], "not needed: this file is the whole configuration"),
+    (
+        &["Config"],
+        Pingap,
+        &["plugins"],
+        "here these are keys of a route, or a bundle of them in `[policies.NAME]`",
+    ),
+    (
+        &["Route"],
+        Pingap,
+        &["plugins"],
+        "here these are keys of the route itself, such as `rate_limit` and `cache`",
+    ),
+    (&["Config"], Pingap, &["storages"], "leave it out: this file is the whole configuration"),
     (&["Route"], Pingap, &["proxy_set_headers"], "`request_headers = { set = { … } }`"),
     (&["Route"], Pingap, &["proxy_add_headers"], "`request_headers = { add = { … } }`"),
     (&["Upstream"], Pingap, &["addrs", "addr"], "`servers`"),
@@ -192,9 +275,19 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Pingap, &["connection_timeout"], "`timeouts.connect`"),
     (&["Upstream"], Pingap, &["read_timeout", "write_timeout"], "`timeouts.idle`"),
     (&["Upstream"], Pingap, &["total_connection_timeout"], "`timeouts.connect`"),
-    (&["Upstream"], Pingap, &["verify_cert", "sni", "alpn"], "nothing: servers are spoken to in plain HTTP"),
+    (
+        &["Upstream"],
+        Pingap,
+        &["verify_cert", "sni", "alpn"],
+        "leave it out: servers are spoken to in plain HTTP",
+    ),
     // Envoy
-    (&["Config"], Envoy, &["static_resources"], "this file: `listen`, `[routes.NAME]`, `[upstreams.NAME]`"),
+    (
+        &["Config"],
+        Envoy,
+        &["static_resources"],
+        "here these are `listen`, `[routes.NAME]` and `[upstreams.NAME]`",
+    ),
     (&["Config"], Envoy, &["listeners"], "`listen`"),
     (&["Config"], Envoy, &["clusters", "cluster"], "`[upstreams.NAME]`"),
     (&["Route"], Envoy, &["cluster"], "`upstream`"),
@@ -225,7 +318,7 @@ const FOREIGN: &[Foreign] = &[
     (&["Config"], HaProxy, &["frontend", "frontends"], "`listen` and `[routes.NAME]`"),
     (&["Config"], HaProxy, &["backend", "backends"], "`[upstreams.NAME]`"),
     (&["Config"], HaProxy, &["bind"], "`listen`"),
-    (&["Config"], HaProxy, &["global"], "keys at the top of the file"),
+    (&["Config"], HaProxy, &["global"], "here these are keys at the top of the file"),
     (&["Route"], HaProxy, &["backend", "backends", "use_backend", "default_backend"], "`upstream`"),
     (&["Route"], HaProxy, &["acl"], "`host`, `path` and `methods`"),
     (&["Upstream"], HaProxy, &["backends"], "`servers`"),
@@ -235,10 +328,15 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], HaProxy, &["rise"], "`health.healthy_threshold`"),
     (&["Upstream"], HaProxy, &["fall"], "`health.unhealthy_threshold`"),
     (&["Upstream"], HaProxy, &["check", "option"], "`health = \"/healthz\"`"),
-    (&["Upstream", "ServerTable", "Limits"], HaProxy, &["maxconn"], "`limits.max_connections` on an upstream"),
+    (
+        &["Upstream", "ServerTable", "Limits"],
+        HaProxy,
+        &["maxconn"],
+        "`limits.max_connections` on an upstream",
+    ),
     (&["Config", "Downstream"], HaProxy, &["maxconn"], "`max_connections` in `[downstream]`"),
     (&["Config"], HaProxy, &["nbthread"], "`threads`"),
-    (&["Upstream", "Timeouts"], HaProxy, &["server"], "`timeouts.first_byte` and `timeouts.idle`"),
+    (&["Timeouts"], HaProxy, &["server"], "`timeouts.first_byte` and `timeouts.idle`"),
     // Caddy
     (&["Config", "Route"], Caddy, &["reverse_proxy"], "`upstream` on a route"),
     (&["Route"], Caddy, &["handle", "handle_path"], "`path`"),
@@ -256,7 +354,12 @@ const FOREIGN: &[Foreign] = &[
     (&["Config"], Other, &["certs", "cert", "certificate", "ssl", "https"], "`tls.certs`"),
     (&["Config"], Other, &["includes", "import", "imports"], "`include`"),
     (&["Config"], Other, &["grace_period", "shutdown_timeout", "graceful_timeout"], "`shutdown_grace`"),
-    (&["Tls"], Other, &["cert", "certificate", "cert_file", "key", "key_file", "private_key"], "`certs = [{ cert = \"…\", key = \"…\" }]`"),
+    (
+        &["Tls"],
+        Other,
+        &["cert", "certificate", "cert_file", "key", "key_file", "private_key"],
+        "`certs = [{ cert = \"…\", key = \"…\" }]`",
+    ),
     (&["Tls"], Other, &["version", "versions", "protocols", "minVersion"], "`min_version`"),
     (&["Route"], Other, &["hosts", "hostname", "domain"], "`host`"),
     (&["Route"], Other, &["paths", "path_prefix", "url"], "`path`"),
@@ -270,22 +373,28 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Other, &["targets", "hosts", "nodes", "addresses", "members"], "`servers`"),
     (&["Upstream"], Other, &["lb", "load_balancing", "strategy", "algorithm"], "`balance`"),
     (&["Upstream"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
+    (&["Upstream"], Other, &["retry"], "`retries`"),
     (&["Upstream"], Other, &["circuit_breaker"], "`outlier_detection`"),
     (&["CacheTable"], Other, &["max_age", "age", "expires", "duration", "default_ttl"], "`ttl`"),
     (&["CacheTable"], Other, &["max_ttl"], "`ttl_max`"),
     (&["CacheTable"], Other, &["max_size", "max_object_size"], "`max_object`"),
-    (&["CacheTable"], Other, &["enabled", "enable"], "`cache = false` to switch it off"),
+    (&["CacheTable"], Other, &["enabled", "enable"], "write `cache = false` to switch it off"),
     (&["CacheTable"], Other, &["query"], "`key = { query = [ … ] }`"),
     (&["CacheStore"], Other, &["size", "max_size", "max_memory", "memory_size"], "`memory`"),
     (&["CacheStore"], Other, &["ttl", "default_ttl"], "`cache = \"30s\"` on a route or in `[defaults]`"),
     (&["CacheKey"], Other, &["params", "query_params", "parameters"], "`query = [ … ]`"),
     (&["HealthTable"], Other, &["uri", "url", "endpoint"], "`path`"),
-    (&["HealthTable"], Other, &["enabled", "enable"], "`health = false` to switch it off"),
+    (&["HealthTable"], Other, &["enabled", "enable"], "write `health = false` to switch it off"),
     (&["HealthTable"], Other, &["successes", "success_threshold", "healthy"], "`healthy_threshold`"),
     (&["HealthTable"], Other, &["failures", "failure_threshold", "unhealthy"], "`unhealthy_threshold`"),
-    (&["OutlierTable"], Other, &["enabled", "enable"], "`outlier_detection = false` to switch it off"),
+    (&["OutlierTable"], Other, &["enabled", "enable"], "write `outlier_detection = false` to switch it off"),
     (&["RateLimitTable"], Other, &["limit", "requests", "requests_per_second", "rps"], "`rate = \"100/s\"`"),
-    (&["RateLimitTable"], Other, &["period", "window", "per", "interval"], "part of the rate: `rate = \"100/s\"`"),
+    (
+        &["RateLimitTable"],
+        Other,
+        &["period", "window", "per", "interval"],
+        "part of the rate here: `rate = \"100/s\"`",
+    ),
     (&["RateLimitTable"], Other, &["by", "per_client"], "`key = \"client_ip\"`"),
     (&["Redirect"], Other, &["url", "target", "location"], "`to`"),
     (&["Redirect"], Other, &["code", "status_code"], "`status`"),
@@ -296,7 +405,12 @@ const FOREIGN: &[Foreign] = &[
     (&["HeaderRules"], Other, &["delete", "del", "unset", "hide"], "`remove`"),
     (&["HeaderRules"], Other, &["append"], "`add`"),
     (&["HeaderRules"], Other, &["replace", "override"], "`set`"),
-    (&["Retries"], Other, &["count", "max", "tries", "retries", "max_attempts"], "`attempts`, with the first try counted"),
+    (
+        &["Retries"],
+        Other,
+        &["count", "max", "tries", "retries", "max_attempts"],
+        "`attempts`, with the first try counted",
+    ),
     (&["Timeouts"], Other, &["read", "write", "send"], "`idle`"),
     (&["Timeouts"], Other, &["request", "response", "overall"], "`total`, or `first_byte`"),
     (&["Timeouts"], Other, &["ttfb", "header", "headers", "response_header"], "`first_byte`"),
@@ -307,11 +421,26 @@ const FOREIGN: &[Foreign] = &[
 ];
 
 /// Sets of words, and those of them that a later version brings.
-const LATER_WORDS: &[(&str, &[&str])] =
-    &[
-        ("Balance", &["hash", "ewma", "ip_hash", "source", "uri", "ring_hash", "RING_HASH", "maglev", "MAGLEV", "consistent_hash", "sticky", "cookie"]),
-        ("LimitKey", &["jwt:sub", "jwt:tenant", "caller"]),
-    ];
+const LATER_WORDS: &[(&str, &[&str])] = &[
+    (
+        "Balance",
+        &[
+            "hash",
+            "ewma",
+            "ip_hash",
+            "source",
+            "uri",
+            "ring_hash",
+            "RING_HASH",
+            "maglev",
+            "MAGLEV",
+            "consistent_hash",
+            "sticky",
+            "cookie",
+        ],
+    ),
+    ("LimitKey", &["jwt:sub", "jwt:tenant", "caller"]),
+];
 
 type ForeignWord = (&'static str, Origin, &'static [&'static str], &'static str);
 
@@ -358,7 +487,8 @@ mod tests {
         let mut tables = Vec::new();
         while let Some(shape) = open.pop() {
             tables.push((shape.name.to_owned(), shape.keys().map(|(key, _)| key.to_owned()).collect()));
-            let inner = shape.keys().map(|(_, inner)| inner).chain(shape.named_entries()).chain(shape.items());
+            let inner =
+                shape.keys().map(|(_, inner)| inner).chain(shape.named_entries()).chain(shape.items());
             open.extend(inner.flat_map(|inner| inner.branches()));
         }
         tables
@@ -388,9 +518,9 @@ mod tests {
     #[test]
     fn a_word_is_explained_by_its_origin() {
         let hint = key("Route", "proxy_pass").unwrap();
-        assert_eq!(hint.message, "`proxy_pass` is nginx wording");
+        assert_eq!(hint.message.as_deref(), Some("`proxy_pass` is nginx wording"));
         assert_eq!(hint.label, "here it is `upstream` on a route");
         let hint = key("Config", "redis").unwrap();
-        assert_eq!(hint.message, "`redis` is not supported in this version");
+        assert_eq!(hint.message.as_deref(), Some("`redis` is not supported in this version"));
     }
 }

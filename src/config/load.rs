@@ -77,7 +77,8 @@ fn typed(document: &Document) -> Result<Config, Rejected> {
 fn read_file(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| reason(&error))?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = String::from_utf8_lossy(valid).matches('\n').count();
         format!("line {} is not UTF-8", line + 1)
     })
 }
@@ -144,7 +145,8 @@ impl Files {
 
     /// Reads what the main file includes.
     fn include(&mut self, main: &Path) {
-        let Some(Value::List(patterns)) = self.root.table().and_then(|table| table.get("include")).map(|node| &node.value)
+        let Some(Value::List(patterns)) =
+            self.root.table().and_then(|table| table.get("include")).map(|node| &node.value)
         else {
             return;
         };
@@ -159,7 +161,8 @@ impl Files {
         for (pattern, at) in patterns {
             match matching(main.parent().unwrap_or(Path::new("")), &pattern) {
                 Ok(paths) => {
-                    for path in paths.into_iter().filter(|path| !same_as_any(path, &read)).collect::<Vec<_>>() {
+                    for path in paths.into_iter().filter(|path| !same_as_any(path, &read)).collect::<Vec<_>>()
+                    {
                         self.include_one(&path, &at);
                         read.push(path);
                     }
@@ -225,7 +228,11 @@ fn merge_tables(path: &str, first: &mut Node, second: Node) -> Vec<Twice> {
             }
             twice
         }
-        _ => vec![Twice { path: path.to_owned(), first: at_first.unwrap_or(first.at.clone()), second: at_second }],
+        _ => vec![Twice {
+            path: path.to_owned(),
+            first: at_first.unwrap_or(first.at.clone()),
+            second: at_second,
+        }],
     }
 }
 
@@ -241,10 +248,14 @@ fn matching(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
         let mut found = Vec::new();
         for folder in &paths {
             let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            let entries = fs::read_dir(here)
-                .map_err(|error| format!("cannot read the directory `{}`: {}", folder.display(), reason(&error)))?;
-            let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
-            let mut names: Vec<_> = names.filter(|name| !name.starts_with('.') && fits(&part, name)).collect();
+            let entries = fs::read_dir(here).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => format!("there is no directory `{}`", folder.display()),
+                _ => format!("cannot read the directory `{}`: {}", folder.display(), reason(&error)),
+            })?;
+            let names =
+                entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let mut names: Vec<_> =
+                names.filter(|name| !name.starts_with('.') && fits(&part, name)).collect();
             names.sort();
             found.extend(names.into_iter().map(|name| folder.join(name)));
         }
@@ -265,8 +276,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 fn same_as_any(path: &Path, read: &[PathBuf]) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    read.iter().any(|other| real(other) == real(path))
+    let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    read.iter().any(|other| resolved(other) == resolved(path))
 }
 
 #[cfg(test)]
@@ -295,11 +306,13 @@ mod tests {
         let text = "[routes.users]\nupstream = \"usres\"\n";
         let loaded = read_text("tidegate.toml", text).unwrap();
         let problem = |place| Problem::new(place, "no such upstream", "did you mean `users`?");
-        let report = loaded.document.reject(vec![problem(place!["routes", "users", "upstream", 3, "x"])]).to_string();
+        let report =
+            loaded.document.reject(vec![problem(place!["routes", "users", "upstream", 3, "x"])]).to_string();
         assert!(report.contains("tidegate.toml:2:12"), "{report}");
         let report = loaded.document.reject(vec![problem(place!["routes", "users", "cache"])]).to_string();
         assert!(report.contains("tidegate.toml:1:1"), "{report}");
-        let report = loaded.document.reject(vec![problem(place!["routes", "users", "upstream"].key())]).to_string();
+        let report =
+            loaded.document.reject(vec![problem(place!["routes", "users", "upstream"].key())]).to_string();
         assert!(report.contains("tidegate.toml:2:1"), "{report}");
         assert!(report.ends_with("1 error"), "{report}");
     }
@@ -311,7 +324,8 @@ mod tests {
         fs::create_dir(folder.path().join("conf.d")).unwrap();
         fs::write(&main, "include = [\"conf.d/*.toml\"]\n[routes.a]\nupstream = \"x\"\n").unwrap();
         fs::write(folder.path().join("conf.d/b.toml"), "[routes.b]\nupstream = \"x\"\n").unwrap();
-        fs::write(folder.path().join("conf.d/x.toml"), "[upstreams.x]\nservers = [\"10.0.0.1:80\"]\n").unwrap();
+        fs::write(folder.path().join("conf.d/x.toml"), "[upstreams.x]\nservers = [\"10.0.0.1:80\"]\n")
+            .unwrap();
         let loaded = load(&main).unwrap();
         assert_eq!(loaded.config.routes.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert!(loaded.config.upstreams.contains_key("x"));

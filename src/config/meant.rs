@@ -33,7 +33,7 @@ pub(super) fn time(text: &str) -> Option<String> {
         None => format!("{number}{unit}"),
         Some(_) => format!("{}{smaller}", whole(&number, step)?),
     };
-    Period::from_str(&written).ok().map(|period| period.to_string())
+    Period::from_str(&written).ok().map(|_| written)
 }
 
 /// `4mb`, `4M`, `4 MiB`, `10k`, `512`, `0.5GiB`.
@@ -107,13 +107,15 @@ fn whole(number: &str, step: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
+    type Reading = fn(&str) -> Option<String>;
+
     #[test]
     fn loose_quantities_are_read_as_meant() {
-        let cases: &[(fn(&str) -> Option<String>, &str, &str)] = &[
+        let cases: &[(Reading, &str, &str)] = &[
             (time, "30", "30s"),
             (time, "30 s", "30s"),
             (time, "30sec", "30s"),
-            (time, "1.5s", "1s500ms"),
+            (time, "1.5s", "1500ms"),
             (time, "0.5h", "30m"),
             (time, "5 Minutes", "5m"),
             (size, "4mb", "4MiB"),

@@ -12,6 +12,7 @@ mod document;
 mod syntax;
 mod schema;
 mod check;
+mod wording;
 mod hints;
 mod text;
 mod meant;
@@ -65,7 +66,7 @@ pub struct Config {
 
     /// More files of the same language, as paths with `*` relative to this one. All files are one document: a
     /// name defined in two of them is an error.
-    #[schemars(example = ["conf.d/*.toml"])]
+    #[schemars(with = "Vec<text::Include>", example = ["conf.d/*.toml"])]
     pub include: Vec<String>,
 
     /// Certificates and TLS versions.
@@ -177,7 +178,7 @@ pub struct CertificatePair {
     #[schemars(extend("format" = "file"))]
     pub cert: PathBuf,
     /// PEM file of the private key.
-    #[schemars(extend("format" = "file"))]
+    #[schemars(extend("format" = "file"), example = "/etc/tls/api.key")]
     pub key: PathBuf,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Padding, Renderer, Snippet};
 
 use super::document::{Source, Span};
 
@@ -151,8 +151,7 @@ impl Rejected {
             report.push('\n');
         }
         let noun = if self.count() == 1 { "error" } else { "errors" };
-        report.push_str(&format!("{} {noun}", self.count()));
-        report
+        report + &format!("{} {noun}", self.count())
     }
 
     fn group<'a>(&'a self, finding: &'a Finding) -> annotate_snippets::Group<'a> {
@@ -161,11 +160,9 @@ impl Rejected {
             return title.element(Level::HELP.message(finding.label.as_str()));
         };
         let source = &self.sources[at.source];
-        title.element(
-            Snippet::source(source.text.as_str())
-                .path(source.name.as_str())
-                .annotation(AnnotationKind::Primary.span(at.range.clone()).label(finding.label.as_str())),
-        )
+        let caret = AnnotationKind::Primary.span(at.range.clone()).label(finding.label.as_str());
+        let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(caret);
+        title.element(snippet).element(Padding)
     }
 }
 
@@ -184,8 +181,10 @@ impl std::error::Error for Rejected {}
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = plain(word);
     let distance = |candidate: &str| strsim::damerau_levenshtein(&plain, &self::plain(candidate));
-    let (distance, best) =
-        known.into_iter().map(|candidate| (distance(candidate), candidate)).min_by_key(|(distance, _)| *distance)?;
+    let (distance, best) = known
+        .into_iter()
+        .map(|candidate| (distance(candidate), candidate))
+        .min_by_key(|(distance, _)| *distance)?;
     // A third of the word may be wrong; in the shortest words, one letter.
     let bound = (plain.chars().count().max(best.chars().count()) / 3).max(1);
     (distance <= bound && distance < best.chars().count()).then_some(best)
@@ -193,7 +192,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// Case, `-` and `_` make no difference to what was meant.
 fn plain(word: &str) -> String {
-    word.to_lowercase().replace('-', "_").replace(' ', "_")
+    word.to_lowercase().replace(['-', ' '], "_")
 }
 
 #[cfg(test)]

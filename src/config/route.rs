@@ -87,6 +87,15 @@ impl<T> OneOrMany<T> {
     }
 }
 
+impl<'a, T> IntoIterator for &'a OneOrMany<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// Where a route's requests go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -96,7 +105,10 @@ pub enum RouteUpstream {
     /// Servers of an upstream of the route's own.
     Servers(#[schemars(length(min = 1))] Vec<Server>),
     /// Names of upstreams with weights: `{ web = 95, web-next = 5 }`.
-    Split(#[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))] BTreeMap<String, u16>),
+    Split(
+        #[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))]
+        BTreeMap<String, u16>,
+    ),
 }
 
 /// A bound on how often one client may ask.

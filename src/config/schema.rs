@@ -203,7 +203,8 @@ pub(super) fn inline(value: &Value) -> String {
     match value {
         Value::Object(table) if table.is_empty() => "{}".to_owned(),
         Value::Object(table) => {
-            let entries: Vec<_> = table.iter().map(|(key, value)| format!("{} = {}", bare(key), inline(value))).collect();
+            let entries: Vec<_> =
+                table.iter().map(|(key, value)| format!("{} = {}", bare(key), inline(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         Value::Array(list) => {

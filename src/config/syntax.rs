@@ -25,16 +25,17 @@ pub(super) fn parse(source: usize, text: &str) -> Parsed {
     let mut readable = text.to_owned();
     for _ in 0..MOST_REPAIRS {
         let (_, errors) = DeTable::parse_recoverable(&readable);
-        let Some((at, error)) = first_break(&errors) else {
+        let Some((at, error)) = first_break(&errors, &readable) else {
             break;
         };
         let (message, label, range) = explain(text, &error, at);
         // A whole file in another language is one mistake.
-        let known = message.starts_with(FOREIGN) && findings.iter().any(|other: &Finding| other.message == message);
+        let foreign = |message: &str| message.starts_with(FOREIGN);
+        let known = foreign(&message) && findings.iter().any(|other: &Finding| foreign(&other.message));
         if !known {
             findings.push(Finding { at: Some(Span { source, range }), message, label });
         }
-        if !blank_statement(&mut readable, at) {
+        if !blank(&mut readable, at, &error) {
             break;
         }
     }
@@ -50,17 +51,32 @@ const FOREIGN: &str = "this is written";
 const DUPLICATE: &str = "duplicate key";
 
 /// The first complaint that is about the shape of the text; a key set twice breaks nothing.
-fn first_break(errors: &[Error]) -> Option<(usize, String)> {
-    errors
-        .iter()
-        .filter(|error| error.message() != DUPLICATE)
-        .map(|error| (error.span().unwrap_or_default().start, error.message().to_owned()))
-        .min_by_key(|(at, _)| *at)
+fn first_break(errors: &[Error], text: &str) -> Option<(usize, String)> {
+    let breaks = errors.iter().filter(|error| error.message() != DUPLICATE);
+    let (at, error) = breaks
+        .map(|error| (error.span().unwrap_or_default().start, error.message()))
+        .min_by_key(|(at, _)| *at)?;
+    let at = floor_of_char(text, at.min(text.len()));
+    // What is missing between two things is missing after the first of them.
+    let at = if goes_on(error) { text[..at].trim_end().len() } else { at };
+    Some((at, error.to_owned()))
 }
 
-/// Replaces the statement around this place by blanks, so that every other byte stays where it was.
-fn blank_statement(text: &mut String, at: usize) -> bool {
-    let range = statement(text, at);
+/// Whether the complaint is about a list or table that may go on over many lines.
+fn goes_on(error: &str) -> bool {
+    !error.starts_with("unclosed table")
+        && !error.starts_with("unclosed array table")
+        && (error.starts_with("unclosed") || error.contains("comma") && error.starts_with("missing"))
+}
+
+/// Replaces what is broken at this place by blanks, so that every other byte stays where it was.
+fn blank(text: &mut String, at: usize, error: &str) -> bool {
+    let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let header = line_at(text, line_start).trim_start().starts_with('[');
+    let many_lines = header
+        || goes_on(error)
+        || ["array", "inline table", "multi-line"].iter().any(|word| error.contains(word));
+    let range = if many_lines { statement(text, at) } else { line_start..next_line(text, at) };
     let blank: String = text[range.clone()].bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }).collect();
     let changed = text[range.clone()] != blank;
     text.replace_range(range, &blank);
@@ -69,7 +85,6 @@ fn blank_statement(text: &mut String, at: usize) -> bool {
 
 /// From the line where the statement begins to the line before the next one; a broken header goes with its table.
 fn statement(text: &str, at: usize) -> Range<usize> {
-    let at = floor_of_char(text, at.min(text.len()));
     let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
     let mut start = line_start;
     // A complaint at the very start of a line, or within a list, belongs to a statement further up.
@@ -97,11 +112,13 @@ fn begins_statement(line: &str) -> bool {
     let line = line.trim_start();
     if let Some(rest) = line.strip_prefix('[') {
         let name = rest.trim_start_matches('[').trim_start();
-        return name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !rest.contains(',') && name.contains(']');
+        return name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            || !rest.contains(',') && name.contains(']');
     }
     let key_end = line.find('=').unwrap_or(0);
     let key = line[..key_end].trim_end();
-    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '"' | '\''))
+    !key.is_empty()
+        && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '"' | '\''))
 }
 
 fn line_at(text: &str, start: usize) -> &str {
@@ -157,14 +174,11 @@ fn explain(text: &str, error: &str, at: usize) -> (String, String, Range<usize>)
             &format!("write `\\\\{tail}` for a backslash, or put the text into single quotes"),
         );
     }
-    if error.contains("comma") && error.starts_with("missing") || error.starts_with("unclosed") {
-        let list = error.contains("array");
-        let (noun, close) = if list { ("list", "]") } else { ("table", "}") };
-        let place = text[..at].trim_end().len();
-        return (
-            format!("the {noun} goes on without a `,`, or is not closed"),
-            format!("`,` or `{close}` is missing here"),
-            place..place,
+    if goes_on(error) {
+        let (noun, close) = if error.contains("array") { ("list", "]") } else { ("table", "}") };
+        return said(
+            &format!("the {noun} goes on without a `,`, or is not closed"),
+            &format!("`,` or `{close}` is missing here"),
         );
     }
     if error.starts_with("unexpected key or value") {
@@ -186,12 +200,21 @@ fn not_a_setting(line: &str, start: usize) -> (String, String, Range<usize>) {
     let begin = start + line.len() - line.trim_start().len();
     let range = begin..begin + body.len();
     let word = body.split([' ', ':', '{', ';']).next().unwrap_or(body);
-    let (message, label) = if body.ends_with(';') || body.ends_with('{') || body == "}" {
-        ("this is written as for nginx".to_owned(), "here it is `key = value`, in tables such as `[routes.users]`".to_owned())
+    let (message, label) = if body.starts_with('{') || body.starts_with('"') && body.contains("\":") {
+        (
+            "this is written as JSON".to_owned(),
+            "here it is `key = value`, in tables such as `[routes.users]`".to_owned(),
+        )
+    } else if body.ends_with(';') || body.ends_with('{') || body == "}" {
+        (
+            "this is written as for nginx".to_owned(),
+            "here it is `key = value`, in tables such as `[routes.users]`".to_owned(),
+        )
     } else if body.starts_with("- ") || body == "---" || body.ends_with(':') {
-        ("this is written as YAML".to_owned(), "here it is `key = value`, in tables such as `[routes.users]`".to_owned())
-    } else if body.starts_with('{') || body.starts_with("\"") && body.contains("\":") {
-        ("this is written as JSON".to_owned(), "here it is `key = value`, in tables such as `[routes.users]`".to_owned())
+        (
+            "this is written as YAML".to_owned(),
+            "here it is `key = value`, in tables such as `[routes.users]`".to_owned(),
+        )
     } else if let Some((key, value)) = body.split_once(':').filter(|(_, value)| !value.trim().is_empty()) {
         (format!("`{}` is set with `:`", key.trim()), format!("write `{} = {}`", key.trim(), value.trim()))
     } else if let Some(comment) = body.strip_prefix("//") {
@@ -214,10 +237,25 @@ fn bare_word(text: &str, at: usize) -> (String, String, Range<usize>) {
     if word.is_empty() {
         return ("a value is missing".to_owned(), "write a value after the `=`".to_owned(), at..at);
     }
+    if let Some((first, _)) = word.split_once(' ').filter(|(_, rest)| rest.contains('=')) {
+        let end = start + first.len();
+        return (
+            "two settings stand without a `,` between them".to_owned(),
+            "`,` is missing here".to_owned(),
+            end..end,
+        );
+    }
+    if word.starts_with('0') && word.chars().all(|c| c.is_ascii_digit()) {
+        let number = word.trim_start_matches('0');
+        return ("a number has no zero in front".to_owned(), format!("write `{number}`"), range);
+    }
     let lower = word.to_lowercase();
     let (message, label) = match lower.as_str() {
         "true" | "yes" | "on" => (format!("`{word}` is not a value"), "write `true`".to_owned()),
-        "false" | "no" | "off" => (format!("`{word}` is not a value"), "write `false`, or `\"off\"` where a word is asked for".to_owned()),
+        "false" | "no" | "off" => (
+            format!("`{word}` is not a value"),
+            "write `false`, or `\"off\"` where a word is asked for".to_owned(),
+        ),
         "null" | "nil" | "none" | "~" => (format!("`{word}` is not a value"), "leave the key out".to_owned()),
         _ => {
             let bare = word.trim_matches(['“', '”', '„', '‘', '’', '\'', '"', '`', ';']);
@@ -246,10 +284,11 @@ fn duplicate(source: usize, text: &str, range: Range<usize>) -> Finding {
     let header = line.starts_with('[');
     let same = |other: &str| {
         let other = other.trim();
-        if header { other == line } else { other.split('=').next().is_some_and(|name| name.trim() == key) }
+        header && other == line || other.split('=').next().is_some_and(|name| name.trim() == key)
     };
     let above = text[..start].lines().collect::<Vec<_>>();
-    let since = if header { 0 } else { above.iter().rposition(|line| line.trim().starts_with('[')).unwrap_or(0) };
+    let since =
+        if header { 0 } else { above.iter().rposition(|line| line.trim().starts_with('[')).unwrap_or(0) };
     let first = above.iter().enumerate().skip(since).find(|(_, line)| same(line)).map(|(index, _)| index + 1);
     let what = if header { line.to_owned() } else { key.to_owned() };
     let label = match first {

@@ -51,8 +51,14 @@ const KINDS: &[Kind] = &[
     Kind { format: "regex", noun: "a regular expression", example: "^/v1/(.*)$", check: regex },
     Kind { format: "redirect", noun: "a target", example: "https://www.example.com{path}", check: redirect },
     Kind { format: "field-name", noun: "the name of a header field", example: "x-tenant", check: field_name },
-    Kind { format: "field-value", noun: "the value of a header field", example: "nosniff", check: field_value },
+    Kind {
+        format: "field-value",
+        noun: "the value of a header field",
+        example: "nosniff",
+        check: field_value,
+    },
     Kind { format: "authority", noun: "a host", example: "api.example.com", check: authority },
+    Kind { format: "include", noun: "a path", example: "conf.d/*.toml", check: file },
     Kind { format: "file", noun: "the path of a file", example: "/etc/tls/api.pem", check: file },
 ];
 
@@ -86,6 +92,7 @@ markers! {
     Name "name",
     FieldName "field-name",
     FieldValue "field-value",
+    Include "include",
 }
 
 fn time(text: &str) -> Result<(), String> {
@@ -117,7 +124,9 @@ fn listen_url(text: &str) -> Result<(), String> {
     };
     match scheme {
         "http" | "https" => {}
-        "h2" | "http2" | "h2c" => return Err("write `https://`; HTTP/2 is agreed on during the handshake".into()),
+        "h2" | "http2" | "h2c" => {
+            return Err("write `https://`; HTTP/2 is agreed on during the handshake".into());
+        }
         "tcp" | "udp" | "unix" | "quic" | "h3" => {
             return Err(format!("`{scheme}` is not supported; {SHAPE}"));
         }
@@ -141,7 +150,9 @@ fn listen_url(text: &str) -> Result<(), String> {
         ("", port) if !port.is_empty() && port.parse::<u16>().is_ok() => {
             format!("write `{scheme}://[::]:{port}` for every address")
         }
-        ("localhost", port) if !port.is_empty() => format!("write the address: `{scheme}://127.0.0.1:{port}`"),
+        ("localhost", port) if !port.is_empty() => {
+            format!("write the address: `{scheme}://127.0.0.1:{port}`")
+        }
         (address, "") if address.parse::<IpAddr>().is_ok() || address == "localhost" => {
             format!("the port is missing: `{scheme}://{address}:{port}`")
         }
@@ -149,7 +160,9 @@ fn listen_url(text: &str) -> Result<(), String> {
             format!("the port is missing: `{scheme}://{rest}:{port}`")
         }
         (address, port) if address.parse::<IpAddr>().is_ok() => bad_port(port),
-        _ => format!("an IP address and a port, such as `{scheme}://[::]:{port}`; host names stand on routes"),
+        _ => {
+            format!("an IP address and a port, such as `{scheme}://[::]:{port}`; host names stand on routes")
+        }
     })
 }
 
@@ -175,7 +188,9 @@ fn loopback(text: &str) -> Result<(), String> {
         };
     }
     if text.starts_with("unix:") {
-        return Err("sockets of the file system are not supported in this version; write `127.0.0.1:9000`".into());
+        return Err(
+            "sockets of the file system are not supported in this version; write `127.0.0.1:9000`".into()
+        );
     }
     let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     if let Some(rest) = bare {
@@ -197,7 +212,9 @@ fn network(text: &str) -> Result<(), String> {
     Err(match (text.parse::<IpAddr>(), text) {
         (Ok(IpAddr::V4(_)), _) => format!("write `{text}/32` for this address alone"),
         (Ok(IpAddr::V6(_)), _) => format!("write `{text}/128` for this address alone"),
-        (_, "*" | "all" | "any") => "write `0.0.0.0/0` and `::/0` for everybody; then anybody can forge addresses".into(),
+        (_, "*" | "all" | "any") => {
+            "write `0.0.0.0/0` and `::/0` for everybody; then anybody can forge addresses".into()
+        }
         (_, "private_ranges" | "private") => {
             "write the networks out: `10.0.0.0/8`, `172.16.0.0/12`, `192.168.0.0/16`, `fd00::/8`".into()
         }
@@ -277,8 +294,7 @@ fn host(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(match text {
-        "" => "leave `host` out for every host".to_owned(),
-        "*" | "_" => "leave `host` out for every host".to_owned(),
+        "" | "*" | "_" => "leave `host` out for every host".to_owned(),
         _ if text.contains("://") => {
             let bare = text.split_once("://").map_or("", |(_, rest)| rest);
             format!("write `{}`, without the scheme", bare.split(['/', ':']).next().unwrap_or(bare))
@@ -291,9 +307,13 @@ fn host(text: &str) -> Result<(), String> {
             let bare = text.split(':').next().unwrap_or(text);
             format!("write `{bare}`, without the port; ports stand in `listen`")
         }
-        _ if text.contains(' ') || text.contains(',') => "write a list: `[\"a.example.com\", \"b.example.com\"]`".to_owned(),
+        _ if text.contains(' ') || text.contains(',') => {
+            "write a list: `[\"a.example.com\", \"b.example.com\"]`".to_owned()
+        }
         _ if text.starts_with('.') => format!("write `*{text}` for every name below it"),
-        _ if text.ends_with('.') => format!("write `{}`, without the dot at the end", text.trim_end_matches('.')),
+        _ if text.ends_with('.') => {
+            format!("write `{}`, without the dot at the end", text.trim_end_matches('.'))
+        }
         _ if text.contains('*') => "`*` stands alone in front: `*.example.com`".to_owned(),
         _ if !text.is_ascii() => "write the name as DNS has it, in ASCII (`xn--…`)".to_owned(),
         _ => "a host is a name such as `api.example.com` or `*.example.com`".to_owned(),
@@ -301,7 +321,9 @@ fn host(text: &str) -> Result<(), String> {
 }
 
 fn is_bracketed(text: &str) -> bool {
-    text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
+    text.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
 }
 
 fn path_pattern(text: &str) -> Result<(), String> {
@@ -350,6 +372,7 @@ fn prefix(text: &str) -> Result<(), String> {
 }
 
 fn method(text: &str) -> Result<(), String> {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
     let upper = text.to_ascii_uppercase();
     if text.is_empty() || http::Method::from_bytes(text.as_bytes()).is_err() {
         return Err("a method is one word, such as `GET`".to_owned());
@@ -360,8 +383,6 @@ fn method(text: &str) -> Result<(), String> {
     if text != upper {
         return Err(format!("methods are written in capitals: `{upper}`"));
     }
-    const KNOWN: [&str; 9] =
-        ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
     match nearest(text, KNOWN) {
         Some(near) if near != text => Err(format!("did you mean `{near}`?")),
         _ => Ok(()),
@@ -381,7 +402,10 @@ fn regex(text: &str) -> Result<(), String> {
 fn redirect(text: &str) -> Result<(), String> {
     const STAND_INS: [&str; 4] = ["scheme", "host", "path", "query"];
     if text.contains('$') {
-        return Err("variables are `{scheme}`, `{host}`, `{path}` and `{query}`: `https://{host}{path}{query}`".into());
+        return Err(
+            "variables are `{scheme}`, `{host}`, `{path}` and `{query}`: `https://{host}{path}{query}`"
+                .into(),
+        );
     }
     for part in text.split('{').skip(1) {
         let Some((word, _)) = part.split_once('}') else {
@@ -409,7 +433,9 @@ fn field_name(text: &str) -> Result<(), String> {
     }
     http::HeaderName::from_bytes(text.as_bytes()).map(drop).map_err(|_| match text {
         "" => "a field has a name, such as `x-tenant`".to_owned(),
-        _ if text.contains(' ') => format!("a field has no blanks in its name: `{}`", text.trim().replace(' ', "-")),
+        _ if text.contains(' ') => {
+            format!("a field has no blanks in its name: `{}`", text.trim().replace(' ', "-"))
+        }
         _ if text.contains('_') || text.is_ascii() => "a field's name has letters, digits and `-`".to_owned(),
         _ => "a field's name is ASCII: letters, digits and `-`".to_owned(),
     })
@@ -424,7 +450,10 @@ fn field_value(text: &str) -> Result<(), String> {
             && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
     });
     if variable {
-        return Err("variables are not supported; `X-Forwarded-*`, `Host` and `X-Request-Id` are set by themselves".into());
+        return Err(
+            "variables are not supported; `X-Forwarded-*`, `Host` and `X-Request-Id` are set by themselves"
+                .into(),
+        );
     }
     Ok(())
 }
