@@ -132,7 +132,8 @@ fn sum_of(page: &str, series: &str) -> f64 {
         let same = its_name == name && wanted.iter().all(|label| its_labels.contains(label));
         same.then(|| rest.split_whitespace().next()?.parse::<f64>().ok()).flatten()
     });
-    values.sum()
+    // Not `sum`, which gives -0.0 for nothing.
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// `name{labels}` in two; a label value must hold no comma.
