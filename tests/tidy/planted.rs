@@ -23,7 +23,7 @@ fn a_planted_climb_is_found() {
     tells_apart(floors, stage, "fn f() { crate::limit::charge() }", "// see crate::limit::charge");
     tells_apart(floors, stage, "use super::super::gateway;", "use super::entry;");
     tells_apart(floors, stage, "use crate::config::Route;", "use crate::config::units::Rate;");
-    tells_apart(floors, stage, "crate::attic::f()", "crate::place!(1)");
+    tells_apart(floors, stage, "crate::attic::f()", "use crate::place; crate::anything!(1)");
     tells_apart(floors, "src/limit/mod.rs", "use super::refusal;", "use self::local;");
     tells_apart(floors, "src/plan/mod.rs", "use crate::exchange::Exchange;", "use crate::config::Route;");
     assert_eq!(floors(&Source::new("src/attic.rs", "")), ["`attic` is on no floor"]);
@@ -80,7 +80,8 @@ fn a_sleeping_test_is_found() {
         "tokio::time::sleep(second).await;",
         "eventually(second).await;",
     );
-    assert!(sleeping(&Source::new("tests/blackbox/support/mod.rs", "sleep(GLANCE)")).is_empty());
+    let waiting = "while !there() {\n    sleep(GLANCE).await;\n}\n";
+    tells_apart(sleeping, "src/a/tests.rs", waiting, &format!("{waiting}assert!(began.elapsed() < LONG);"));
 }
 
 #[test]

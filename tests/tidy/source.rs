@@ -19,7 +19,11 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = code_of(text);
-        let tests = code.find("\n#[cfg(test)]\nmod tests").unwrap_or(code.len());
+        // A test module written out in place; one that is only declared (`mod tests;`) is a file of its own.
+        let tests = code.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at);
+        let in_place =
+            |at: &usize| code[*at..].lines().nth(2).is_some_and(|line| line.ends_with("mod tests {"));
+        let tests = tests.filter(in_place).last().unwrap_or(code.len());
         let production = code[..tests].to_owned();
         Self { path: path.to_owned(), text: text.to_owned(), code, production }
     }
@@ -30,7 +34,9 @@ impl Source {
     }
 
     pub(crate) fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("tests.rs")
+        self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || ["tests.rs", "testing.rs"].iter().any(|name| self.path.ends_with(name))
     }
 }
 
