@@ -13,6 +13,7 @@ use crate::{Doing as _, Failure, Outcome, http, packages};
 // What config/tidegate.toml says; the demo runs that file as it is.
 const SERVICES: [&str; 3] = ["127.0.0.1:8081", "127.0.0.1:8082", "127.0.0.1:8083"];
 const GATEWAY: &str = "127.0.0.1:8443";
+const REDIRECT: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9000";
 
 const DATABASE: &str = "sqlite://data/demo.db";
@@ -28,7 +29,7 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let profile = if arguments.flag("--release") { "release" } else { "dev" };
     arguments.end()?;
-    for address in SERVICES.iter().chain([&GATEWAY, &ADMIN]) {
+    for address in SERVICES.iter().chain([&GATEWAY, &REDIRECT, &ADMIN]) {
         free(address)?;
     }
     packages::ensure(packages::BUILD)?;
@@ -81,8 +82,9 @@ fn seed(profile: &str) -> Outcome {
 
 fn start_services(children: &mut Children, profile: &str) -> Outcome {
     for (index, address) in SERVICES.iter().enumerate() {
-        let words = ["--listen", address, "--database", DATABASE];
-        children.start(&format!("users-{}", index + 1), program(profile, "user-service").args(words))?;
+        let name = format!("users-{}", index + 1);
+        let words = ["--listen", address, "--database", DATABASE, "--name", &name];
+        children.start(&name, program(profile, "user-service").args(words))?;
     }
     for address in SERVICES {
         let ready = || http::status(address, "/readyz") == Some(200);

@@ -34,7 +34,11 @@ fn steps(report: &mut Report) -> Outcome {
         run_command(cargo(&["fetch", "--locked", "--target"]).arg(packages::host()?))
     })?;
     report.step("licences and sources", |_| licences::check())?;
-    report.step("cargo deny", |_| deny())?;
+    if packages::present("cargo-deny") {
+        report.step("cargo deny", |_| deny())?;
+    } else {
+        report.skip("cargo deny", "not installed: advisories not checked, licences and sources were");
+    }
     report.step("clippy", |_| {
         run_command(&mut cargo(&[
             "clippy",
@@ -55,10 +59,6 @@ fn steps(report: &mut Report) -> Outcome {
 
 /// `cargo deny` where somebody installed it; the licences were checked without it.
 fn deny() -> Outcome {
-    if !packages::present("cargo-deny") {
-        println!("not installed: advisories not checked (licences and sources were)");
-        return Ok(());
-    }
     run_command(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"]))?;
     if !advisories_present() {
         println!("advisories not checked: no database here (`cargo deny fetch` brings it)");
@@ -125,7 +125,7 @@ impl Counts {
 /// What ran, how long it took and how it ended.
 #[derive(Default)]
 struct Report {
-    steps: Vec<(&'static str, Duration, bool)>,
+    steps: Vec<(&'static str, Duration, &'static str)>,
     counts: Counts,
 }
 
@@ -134,17 +134,21 @@ impl Report {
         println!("\n== {name}");
         let began = Instant::now();
         let outcome = work(&mut self.counts);
-        self.steps.push((name, began.elapsed(), outcome.is_ok()));
+        self.steps.push((name, began.elapsed(), if outcome.is_ok() { "ok" } else { "FAILED" }));
         if let Err(failure) = &outcome {
             eprintln!("error: {name}: {}", failure.0);
         }
         outcome
     }
 
+    fn skip(&mut self, name: &'static str, why: &'static str) {
+        println!("\n== {name}\n{why}");
+        self.steps.push((name, Duration::ZERO, why));
+    }
+
     fn print(&self) {
         println!();
-        for (name, took, well) in &self.steps {
-            let verdict = if *well { "ok" } else { "FAILED" };
+        for (name, took, verdict) in &self.steps {
             println!("{name:<24}{:>8.1} s  {verdict}", took.as_secs_f64());
         }
         let whole: Duration = self.steps.iter().map(|(_, took, _)| *took).sum();
@@ -172,7 +176,8 @@ mod tests {
         let mut report = Report::default();
         assert!(report.step("one", |_| Ok(())).is_ok());
         assert!(report.step("two", |_| Err(Failure::new("no"))).is_err());
-        let ended: Vec<_> = report.steps.iter().map(|(name, _, well)| (*name, *well)).collect();
-        assert_eq!(ended, [("one", true), ("two", false)]);
+        report.skip("three", "not here");
+        let ended: Vec<_> = report.steps.iter().map(|(name, _, verdict)| (*name, *verdict)).collect();
+        assert_eq!(ended, [("one", "ok"), ("two", "FAILED"), ("three", "not here")]);
     }
 }

@@ -47,7 +47,6 @@ impl Load {
                 &format!("-m{H2_STREAMS}"),
                 "-D",
                 &secs.to_string(),
-                "--npn-list=h2",
                 url,
             ]),
         };

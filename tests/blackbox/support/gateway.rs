@@ -1,0 +1,151 @@
+//! The gateway under test: the real binary over a configuration of the test's own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+use tempfile::TempDir;
+
+use super::client::Answer;
+use super::process::Process;
+use super::{Certs, PATIENCE, eventually};
+
+/// The lines most configurations begin with: HTTPS and admin on free ports, and all of the certificates.
+///
+/// Top-level keys only, so that more of them may follow before the first table.
+pub(crate) fn https(certs: &Certs) -> String {
+    let files: Vec<_> =
+        certs.files().iter().map(|file| format!("{:?}", file.display().to_string())).collect();
+    let files = files.join(", ");
+    format!("listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ntls.certs = [{files}]\n")
+}
+
+/// A running gateway, ended when dropped. What it wrote is printed when its test fails.
+pub(crate) struct Gateway {
+    process: Process,
+    listening: Vec<String>,
+    admin: String,
+    folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts over this configuration, exactly as given, and waits until it listens.
+    pub(crate) async fn start(config: &str) -> Self {
+        let folder = write(config);
+        let (process, said) = Process::start("tidegate", &mut command(folder.path())).await;
+        let listening = said["listening"].as_array().expect("`listening` is a list");
+        let listening = listening.iter().map(|url| url.as_str().expect("a URL").to_owned()).collect();
+        let admin = said["admin"].as_str().expect("`admin` is an address").to_owned();
+        Self { process, listening, admin, folder }
+    }
+
+    /// Starts over a configuration that is to be refused; gives the exit code and what it wrote.
+    pub(crate) async fn refuse(config: &str) -> (Option<i32>, String) {
+        let folder = write(config);
+        let (status, output) = Process::run("tidegate", &mut command(folder.path())).await;
+        (status.code(), output)
+    }
+
+    /// Runs the binary with these words to its end, such as `check`; gives the exit code and what it wrote.
+    pub(crate) async fn run(words: &[&str]) -> (Option<i32>, String) {
+        let (status, output) = Process::run("tidegate", Command::new(BINARY).args(words)).await;
+        (status.code(), output)
+    }
+
+    /// The address of the first HTTPS listener.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.listener("https://")
+    }
+
+    /// The address of the first plain HTTP listener.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.listener("http://")
+    }
+
+    fn listener(&self, scheme: &str) -> SocketAddr {
+        let address = self.listening.iter().find_map(|url| url.strip_prefix(scheme));
+        let address = address.unwrap_or_else(|| panic!("no {scheme} in {:?}", self.listening));
+        address.parse().expect("an address with its port")
+    }
+
+    /// `GET path` of the admin listener.
+    pub(crate) async fn admin_get(&self, path: &str) -> Answer {
+        super::use_tls_provider();
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Answer::of(client.get(format!("http://{}{path}", self.admin))).await
+    }
+
+    /// Waits until it is ready: everything is up, and upstreams with health checks have passed one.
+    pub(crate) async fn ready(&self) {
+        let is_ready = async || self.admin_get("/ready").await.status == 200;
+        eventually(PATIENCE, "the gateway is ready", is_ready).await;
+    }
+
+    /// The sum over all series of a metric that have these labels: `name` or `name{label="value",…}`.
+    ///
+    /// Zero where there is none, as a counter that never counted is not shown.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let page = self.admin_get("/metrics").await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        sum_of(page.text(), series)
+    }
+
+    /// Asks it to end gracefully and waits for it.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.process.stop().await
+    }
+
+    /// Its process, for signals and what it wrote.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Replaces its configuration file; nothing is told to it.
+    pub(crate) fn rewrite(&self, config: &str) {
+        std::fs::write(self.folder.path().join(FILE), config).unwrap();
+    }
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
+const FILE: &str = "tidegate.toml";
+
+fn write(config: &str) -> TempDir {
+    let folder = TempDir::with_prefix("tidegate-test").unwrap();
+    std::fs::write(folder.path().join(FILE), config).unwrap();
+    folder
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--config", FILE]).current_dir(folder);
+    command
+}
+
+fn sum_of(page: &str, series: &str) -> f64 {
+    let (name, labels) = split(series);
+    let wanted: Vec<_> = labels.split(',').filter(|label| !label.is_empty()).collect();
+    let values = page.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        // Label values of ours hold no braces, and what follows the value (a time, an exemplar) is not wanted.
+        let (of, rest) = line.split_at(line.find('}').map_or_else(|| line.find(' '), |end| Some(end + 1))?);
+        let (its_name, its_labels) = split(of);
+        let its_labels: Vec<_> = its_labels.split(',').collect();
+        let same = its_name == name && wanted.iter().all(|label| its_labels.contains(label));
+        same.then(|| rest.split_whitespace().next()?.parse::<f64>().ok()).flatten()
+    });
+    // Not `sum`, which gives -0.0 for nothing.
+    values.fold(0.0, |sum, value| sum + value)
+}
+
+/// `name{labels}` in two; a label value must hold no comma.
+fn split(series: &str) -> (&str, &str) {
+    let (name, rest) = series.split_once('{').unwrap_or((series, ""));
+    (name, rest.trim_end_matches('}'))
+}
+
+#[test]
+fn a_metric_is_summed_over_the_series_that_have_the_labels() {
+    let page = "# TYPE hits counter\nhits_total{route=\"a\",tier=\"memory\"} 2\nhits_total{route=\"a\",tier=\"redis\"} 3\n\
+        hits_total{route=\"b\",tier=\"memory\"} 5 # {id=\"7\"} 1\nopen 4\n";
+    let sums = ["hits_total{route=\"a\"}", "hits_total{tier=\"memory\"}", "hits_total", "open", "gone"];
+    assert_eq!(sums.map(|series| format!("{}", sum_of(page, series))), ["5", "7", "10", "4", "0"]);
+}

@@ -1,0 +1,49 @@
+//! The actors of a black-box test and what they need: real binaries, port 0, temporary folders, bounded waits.
+
+pub(crate) mod gateway;
+pub(crate) mod origin;
+pub(crate) mod reply;
+pub(crate) mod client;
+pub(crate) mod raw;
+pub(crate) mod users;
+pub(crate) mod certs;
+pub(crate) mod process;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use certs::Certs;
+pub(crate) use client::Client;
+pub(crate) use gateway::{Gateway, https};
+pub(crate) use origin::Origin;
+pub(crate) use raw::Raw;
+pub(crate) use reply::{Gate, Reply};
+
+/// Longest wait for anything that is expected to happen: far beyond what it takes on a busy machine, so that
+/// only what never happens runs into it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait before looking again at a state that is not there yet.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Waits for a state; panics with `what` when it does not come about within the time.
+///
+/// The one place where a test sleeps: it waits on a state, never on a clock.
+pub(crate) async fn eventually(within: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Awaits what must come; panics with `what` when it does not.
+pub(crate) async fn must<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+/// Makes aws-lc-rs the process's TLS provider; reqwest and rustls ask for it by that name.
+fn use_tls_provider() {
+    // An error says that another test of this process was first, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,77 @@
+//! A client that sends exactly the bytes it is given, for requests no library would make.
+
+use std::net::SocketAddr;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Certs, must};
+
+/// One connection. Every wait is bounded.
+pub(crate) struct Raw(BufReader<Box<dyn Stream>>);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Raw {
+    /// A plain TCP connection.
+    pub(crate) async fn tcp(address: SocketAddr) -> Self {
+        let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// A TLS connection that asks for `host` and offers HTTP/1.1.
+    pub(crate) async fn tls(address: SocketAddr, host: &str, certs: &Certs) -> Self {
+        let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let connector = TlsConnector::from(certs.client(&["http/1.1"]));
+        let stream = must("a TLS handshake", connector.connect(name, stream)).await.unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// Sends bytes as they are. A peer that has closed is seen by whoever reads next.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let stream = self.0.get_mut();
+        let sent = async {
+            stream.write_all(bytes.as_ref()).await?;
+            stream.flush().await
+        };
+        let _ = must("bytes are taken", sent).await;
+    }
+
+    /// One whole answer: its head, and its body as `Content-Length` frames it.
+    pub(crate) async fn answer(&mut self) -> (String, Vec<u8>) {
+        let head = self.head().await;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        must("the body of an answer", self.0.read_exact(&mut body)).await.unwrap();
+        (head, body)
+    }
+
+    /// The head of an answer, blank line included; shorter where the peer closes before its end.
+    pub(crate) async fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        let whole = async {
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = self.0.read_u8().await else { break };
+                head.push(byte);
+            }
+        };
+        must("the head of an answer", whole).await;
+        String::from_utf8_lossy(&head).into_owned()
+    }
+
+    /// Everything until the peer closes, by farewell or by reset.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset after the last bytes is an end like any other.
+        let _ = must("the peer closes", self.0.read_to_end(&mut rest)).await;
+        rest
+    }
+}

@@ -1,0 +1,81 @@
+//! The user-service under test: the real binary over a database of the test's own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use tempfile::TempDir;
+
+use super::process::Process;
+
+/// A database file that several instances may share; gone when dropped.
+pub(crate) struct Database(TempDir);
+
+impl Database {
+    /// A new one, empty.
+    pub(crate) fn new() -> Self {
+        Self(TempDir::with_prefix("tidegate-users").unwrap())
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("sqlite://{}", self.0.path().join("users.db").display())
+    }
+}
+
+/// One running instance, ended when dropped. What it wrote is printed when its test fails.
+pub(crate) struct Service {
+    process: Process,
+    address: SocketAddr,
+    database: String,
+}
+
+impl Service {
+    /// Starts an instance over the database, on a free port.
+    pub(crate) async fn start(database: &Database) -> Self {
+        Self::at("127.0.0.1:0", database.url()).await
+    }
+
+    async fn at(listen: &str, database: String) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["--listen", listen, "--database", &database]);
+        let (process, said) = Process::start("user-service", &mut command).await;
+        let url = said["listening"].as_str().expect("`listening` is a URL");
+        let address =
+            url.strip_prefix("http://").expect("plain HTTP").parse().expect("an address with its port");
+        Self { process, address, database }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it now, without a word, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Asks it to end gracefully and waits for it.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.process.stop().await
+    }
+
+    /// Starts it again at the same address over the same database, once it was stopped or killed.
+    pub(crate) async fn restart(&mut self) {
+        *self = Self::at(&self.address.to_string(), self.database.clone()).await;
+    }
+}
+
+/// The user-service beside the gateway in the target directory.
+///
+/// Cargo names the binaries of other packages to no test, and builds them only when asked for the workspace.
+fn binary() -> PathBuf {
+    let file = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("user-service");
+    assert!(
+        file.is_file(),
+        "{} is not built: run `cargo build --workspace --all-targets` first, or `cargo xtask test`",
+        file.display()
+    );
+    file
+}
