@@ -127,7 +127,7 @@ impl Tries {
     /// A try begins, with this server.
     pub fn begin(&mut self, lease: Lease) {
         self.tried.add(&lease);
-        self.server = Some(lease.server().name().clone());
+        self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
         self.lease = Some(lease);
     }

@@ -40,7 +40,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         protocol: request.version,
         tls: connection.and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         route: exchange.route.as_ref().map(|route| route.name.clone()),
-        upstream: tries.upstream.as_ref().map(|upstream| upstream.name().clone()),
+        upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),
         status: status(session),
         reason: refused.or_else(|| error.map(|_| "client-left")),

@@ -1,7 +1,5 @@
 //! A route as its layers make it: defaults, the policies it uses in order, its own keys; the later wins, key by key.
 
-use std::collections::BTreeSet;
-
 use crate::config::{Config, Place, Problem, Route, nearest};
 use crate::place;
 
@@ -55,12 +53,6 @@ pub(super) fn forbid_nesting(config: &Config, problems: &mut Vec<Problem>) {
             ));
         }
     }
-}
-
-/// Policies that no route uses are most often a misspelt name somewhere.
-pub(super) fn unused(config: &Config) -> Vec<String> {
-    let used: BTreeSet<_> = config.routes.values().flat_map(|route| &route.uses).collect();
-    config.policies.keys().filter(|name| !used.contains(name)).cloned().collect()
 }
 
 fn unknown_policy(place: Place, name: &str, config: &Config) -> Problem {

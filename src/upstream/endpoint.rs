@@ -116,8 +116,13 @@ impl Endpoint {
     }
 
     /// The server as it is configured: `ip:port` or `host:port`.
-    pub fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &str {
         &self.server.name
+    }
+
+    /// The name, to keep.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.server.name.clone()
     }
 
     /// The name of the upstream it belongs to.

@@ -158,8 +158,13 @@ impl Upstream {
     }
 
     /// Its name.
-    pub const fn name(&self) -> &Arc<str> {
+    pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name, to keep.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// What it was made from.

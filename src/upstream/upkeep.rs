@@ -118,7 +118,7 @@ async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
 }
 
 fn tell(endpoint: &Endpoint, change: Change, reason: &str) {
-    let (upstream, server, address) = (endpoint.upstream(), &**endpoint.name(), endpoint.address());
+    let (upstream, server, address) = (endpoint.upstream(), endpoint.name(), endpoint.address());
     match change {
         Change::Up => tracing::info!(upstream, server, %address, "server is up"),
         Change::Down => tracing::warn!(upstream, server, %address, reason, "server is down"),
@@ -156,12 +156,12 @@ fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Vec<SocketAdd
     let (name, addresses) = (upstream.name(), &after.addresses);
     match &after.trouble {
         Some(reason) if addresses.is_empty() => {
-            tracing::warn!(upstream = &**name, server = %server.name, %reason, "server is unresolved");
+            tracing::warn!(upstream = name, server = %server.name, %reason, "server is unresolved");
         }
         Some(reason) => {
-            tracing::warn!(upstream = &**name, server = %server.name, %reason, ?addresses, "keeping the former addresses");
+            tracing::warn!(upstream = name, server = %server.name, %reason, ?addresses, "keeping the former addresses");
         }
-        None => tracing::info!(upstream = &**name, server = %server.name, ?addresses, "server is resolved"),
+        None => tracing::info!(upstream = name, server = %server.name, ?addresses, "server is resolved"),
     }
     let moved = after.addresses != before.addresses;
     server.resolution.store(Arc::new(after));
@@ -183,7 +183,7 @@ async fn notice_returns(upstream: Weak<Upstream>) {
         let (still_out, back) = out.drain(..).partition(|endpoint| endpoint.is_ejected(now));
         out = still_out;
         for endpoint in back {
-            let (upstream_name, server) = (endpoint.upstream(), &**endpoint.name());
+            let (upstream_name, server) = (endpoint.upstream(), endpoint.name());
             tracing::info!(upstream = upstream_name, server, address = %endpoint.address(), "ejection is over");
         }
         upstream.show_up(now);

@@ -81,7 +81,7 @@ impl UpstreamView {
             }
             at
         });
-        Self { name: upstream.name().to_string(), servers: servers.collect() }
+        Self { name: upstream.name().to_owned(), servers: servers.collect() }
     }
 }
 
@@ -107,7 +107,7 @@ impl ServerView {
             elapsed_ms: last.elapsed.as_millis(),
         });
         Self {
-            server: endpoint.name().to_string(),
+            server: endpoint.name().to_owned(),
             address: Some(endpoint.address()),
             weight: endpoint.weight(),
             state,

@@ -96,6 +96,8 @@ pub(super) fn wide() -> Bounds {
         max_connections_per_ip: 100,
         handshake_timeout: PATIENCE,
         header_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        send_timeout: PATIENCE,
         idle_timeout: PATIENCE,
         max_header_size: 4096,
         max_headers: 20,
