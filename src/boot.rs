@@ -23,16 +23,17 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Ready};
 use crate::cache::Tiers;
-use crate::config::{self, AccessLog as Written, Loaded, LogLevel};
+use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
 use crate::gateway::Gateway;
 use crate::listen::{self, Bound, Edge, Kind, Ticketing};
+use crate::place;
 use crate::plan::{self, Plan, Surroundings};
 use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
 use crate::upstream::Upstream;
 
 /// Where development certificates are made, from where the process was started.
-pub const DEV_CERTS: &str = "certs";
+const DEV_CERTS: &str = "certs";
 
 /// Runs the gateway until it is told to stop.
 ///
@@ -46,14 +47,17 @@ pub fn run(path: &Path) -> ExitCode {
     })
 }
 
-/// Compiles a configuration without running it.
+/// Compiles a configuration without running it. `path` is where it was read from.
 ///
 /// # Errors
-/// The problems, as they are shown to the operator.
-pub fn check(loaded: &Loaded, path: &Path) -> Result<(), String> {
+/// Every problem, with its place.
+pub fn check(loaded: &Loaded, path: &Path) -> Result<(), Rejected> {
     listen::tls::install_provider();
-    let ticketing = Ticketing::new().map_err(|error| error.to_string())?;
-    compile(loaded, path, &ticketing, &Meters::new()).map(drop).map_err(|failure| failure.message)
+    let problems = match Ticketing::new() {
+        Ok(ticketing) => plan::compile(&loaded.config, &around(path), &ticketing, &Meters::new()).err(),
+        Err(error) => Some(vec![Problem::new(place!["tls"], error.to_string(), "this system has no randomness")]),
+    };
+    problems.map_or(Ok(()), |problems| Err(loaded.document.reject(problems)))
 }
 
 /// Why the gateway does not run.
@@ -104,14 +108,17 @@ fn level(written: LogLevel) -> tracing::level_filters::LevelFilter {
 }
 
 fn compile(loaded: &Loaded, path: &Path, ticketing: &Ticketing, meters: &Meters) -> Result<Plan, Failure> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let around = Surroundings { directory: directory.to_owned(), dev_certs: PathBuf::from(DEV_CERTS) };
-    plan::compile(&loaded.config, &around, ticketing, meters).map_err(|problems| {
+    plan::compile(&loaded.config, &around(path), ticketing, meters).map_err(|problems| {
         // A certificate that cannot be used is a fault of the surroundings, not of what was written.
         let outside = problems.iter().all(|problem| problem.place.starts_with(&["tls", "certs"]));
         let report = loaded.document.reject(problems).render(std::io::stderr().is_terminal());
         Failure { message: report, code: if outside { 1 } else { 2 } }
     })
+}
+
+fn around(path: &Path) -> Surroundings {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Surroundings { directory: directory.to_owned(), dev_certs: PathBuf::from(DEV_CERTS) }
 }
 
 /// A gateway with everything bound, about to serve.
@@ -261,20 +268,13 @@ fn announce(listening: &[String], admin: SocketAddr) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Makes the development certificate if need be, and says where it is.
-pub fn make_dev_certs() -> ExitCode {
+/// Makes the development certificate below `directory` if need be, and says where it is.
+///
+/// # Errors
+/// Why it could not be made.
+pub fn make_dev_certs(directory: &Path) -> Result<String, String> {
     listen::tls::install_provider();
-    match listen::dev::ensure(Path::new(DEV_CERTS)) {
-        Ok(files) => {
-            let mut out = std::io::stdout();
-            let _ = writeln!(out, "certificate  {}", files.cert.display());
-            let _ = writeln!(out, "key          {}", files.key.display());
-            let _ = writeln!(out, "trust        {}  (curl --cacert {})", files.ca.display(), files.ca.display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let files = listen::dev::ensure(directory).map_err(|error| error.to_string())?;
+    let (cert, key, ca) = (files.cert.display(), files.key.display(), files.ca.display());
+    Ok(format!("certificate  {cert}\nkey          {key}\nto trust     {ca}, as in curl --cacert {ca}"))
 }

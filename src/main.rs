@@ -1,5 +1,10 @@
 //! The gateway's binary: a start button.
+
 use std::process::ExitCode;
+
+use tidegate::cli::Hooks;
+use tidegate::{boot, cli};
+
 fn main() -> ExitCode {
-    tidegate::boot::run(std::path::Path::new(&std::env::args().nth(1).unwrap_or("config/tidegate.toml".into())))
+    cli::main(&Hooks { run: boot::run, compile: boot::check, make_dev_certs: boot::make_dev_certs })
 }

@@ -22,7 +22,7 @@ pub struct Hooks {
     /// Serves until told to stop.
     pub run: fn(&Path) -> ExitCode,
     /// Resolves every name in a configuration of the right shape, without serving anything.
-    pub compile: fn(&Loaded) -> Result<(), Rejected>,
+    pub compile: fn(&Loaded, &Path) -> Result<(), Rejected>,
     /// Makes the development certificate under this directory; returns what to tell the user.
     pub make_dev_certs: fn(&Path) -> Result<String, String>,
 }
@@ -111,7 +111,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn check(path: &Path, hooks: &Hooks) -> ExitCode {
-    let loaded = load(path).and_then(|loaded| (hooks.compile)(&loaded).map(|()| loaded));
+    let loaded = load(path).and_then(|loaded| (hooks.compile)(&loaded, path).map(|()| loaded));
     match loaded {
         Ok(loaded) => print(&format!("{} is fine: {}\n", path.display(), summary(&loaded))),
         Err(rejected) => {
@@ -201,7 +201,7 @@ mod tests {
     fn a_good_file_passes_and_a_bad_one_is_wrong_configuration() {
         let hooks = Hooks {
             run: |_| ExitCode::FAILURE,
-            compile: |_| Ok(()),
+            compile: |_, _| Ok(()),
             make_dev_certs: |_| Err("not here".to_owned()),
         };
         let folder = tempfile::tempdir().unwrap();
