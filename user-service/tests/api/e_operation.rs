@@ -78,7 +78,7 @@ async fn flags_go_before_environment_before_file() {
 }
 
 #[tokio::test]
-async fn the_shipped_configuration_is_read_and_says_the_defaults() {
+async fn the_shipped_configuration_is_read() {
     let directory = directory();
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/user-service.toml");
     let service = Service::spawn(program(&directory).args(["--config", shipped])).await;
@@ -121,8 +121,6 @@ async fn wrong_configuration_ends_with_2_and_says_what_is_wrong() {
 async fn a_failed_start_ends_with_1_and_says_why() {
     let (directory, running) = service().await;
     let taken = running.base.trim_start_matches("http://").to_owned();
-    let mut command = program(&directory);
-    command.env_clear().env("USER_SERVICE_LOG", "off");
     let mut bare = tokio::process::Command::new(env!("CARGO_BIN_EXE_user-service"));
     let database = format!("sqlite://{}/other.db", directory.path().display());
     let output = bare.env_clear().args(["--listen", &taken, "--database", &database]).output().await.unwrap();
