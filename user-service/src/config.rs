@@ -10,7 +10,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::serve::Bounds;
-use crate::store::sqlite::Location;
+use crate::store::location::Location;
 use crate::{api, store};
 
 /// Holds users behind a REST API
@@ -24,7 +24,7 @@ pub struct Flags {
     #[arg(long, value_name = "ADDRESS", env = "USER_SERVICE_LISTEN", global = true)]
     pub listen: Option<SocketAddr>,
 
-    /// Database, made if it is missing [default: sqlite://data/users.db]
+    /// Database, made if it is missing [default: `sqlite://data/users.db`]
     #[arg(long, value_name = "URL", env = "USER_SERVICE_DATABASE", global = true)]
     pub database: Option<Location>,
 

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 /// An email address with its domain in lower case.
 ///
-/// The local part keeps its case, since only the receiving server knows whether it matters; two addresses that
-/// differ in case alone count as one all the same ([`crate::store`]).
+/// The local part keeps its case, since only the receiving server knows whether it matters. Addresses that differ
+/// in case alone still count as one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[schema(value_type = String, format = "email", min_length = 3, max_length = 254, examples("ada@example.com"))]
 pub struct Email(String);

@@ -11,4 +11,6 @@ pub mod store;
 pub mod metrics;
 pub mod page;
 pub mod user;
+pub mod profile;
 pub mod email;
+pub mod name;

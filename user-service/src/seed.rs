@@ -3,8 +3,10 @@
 use uuid::Builder;
 
 use crate::email::Email;
+use crate::name::Name;
+use crate::profile::Profile;
 use crate::store::{Store, StoreError};
-use crate::user::{Name, Profile, Timestamp, User};
+use crate::user::{Timestamp, User};
 
 /// Most users that are added in one transaction; others get their turn in between.
 const BATCH: u32 = 500;

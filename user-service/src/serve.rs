@@ -26,12 +26,15 @@ pub struct Bounds {
     pub shutdown_grace: Duration,
 }
 
+/// Largest head of a request; a larger one is answered 431.
+const HEAD_BYTES: usize = 64 * 1024;
+
 /// Serves until a signal asks to stop; then finishes what is in flight.
 pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, mut stop: Stop) {
     let connections = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(bounds.connections));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout);
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(HEAD_BYTES);
 
     loop {
         let (stream, slot) = tokio::select! {

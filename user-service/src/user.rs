@@ -3,12 +3,13 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::email::Email;
+use crate::name::Name;
+use crate::profile::Profile;
 
 /// One user as stored and as shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -39,6 +40,7 @@ impl User {
     }
 
     /// This user with another profile, one version on.
+    #[must_use]
     pub fn changed(&self, Profile { email, name }: Profile, now: Timestamp) -> Self {
         // A clock that was set back must not let a user be updated before it was.
         let updated_at = now.max(self.updated_at);
@@ -51,88 +53,7 @@ impl User {
     }
 }
 
-/// The part of a user that callers decide: what POST and PUT carry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Profile {
-    /// Unique, whatever its case.
-    pub email: Email,
-    /// What the user is called.
-    pub name: Name,
-}
-
-impl Profile {
-    /// Reads a profile from JSON, or tells every fault of it at once.
-    pub fn parse(document: Value) -> Result<Self, Vec<FieldFault>> {
-        let Value::Object(mut fields) = document else {
-            return Err(vec![FieldFault::new("#", "type", "must be a JSON object")]);
-        };
-        let mut faults = Vec::new();
-        let email =
-            text(&mut fields, "email", &mut faults, |text| Email::parse(text).map_err(|why| why.to_string()));
-        let name =
-            text(&mut fields, "name", &mut faults, |text| Name::parse(text).map_err(|why| why.to_string()));
-        faults.extend(fields.keys().take(MAX_UNKNOWN_SHOWN).map(|field| unknown(field)));
-        match (email, name) {
-            (Some(email), Some(name)) if faults.is_empty() => Ok(Self { email, name }),
-            _ => Err(faults),
-        }
-    }
-}
-
-/// A body of 64 KiB can hold thousands of unknown fields; the first few make the point.
-const MAX_UNKNOWN_SHOWN: usize = 8;
-
-/// Takes a field that must be a text out of `fields` and parses it; puts down what is wrong with it.
-fn text<T>(
-    fields: &mut Map<String, Value>,
-    field: &'static str,
-    faults: &mut Vec<FieldFault>,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
-    let pointer = || format!("#/{field}");
-    let fault = match fields.remove(field) {
-        None => FieldFault::new(pointer(), "required", "is required"),
-        Some(Value::String(text)) => match parse(&text) {
-            Ok(value) => return Some(value),
-            Err(why) => FieldFault::new(pointer(), "invalid", why),
-        },
-        Some(_) => FieldFault::new(pointer(), "type", "must be a text"),
-    };
-    faults.push(fault);
-    None
-}
-
-/// A field that callers may not send, with its name escaped and bounded for the answer.
-fn unknown(field: &str) -> FieldFault {
-    let escaped: String = field.chars().take(64).collect::<String>().replace('~', "~0").replace('/', "~1");
-    let detail = match field {
-        "id" | "created_at" | "updated_at" | "version" => "is set by the service: leave it out",
-        _ => "is not a field of a user",
-    };
-    FieldFault::new(format!("#/{escaped}"), "unknown", detail)
-}
-
-/// One thing wrong with a body, at one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldFault {
-    /// Where: a JSON Pointer into the body as a URI fragment (RFC 6901 §6).
-    #[schema(examples("#/email"))]
-    pub pointer: String,
-    /// What kind of fault, for programs: `required`, `type`, `invalid` or `unknown`.
-    #[schema(examples("invalid"))]
-    pub code: &'static str,
-    /// What is wrong, for people.
-    pub detail: String,
-}
-
-impl FieldFault {
-    fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code, detail: detail.into() }
-    }
-}
-
-/// Names a user for good: a UUIDv7, so that ids sort by time of creation.
+/// Names a user for good: a `UUIDv7`, so that ids sort by time of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[schema(value_type = String, format = "uuid", examples("019a3f5e-7c00-7000-8000-000000000001"))]
 pub struct UserId(Uuid);
@@ -168,47 +89,6 @@ impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
     }
-}
-
-/// What a user is called: 1 to 200 characters, no control or direction characters, no blanks at either end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
-#[schema(value_type = String, min_length = 1, max_length = 200, examples("Ada Lovelace"))]
-pub struct Name(String);
-
-impl Name {
-    /// Longest name, in characters.
-    pub const MAX_CHARS: usize = 200;
-
-    /// Reads a name; blanks around it are dropped.
-    pub fn parse(text: &str) -> Result<Self, NotAName> {
-        let text = text.trim();
-        if text.is_empty() || text.chars().count() > Self::MAX_CHARS {
-            return Err(NotAName::Length);
-        }
-        // Direction overrides make a text look like another one; RFC 8264 §9.
-        let unfit =
-            |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if text.chars().any(unfit) {
-            return Err(NotAName::Unprintable);
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Why a text is not taken for a name. The text is meant for the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAName {
-    /// Nothing but blanks, or more than [`Name::MAX_CHARS`].
-    #[error("must be 1 to 200 characters long, blanks at the ends not counted")]
-    Length,
-    /// Control characters, or characters that change the direction of writing.
-    #[error("must not hold control or direction characters")]
-    Unprintable,
 }
 
 /// Counts the changes of one user, from 1.
@@ -281,36 +161,7 @@ impl Serialize for Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn every_fault_of_a_body_is_told_at_once() {
-        let faults = Profile::parse(json!({"email": "nobody", "id": "x", "a/b": 1})).unwrap_err();
-        let told: Vec<_> = faults.iter().map(|fault| (fault.pointer.as_str(), fault.code)).collect();
-        assert_eq!(
-            told,
-            [("#/email", "invalid"), ("#/name", "required"), ("#/a~1b", "unknown"), ("#/id", "unknown")]
-        );
-    }
-
-    #[test]
-    fn a_body_that_is_no_object_is_refused() {
-        for body in [json!([]), json!(null), json!("x"), json!(1)] {
-            assert_eq!(Profile::parse(body).unwrap_err()[0].code, "type");
-        }
-    }
-
-    #[test]
-    fn names_are_trimmed_bounded_and_printable() {
-        assert_eq!(Name::parse("  Zoë 木村 ").unwrap().as_str(), "Zoë 木村");
-        assert!(Name::parse(&"ä".repeat(200)).is_ok());
-        assert_eq!(Name::parse(&"a".repeat(201)), Err(NotAName::Length));
-        assert_eq!(Name::parse(" \t "), Err(NotAName::Length));
-        assert_eq!(Name::parse("a\0b"), Err(NotAName::Unprintable));
-        assert_eq!(Name::parse("a\u{202e}b"), Err(NotAName::Unprintable));
-    }
 
     #[test]
     fn only_the_canonical_form_of_an_id_is_read() {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue};
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -69,27 +69,58 @@ fn merge(target: Value, patch: Value) -> Value {
 }
 
 async fn read(request: Request, accepted: &'static str) -> Result<Value, Failure> {
-    let (head, body) = request.into_parts();
-    if !is_plain(&head.headers, accepted) {
-        return Err(Failure::MediaType(accepted));
+    let (head, mut body) = request.into_parts();
+    let refusal = match tokio::time::timeout(MAX_TIME, collect(&head.headers, &mut body, accepted)).await {
+        Ok(Ok(bytes)) => return parse(&bytes),
+        Ok(Err(refusal)) => refusal,
+        Err(_) => return Err(Failure::SlowBody),
+    };
+    // Who waits for `100 Continue` sends nothing more once refused.
+    if !head.headers.contains_key(EXPECT) {
+        discard(&mut body).await;
     }
-    if announced(&head.headers).is_some_and(|bytes| bytes > MAX_BYTES) {
-        return Err(Failure::TooLarge(MAX_BYTES));
-    }
-    let bytes = tokio::time::timeout(MAX_TIME, collect(body)).await.map_err(|_| Failure::SlowBody)??;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Syntax(error.to_string()))
+    Err(refusal)
 }
 
-async fn collect(body: Body) -> Result<axum::body::Bytes, Failure> {
-    to_bytes(body, MAX_BYTES).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<LengthLimitError>()) {
-            Failure::TooLarge(MAX_BYTES)
-        } else {
-            Failure::Body
-        }
-    })
+async fn collect(headers: &HeaderMap, body: &mut Body, accepted: &'static str) -> Result<Bytes, Failure> {
+    if !is_plain(headers, accepted) {
+        return Err(Failure::MediaType(accepted));
+    }
+    if announced(headers).is_some_and(|bytes| bytes > MAX_BYTES) {
+        return Err(Failure::TooLarge(MAX_BYTES));
+    }
+    match Limited::new(body, MAX_BYTES).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::TooLarge(MAX_BYTES)),
+        Err(_) => Err(Failure::Body),
+    }
 }
+
+fn parse(bytes: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::Syntax(error.to_string()))
+}
+
+/// Reads on for a moment without keeping anything. A connection that is closed while its client still sends is
+/// reset, and the client may lose the very answer that tells it why.
+async fn discard(body: &mut Body) {
+    let rest = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Out of time is as good as out of bytes: the answer goes out either way.
+    let _ = tokio::time::timeout(DISCARD_TIME, rest).await;
+}
+
+/// Most of a refused body that is read all the same.
+const MAX_DISCARDED: usize = 1024 * 1024;
+
+/// Longest time that a refused body is read for.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Whether the body is of the accepted type, whatever its parameters, and not compressed.
 fn is_plain(headers: &HeaderMap, accepted: &str) -> bool {
@@ -105,6 +136,11 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use axum::body::HttpBody;
+    use hyper::body::Frame;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -143,6 +179,35 @@ mod tests {
         assert!(!is_plain(&headers(&[(CONTENT_TYPE, "application/jsonp")]), JSON));
         assert!(!is_plain(&headers(&[(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, "gzip")]), JSON));
         assert!(!is_plain(&headers(&[]), JSON));
+    }
+
+    /// A body of which nothing ever comes.
+    struct Silent;
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for_long() {
+        let begun = tokio::time::Instant::now();
+        let request = |media_type| {
+            Request::post("/").header(CONTENT_TYPE, media_type).body(Body::new(Silent)).expect("a request")
+        };
+        let refusal = read(request(JSON), JSON).await.unwrap_err();
+        assert!(matches!(refusal, Failure::SlowBody));
+        assert_eq!(begun.elapsed(), MAX_TIME);
+        let refusal = read(request("text/plain"), JSON).await.unwrap_err();
+        assert!(matches!(refusal, Failure::MediaType(JSON)));
+        assert_eq!(begun.elapsed(), MAX_TIME + DISCARD_TIME);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::profile::FieldFault;
 use crate::store::StoreError;
-use crate::user::FieldFault;
 
 /// The media type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -155,8 +155,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let words = cause.to_string();
+        // Some libraries say their cause themselves.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         source = cause.source();
     }
     text
@@ -179,7 +183,7 @@ pub struct Problem {
     code: &'static str,
     /// What went wrong this time, for people. Absent when the fault is the service's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(examples("another user has this email"))]
+    #[schema(nullable = false, examples("another user has this email"))]
     detail: Option<String>,
     /// What is wrong with the body, place by place.
     #[serde(skip_serializing_if = "Vec::is_empty")]

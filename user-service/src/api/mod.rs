@@ -19,9 +19,9 @@ use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::request::Parts;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{Content, Ref, ResponseBuilder};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -123,6 +123,14 @@ struct Description;
 pub fn document() -> utoipa::openapi::OpenApi {
     let (_, mut document) = routes().split_for_parts();
     for operation in document.paths.paths.values_mut().flat_map(operations) {
+        // An optional field is absent, never null.
+        for parameter in operation.parameters.iter_mut().flatten() {
+            if let RefOr::T(header) = parameter
+                && header.parameter_in == ParameterIn::Header
+            {
+                header.schema = Some(String::schema());
+            }
+        }
         for (status, meaning) in [("500", "A fault of the service"), ("503", "Come again later")] {
             let problem = Content::new(Some(Ref::from_schema_name(Problem::name())));
             let response = ResponseBuilder::new().description(meaning).content(PROBLEM_JSON, problem);

@@ -16,8 +16,9 @@ use super::failure::{Failure, Problem};
 use super::idempotency::{IDEMPOTENT_REPLAYED, RequestKey};
 use super::{App, NoQuery};
 use crate::page::{Cursor, Page};
+use crate::profile::Profile;
 use crate::store::{Created, StoreError};
-use crate::user::{Profile, Timestamp, User, UserId};
+use crate::user::{Timestamp, User, UserId};
 
 /// Names what a cached answer holds, so that it can be purged by name. Tags are parted by commas.
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -28,16 +29,19 @@ const MAX_TAGGED: usize = 20;
 /// Lists users in the order of their ids, page by page
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "listUsers", params(
         Page,
+        ("If-Match" = Option<String>, Header, description = "Only `*` holds: pages have weak tags"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of copies that the caller has"),
     ), responses(
     (status = 200, description = "A page", body = Users, headers(
         ("ETag" = String, description = "Weak tag of the page"),
-        ("Link" = Option<String>, description = "The next page, as `rel=\"next\"`; absent on the last one"),
+        ("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one"),
         ("Cache-Control" = String, description = "Who may keep the page, and for how long"),
         ("Cache-Tag" = String, description = "`users`, and `user:ID` of each user if the page has at most 20"),
     )),
     (status = 304, description = "The caller has this page"),
     (status = 400, description = "A query parameter is unknown or out of bounds", body = Problem,
+        content_type = "application/problem+json"),
+    (status = 412, description = "Not in a state that If-Match names", body = Problem,
         content_type = "application/problem+json"),
 ))]
 pub async fn list(
@@ -71,7 +75,7 @@ pub async fn list(
     (status = 201, description = "Created, now or by the same request before", body = User, headers(
         ("Location" = String, description = "Path of the user"),
         ("ETag" = String, description = "Strong tag of the user"),
-        ("Idempotent-Replayed" = Option<String>, description = "`true` if the same request created it before"),
+        ("Idempotent-Replayed" = String, description = "`true` if the same request created it before"),
     )),
     (status = 400, description = "Not JSON, or not a key", body = Problem, content_type = "application/problem+json"),
     (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
@@ -230,6 +234,7 @@ pub struct Users {
     users: Vec<User>,
     /// What to ask for as `after` to get the next page. Absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     next: Option<String>,
 }
 

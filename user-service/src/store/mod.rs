@@ -1,14 +1,17 @@
 //! Where users are kept. What callers see of it is the same for every database; the SQL is in a file of its own.
 
-pub mod patience;
 pub mod sqlite;
+pub mod location;
+pub mod patience;
 
 use std::time::Duration;
 
 use crate::metrics::Meters;
-use crate::user::{Profile, Timestamp, User, UserId};
+use crate::profile::Profile;
+use crate::user::{Timestamp, User, UserId};
+use location::Location;
 use patience::Patience;
-use sqlite::{Location, Sqlite};
+use sqlite::Sqlite;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -125,7 +128,7 @@ pub enum Created {
 }
 
 /// How long a creation is remembered by its key.
-pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
+pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The connections of one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,13 @@
+//! Black-box tests of the real program: real processes, real sockets, a database file of their own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should end where it is")]
+#![expect(clippy::similar_names, reason = "`path` and `patch` are the terms of the field")]
+
+mod support;
+
+mod a_users;
+mod b_conditional;
+mod c_idempotency;
+mod d_refusals;
+mod e_operation;
+mod f_processes;
