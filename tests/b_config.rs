@@ -75,24 +75,19 @@ fn the_good_file_is_good() {
     }
 }
 
-/// All words one slip of the finger away: a letter lost, doubled, exchanged for its neighbour, or wrong.
+/// Words one slip of the finger away, one for each letter: it is lost, exchanged for its neighbour, doubled, or wrong.
 fn slips(key: &str) -> Vec<String> {
     let letters: Vec<char> = key.chars().collect();
     let mut words = BTreeSet::new();
     for at in 0..letters.len() {
-        let mut change = |edit: &dyn Fn(&mut Vec<char>)| {
-            let mut word = letters.clone();
-            edit(&mut word);
-            words.insert(word.into_iter().collect::<String>());
-        };
-        change(&|word| {
-            word.remove(at);
-        });
-        change(&|word| word.insert(at, word[at]));
-        change(&|word| word[at] = 'x');
-        if at + 1 < letters.len() {
-            change(&|word| word.swap(at, at + 1));
+        let mut word = letters.clone();
+        match at % 4 {
+            0 => drop(word.splice(at..=at, [])),
+            1 if at + 1 < letters.len() => word.swap(at, at + 1),
+            2 => word.insert(at, letters[at]),
+            _ => word[at] = 'x',
         }
+        words.insert(word.into_iter().collect::<String>());
     }
     words.remove(key);
     words.remove("");

@@ -85,8 +85,11 @@ fn tables_of(shape: Shape<'static>, path: &str) -> Vec<(String, Shape<'static>)>
     tables
 }
 
+/// Whether a change needs a restart: that of the key, or of every key in its table.
 fn restarts(shape: Shape<'_>) -> bool {
+    let mut keys = shape.keys().peekable();
     shape.text("x-takes-effect") == Some("restart")
+        || keys.peek().is_some() && keys.all(|(_, inner)| restarts(inner))
 }
 
 const PAGE_HEAD: &str = "\

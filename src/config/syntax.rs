@@ -21,28 +21,30 @@ const MOST_REPAIRS: usize = 20;
 /// One broken statement makes the parser stumble over what follows it. So only its first complaint is taken, the
 /// statement is blanked out, and the file is read again, until there is nothing to complain about.
 pub(super) fn parse(source: usize, text: &str) -> Parsed {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = Vec::new();
     let mut readable = text.to_owned();
-    for _ in 0..MOST_REPAIRS {
-        let (_, errors) = DeTable::parse_recoverable(&readable);
+    let mut repairs = 0;
+    let (tree, errors) = loop {
+        let (table, errors) = DeTable::parse_recoverable(&readable);
         let Some((at, error)) = first_break(&errors, &readable) else {
-            break;
+            break (Node::of_file(source, table.into_inner()), errors);
         };
         let (message, label, range) = explain(text, &error, at);
         // A whole file in another language is one mistake.
         let foreign = |message: &str| message.starts_with(FOREIGN);
-        let known = foreign(&message) && findings.iter().any(|other: &Finding| foreign(&other.message));
+        let known = foreign(&message) && findings.iter().any(|other| foreign(&other.message));
         if !known {
             findings.push(Finding { at: Some(Span { source, range }), message, label });
         }
-        if !blank(&mut readable, at, &error) {
-            break;
+        let tree = Node::of_file(source, table.into_inner());
+        repairs += 1;
+        if repairs == MOST_REPAIRS || !blank(&mut readable, at, &error) {
+            break (tree, errors);
         }
-    }
-    let (table, errors) = DeTable::parse_recoverable(&readable);
+    };
     let twice = errors.iter().filter(|error| error.message() == DUPLICATE);
     findings.extend(twice.map(|error| duplicate(source, text, error.span().unwrap_or_default())));
-    Parsed { tree: Node::of_file(source, table.into_inner()), findings }
+    Parsed { tree, findings }
 }
 
 /// How the message about another language begins.
