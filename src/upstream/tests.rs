@@ -1,7 +1,10 @@
 //! Behaviour of a whole upstream.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -364,19 +367,38 @@ proptest! {
 }
 
 #[test]
-fn threads_that_fail_at_once_never_eject_all() {
+fn two_servers_that_fail_at_once_are_never_both_ejected() {
     let outlier = Some(Outlier { consecutive_errors: 1, max_ejected: Share(100), ..Outlier::default() });
-    for _ in 0..50 {
-        let upstream = upstream_of(Settings { outlier, ..settings(&[1, 1, 1]) });
-        let all = endpoints(&upstream);
-        std::thread::scope(|scope| {
-            for endpoint in &all {
-                scope.spawn(|| fail(&upstream, endpoint, 100, NOW));
-            }
-        });
-        assert!(all.iter().any(|endpoint| endpoint.is_usable(NOW)));
-        assert!(upstream.pick_with(&Tried::default(), NOW, &mut Rng::new()).is_ok());
-    }
+    let upstream = upstream_of(Settings { outlier, ..settings(&[1, 1]) });
+    let all = endpoints(&upstream);
+    let arrivals = AtomicUsize::new(0);
+    // Both threads leave together, so that their failures come as close as can be.
+    let meet = |meeting: usize| {
+        arrivals.fetch_add(1, SeqCst);
+        let mut looks = 0;
+        while arrivals.load(SeqCst) < 2 * meeting {
+            looks += 1;
+            if looks % 1000 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
+    let rounds: Vec<Moment> = (0..20_000).map(|round| NOW.plus(Duration::from_secs(3600 * round))).collect();
+    let without_server = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for endpoint in &all {
+            scope.spawn(|| {
+                for (round, now) in rounds.iter().enumerate() {
+                    meet(2 * round + 1);
+                    fail(&upstream, endpoint, 1, *now);
+                    meet(2 * round + 2);
+                    let usable = all.iter().any(|endpoint| endpoint.is_usable(*now));
+                    without_server.fetch_add(usize::from(!usable), Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(without_server.load(Relaxed), 0);
+    let ejections: u64 = all.iter().map(|endpoint| endpoint.vitals().conduct.ejections()).sum();
+    assert_eq!(ejections, 20_000, "one in each round");
 }
 
 // ── retries ──
