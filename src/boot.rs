@@ -55,7 +55,9 @@ pub fn check(loaded: &Loaded, path: &Path) -> Result<(), Rejected> {
     listen::tls::install_provider();
     let problems = match Ticketing::new() {
         Ok(ticketing) => plan::compile(&loaded.config, &around(path), &ticketing, &Meters::new()).err(),
-        Err(error) => Some(vec![Problem::new(place!["tls"], error.to_string(), "this system has no randomness")]),
+        Err(error) => {
+            Some(vec![Problem::new(place!["tls"], error.to_string(), "this system has no randomness")])
+        }
     };
     problems.map_or(Ok(()), |problems| Err(loaded.document.reject(problems)))
 }

@@ -118,8 +118,8 @@ impl Exchange {
 
     /// How long each step with the upstream may take: the route's word, else the upstream's.
     pub fn timeouts(&self) -> Option<Timeouts> {
-        let own = self.forward().and_then(|forward| forward.timeouts);
-        own.or_else(|| self.tries.upstream.as_ref().map(|upstream| upstream.settings().timeouts))
+        let upstream = self.tries.upstream.as_ref()?;
+        Some(self.forward()?.timeouts.over(upstream.settings().timeouts))
     }
 }
 

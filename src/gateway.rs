@@ -228,7 +228,12 @@ impl ProxyHttp for Gateway {
     }
 
     /// Went wrong: the client is told, if it still can be.
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
         let error_code = answer::failure(session, error, exchange).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }

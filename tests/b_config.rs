@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidegate::config::{Loaded, Rejected, load, read_text, reference};
+use tidegate::boot;
+use tidegate::config::{Rejected, load, read_text, reference};
 
 const CORPUS: &str = "tests/config/broken";
 
@@ -24,13 +25,7 @@ fn corpus() -> Vec<PathBuf> {
 
 /// Everything that is checked before a configuration is used.
 fn refusal(path: &Path) -> Option<Rejected> {
-    load(path).and_then(|loaded| second_stage(&loaded)).err()
-}
-
-/// What is wrong with a configuration whose shape is right. Names and ties are the plan's business.
-#[expect(clippy::unnecessary_wraps, reason = "the plan refuses; here only shapes are checked")]
-fn second_stage(_loaded: &Loaded) -> Result<(), Rejected> {
-    Ok(())
+    load(path).and_then(|loaded| boot::check(&loaded, path)).err()
 }
 
 #[test]

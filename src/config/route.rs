@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text;
 use super::units::{ByteSize, Period, Rate};
-use super::upstream::{Server, Timeouts};
+use super::upstream::Server;
 
 /// Which requests, and what is done with them.
 ///
@@ -62,9 +62,26 @@ pub struct Route {
     /// Fields set, added and removed on the way to the client.
     #[schemars(example = serde_json::json!({ "remove": ["server"] }))]
     pub response_headers: Option<HeaderRules>,
-    /// Overrides the timeouts of the upstream.
+    /// Overrides timeouts of the upstream, one by one.
     #[schemars(example = serde_json::json!({ "first_byte": "5s" }))]
-    pub timeouts: Option<Timeouts>,
+    pub timeouts: Option<TimeoutOverrides>,
+}
+
+/// Timeouts of a route; those that are absent are the upstream's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeoutOverrides {
+    /// Longest wait for a connection.
+    #[schemars(extend("x-least" = "1ms"))]
+    pub connect: Option<Period>,
+    /// Longest wait for the first byte of the answer; where `idle` is longer, that is the wait.
+    #[schemars(extend("x-least" = "1ms"))]
+    pub first_byte: Option<Period>,
+    /// Longest wait between two reads or writes.
+    #[schemars(extend("x-least" = "1ms"))]
+    pub idle: Option<Period>,
+    /// Longest time for the whole exchange, retries included; `0s` for none.
+    pub total: Option<Period>,
 }
 
 /// One value, or a list of them.

@@ -189,7 +189,7 @@ pub struct Timeouts {
     /// Longest wait for a connection.
     #[schemars(extend("x-least" = "1ms"))]
     pub connect: Period,
-    /// Longest wait for the first byte of the answer.
+    /// Longest wait for the first byte of the answer; where `idle` is longer, that is the wait.
     #[schemars(extend("x-least" = "1ms"))]
     pub first_byte: Period,
     /// Longest wait between two reads or writes.

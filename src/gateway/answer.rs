@@ -47,7 +47,11 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
 }
 
 /// Answers with a "no".
-pub(super) async fn refusal(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<bool> {
+pub(super) async fn refusal(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    refusal: Refusal,
+) -> Result<bool> {
     let refusal = exchange.refusal.insert(refusal).clone();
     refusal.answer(session, exchange.id(), &own_fields(exchange)).await?;
     Ok(true)

@@ -90,8 +90,21 @@ macro_rules! settings {
 }
 
 settings!(
-    host, path, methods, rate_limit, max_body, cache, redirect, respond, upstream, strip_prefix, rewrite,
-    upstream_host, request_headers, response_headers, timeouts,
+    host,
+    path,
+    methods,
+    rate_limit,
+    max_body,
+    cache,
+    redirect,
+    respond,
+    upstream,
+    strip_prefix,
+    rewrite,
+    upstream_host,
+    request_headers,
+    response_headers,
+    timeouts,
 );
 
 #[cfg(test)]

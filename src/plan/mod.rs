@@ -25,7 +25,7 @@ use crate::limit::Limits;
 use crate::listen::{Bounds, Listener, TlsTable};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
-use crate::upstream::{Split, Timeouts, Upstream};
+use crate::upstream::{Overrides, Split, Upstream};
 
 pub use compile::compile;
 pub use template::Template;
@@ -112,8 +112,8 @@ pub struct Forward {
     pub path: PathRule,
     /// Whether the upstream sees the server's address as `Host`, instead of the client's.
     pub host_of_server: bool,
-    /// The route's own timeouts, where it has them.
-    pub timeouts: Option<Timeouts>,
+    /// The route's own timeouts.
+    pub timeouts: Overrides,
 }
 
 /// What compiling needs to know besides the configuration.

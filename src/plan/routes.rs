@@ -6,17 +6,19 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::cache::{QueryRule, Rules};
 use crate::config::route::{
-    Cache, CacheTable, HeaderRules, KeyQuery, KeyQueryWord, OneOrMany, RateLimit, UpstreamHost,
+    Cache, CacheTable, HeaderRules, KeyQuery, KeyQueryWord, OneOrMany, RateLimit, TimeoutOverrides,
+    UpstreamHost,
 };
-use crate::config::{ByteSize, Config, Place, Problem};
+use crate::config::{ByteSize, Config, Period, Place, Problem};
 use crate::forward::{Edit, PathRule, Rule as HeaderRule, Side};
 use crate::limit::{Limits, Rule};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
+use crate::upstream::Overrides;
 
 use super::layers::{self, Layered};
-use super::upstreams::{Upstreams, timeouts};
+use super::upstreams::Upstreams;
 use super::{Action, Forward, MAX_BODY, Route, Template};
 
 /// Compiles every route; what cannot be compiled is a problem, and missing from the table.
@@ -93,9 +95,13 @@ fn patterns(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Vec<Pattern> 
     let hosts = each(written.host.as_ref(), HostPattern::Any, &layered.place("host"), problems, |text| {
         text.parse().map_err(|bad: BadPattern| bad.to_string())
     });
-    let paths = each(written.path.as_ref(), PathPattern::Prefix(String::new()), &layered.place("path"), problems, |text| {
-        text.parse().map_err(|bad: BadPattern| bad.to_string())
-    });
+    let paths = each(
+        written.path.as_ref(),
+        PathPattern::Prefix(String::new()),
+        &layered.place("path"),
+        problems,
+        |text| text.parse().map_err(|bad: BadPattern| bad.to_string()),
+    );
     // Their shape was checked with the file's.
     let methods = written.methods.as_ref().map(|methods| {
         methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect::<Vec<_>>()
@@ -172,15 +178,29 @@ fn forward(
     let path = path
         .map_err(|bad| {
             let key = if written.rewrite.is_some() { "rewrite" } else { "strip_prefix" };
-            problems.push(Problem::new(layered.place(key), "the path cannot be rewritten so", bad.to_string()));
+            problems.push(Problem::new(
+                layered.place(key),
+                "the path cannot be rewritten so",
+                bad.to_string(),
+            ));
         })
         .ok();
     Some(Forward {
         split: upstreams.split(name, layered, problems)?,
         path: path?,
         host_of_server: written.upstream_host == Some(UpstreamHost::Upstream),
-        timeouts: written.timeouts.as_ref().map(timeouts),
+        timeouts: written.timeouts.map(overrides).unwrap_or_default(),
     })
+}
+
+fn overrides(written: TimeoutOverrides) -> Overrides {
+    let time = |period: Option<Period>| period.map(|period| period.0);
+    Overrides {
+        connect: time(written.connect),
+        first_byte: time(written.first_byte),
+        idle: time(written.idle),
+        total: time(written.total),
+    }
 }
 
 fn redirect(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Option<Action> {

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_target_that_leads_nowhere_is_refused() {
-        for text in ["", "www.example.com", "https://{hots}/", "https://{host", "/a b", "/a\r\nset-cookie:x"] {
+        for text in ["", "www.example.com", "https://{hots}/", "https://{host", "/a b", "/a\r\nset-cookie:x"]
+        {
             assert!(Template::parse(text).is_err(), "{text:?}");
         }
     }

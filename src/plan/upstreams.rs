@@ -135,7 +135,8 @@ fn settings(name: &str, written: &Written) -> Settings {
         limits: Limits {
             max_connections: written.limits.max_connections,
             max_pending: written.limits.max_pending,
-            ..Limits::default()
+            // Who would not be waited for at the server's door is not waited for at ours.
+            max_wait: written.timeouts.connect.0,
         },
     }
 }
@@ -169,8 +170,7 @@ fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
     })
 }
 
-/// Timeouts, of an upstream or of a route.
-pub(super) fn timeouts(written: &written::Timeouts) -> Timeouts {
+fn timeouts(written: &written::Timeouts) -> Timeouts {
     Timeouts {
         connect: written.connect.0,
         first_byte: written.first_byte.0,

@@ -109,9 +109,7 @@ impl Refusal {
                 let wait = exceeded.retry_after_field();
                 format!("ask again in {} s", wait.to_str().unwrap_or("1")).into()
             }
-            Self::NotFound(NotFound::Method { allow }) => {
-                format!("served here: {}", methods(allow)).into()
-            }
+            Self::NotFound(NotFound::Method { allow }) => format!("served here: {}", methods(allow)).into(),
             _ => self.reason().title.into(),
         }
     }

@@ -93,7 +93,9 @@ mod tests {
     fn every_reason_has_a_code_of_its_own() {
         let codes: BTreeSet<_> = REASONS.iter().map(|reason| reason.code).collect();
         assert_eq!(codes.len(), REASONS.len());
-        assert!(REASONS.iter().all(|reason| reason.status.is_client_error() || reason.status.is_server_error()));
+        assert!(
+            REASONS.iter().all(|reason| reason.status.is_client_error() || reason.status.is_server_error())
+        );
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use self::health::HealthCheck;
 pub use self::lease::{Lease, Tried};
 pub use self::limits::{Limits, Permit, Saturated};
 pub use self::outlier::Outlier;
-pub use self::peer::Timeouts;
+pub use self::peer::{Overrides, Timeouts};
 pub use self::retry::{Backoff, Failure, Failures, Retries};
 pub use self::split::Split;
 pub use self::view::UpstreamView;

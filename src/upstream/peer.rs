@@ -34,6 +34,32 @@ impl Default for Timeouts {
     }
 }
 
+/// Timeouts of a route; those that are absent are the upstream's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Longest wait for a connection.
+    pub connect: Option<Duration>,
+    /// Longest wait for the first byte of the answer.
+    pub first_byte: Option<Duration>,
+    /// Longest wait between two reads or writes.
+    pub idle: Option<Duration>,
+    /// Longest time for the whole exchange; zero for as long as it takes.
+    pub total: Option<Duration>,
+}
+
+impl Overrides {
+    /// The timeouts of an upstream as they are for the route.
+    pub fn over(&self, base: Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.connect.unwrap_or(base.connect),
+            first_byte: self.first_byte.unwrap_or(base.first_byte),
+            idle: self.idle.unwrap_or(base.idle),
+            total: self.total.map_or(base.total, |total| (!total.is_zero()).then_some(total)),
+            keep_alive: base.keep_alive,
+        }
+    }
+}
+
 /// Finds a server that vanished without a word, on connections that wait for a long answer or for the next request.
 const PROBES: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(15),
