@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::users::{Database, Service};
 use crate::support::{Gate, Origin, Raw, Reply, eventually};
 
 const GET: &str = "GET /users/1 HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -82,4 +83,20 @@ async fn a_chunked_reply_and_one_until_close_carry_their_framing() {
     let rest = String::from_utf8(client.rest().await).unwrap();
     assert!(rest.starts_with("3\r\nabc\r\n0\r\n\r\nHTTP/1.1 200"), "{rest}");
     assert!(rest.ends_with("\r\n\r\nabc"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_killed_user_service_comes_back_at_its_address() {
+    let database = Database::new();
+    let mut service = Service::start(&database).await;
+    let address = service.address();
+
+    service.kill();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    service.restart().await;
+
+    let mut client = Raw::tcp(address).await;
+    client.send("GET /readyz HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200"));
+    assert!(service.stop().await.success());
 }

@@ -119,8 +119,8 @@ Tidegate serves https://localhost:8443 over three user-services. In another term
   {curl} '{users}?limit=2'
   {curl} -i '{users}?limit=2'
 
-  # three fresh answers, three instances: look for `x-served-by`
-  for n in 1 2 3; do {curl} -s -o /dev/null -D - "{users}?limit=1$n" | grep -i x-served-by; done
+  # fresh answers come from any of the three: `x-served-by` names the instance
+  for n in 1 2 3 4 5 6; do {curl} -s -o /dev/null -D - "{users}?limit=1$n" | grep -i x-served-by; done
 
   # a new user
   {curl} -i {users} -H 'content-type: application/json' -d '{{"name":"Ada Lovelace","email":"ada@example.com"}}'
@@ -129,7 +129,7 @@ Tidegate serves https://localhost:8443 over three user-services. In another term
   {curl} -s -o /dev/null -w '%{{http_code}}\n' '{users}/[1-400]' | sort | uniq -c
 
   # what it saw, and whom it can ask
-  curl -s http://{ADMIN}/metrics | grep tidegate_requests
+  curl -s http://{ADMIN}/metrics | grep ^tidegate_requests_total
   curl -s http://{ADMIN}/upstreams
 
 Ctrl-C ends everything.

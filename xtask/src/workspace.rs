@@ -2,13 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use crate::{Doing as _, Failure, Outcome};
 
 /// The folder that holds the workspace's `Cargo.toml`.
+///
+/// The checkout whose cargo runs us, which with a shared target directory need not be the one that built us.
 pub(crate) fn root() -> &'static Path {
-    // The parent of this crate's folder, as cargo saw it when it built us.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in a folder of the workspace")
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let crate_folder =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&crate_folder).parent().map(Path::to_owned);
+        root.expect("the crate lies in a folder of the workspace")
+    });
+    &ROOT
 }
 
 /// The cargo that runs us, from the workspace's root.
