@@ -19,9 +19,10 @@ use super::fill::{Follower, Terms};
 use super::freshness::Times;
 use super::key::Target;
 use super::policy::{self, Bypass, NotKept, Reuse, Stored};
-use super::status::{Forwarded, Member, Outcome};
+use super::status::{Forwarded, Member};
 use super::tiers::{PATIENCE, Tiers, lock};
 use super::{Rules, key, merge, vary};
+use crate::telemetry::CacheOutcome;
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -298,14 +299,14 @@ impl Asking {
     }
 
     /// What became of the request, for the metric.
-    pub fn outcome(&self, cache: &HttpCache) -> Outcome {
+    pub fn outcome(&self, cache: &HttpCache) -> CacheOutcome {
         match (cache.phase(), self.not_kept, self.passes) {
-            (CachePhase::Hit, ..) if self.joined(cache) => Outcome::Collapsed,
-            (CachePhase::Hit, ..) => Outcome::Hit,
-            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => Outcome::Uncacheable,
-            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => Outcome::Bypass,
-            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => Outcome::Stale,
-            _ => Outcome::Miss,
+            (CachePhase::Hit, ..) if self.joined(cache) => CacheOutcome::Collapsed,
+            (CachePhase::Hit, ..) => CacheOutcome::Hit,
+            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => CacheOutcome::Uncacheable,
+            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => CacheOutcome::Bypass,
+            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => CacheOutcome::Stale,
+            _ => CacheOutcome::Miss,
         }
     }
 

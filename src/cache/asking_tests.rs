@@ -24,7 +24,7 @@ struct Gate {
     tiers: &'static Tiers,
     rules: Arc<Rules>,
     origin: SocketAddr,
-    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    outcomes: Arc<Mutex<Vec<CacheOutcome>>>,
 }
 
 fn target(request: &RequestHeader) -> Target<'_> {
@@ -151,7 +151,7 @@ struct World {
     proxy: Arc<HttpProxy<Gate>>,
     tiers: &'static Tiers,
     origin: Arc<Origin>,
-    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    outcomes: Arc<Mutex<Vec<CacheOutcome>>>,
     _shutdown: watch::Sender<bool>,
     shutdown: watch::Receiver<bool>,
 }
@@ -164,7 +164,7 @@ impl World {
             Arc::new(Origin { asked: Mutex::default(), count: AtomicUsize::new(0), go: watch::Sender::new(true) });
         tokio::spawn(serve(listener, Arc::clone(&origin), Arc::new(answer)));
         let tiers = Tiers::new(64 << 20, &Meters::new());
-        let outcomes = Arc::<Mutex<Vec<Outcome>>>::default();
+        let outcomes = Arc::<Mutex<Vec<CacheOutcome>>>::default();
         let gate = Gate { tiers, rules: Arc::new(rules), origin: address, outcomes: Arc::clone(&outcomes) };
         let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), gate));
         let (sender, shutdown) = watch::channel(false);
@@ -192,7 +192,7 @@ impl World {
         })
     }
 
-    fn outcomes(&self) -> Vec<Outcome> {
+    fn outcomes(&self) -> Vec<CacheOutcome> {
         self.outcomes.lock().clone()
     }
 }
@@ -267,7 +267,7 @@ async fn a_hit_never_reaches_the_origin() {
     assert!(["5", "6"].contains(&second.field("age").unwrap()));
     assert_eq!(second.field("connection"), Some("close"));
     assert_eq!(world.origin.count(), 1);
-    assert_eq!(world.outcomes(), [Outcome::Miss, Outcome::Hit]);
+    assert_eq!(world.outcomes(), [CacheOutcome::Miss, CacheOutcome::Hit]);
 }
 
 #[tokio::test]
@@ -404,7 +404,7 @@ async fn what_is_stale_is_validated_and_renewed_by_a_304() {
     assert_eq!(world.origin.count(), 2);
     let forced = world.ask("GET /a\nCache-Control: no-cache").await;
     assert_eq!(forced.cache(), "tidegate; fwd=request; fwd-status=304");
-    assert_eq!(world.outcomes()[4], Outcome::Stale);
+    assert_eq!(world.outcomes()[4], CacheOutcome::Stale);
 }
 
 #[tokio::test]

@@ -89,41 +89,6 @@ impl fmt::Display for Member {
     }
 }
 
-/// What became of a request on a caching route, for the metric of that name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered from the store.
-    Hit,
-    /// Nothing stored served it.
-    Miss,
-    /// What was stored was stale: served so, validated or replaced.
-    Stale,
-    /// It passed the cache by.
-    Bypass,
-    /// Answered with what another request had fetched meanwhile.
-    Collapsed,
-    /// The answer was not one to store.
-    Uncacheable,
-}
-
-impl Outcome {
-    /// All of them, in the order of their numbers: for tables of counters.
-    pub const ALL: [Self; 6] =
-        [Self::Hit, Self::Miss, Self::Stale, Self::Bypass, Self::Collapsed, Self::Uncacheable];
-
-    /// The label's value.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Bypass => "bypass",
-            Self::Collapsed => "collapsed",
-            Self::Uncacheable => "uncacheable",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

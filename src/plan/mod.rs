@@ -71,7 +71,7 @@ pub struct Route {
     /// The largest request body in bytes.
     pub max_body: u64,
     /// How answers are cached, if they are.
-    pub cache: Option<cache::Rules>,
+    pub cache: Option<Arc<cache::Rules>>,
     /// Changes to fields of the request.
     pub request_edit: Edit,
     /// Changes to fields of the answer.

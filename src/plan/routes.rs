@@ -82,7 +82,7 @@ fn route(
         meters: RouteMeters::new(meters, name),
         limits: Limits::new(name, &rules, None, meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
-        cache,
+        cache: cache.map(Arc::new),
         request_edit,
         response_edit,
         action: action?,
