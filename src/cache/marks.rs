@@ -77,7 +77,7 @@ fn slot(key: &HashBinary, slots: usize) -> usize {
     usize::from(u16::from_be_bytes([key[0], key[1]])) & (slots - 1)
 }
 
-/// 63 bits of the key that choose no slot, and whether the caller is known; never 0.
+/// 62 bits of the key that choose no slot, and whether the caller is known; never 0.
 fn tag(key: &HashBinary, authorized: bool) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = *key;
     (u64::from_be_bytes([a, b, c, d, e, f, g, h]) | 0b11) - u64::from(authorized)

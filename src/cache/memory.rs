@@ -250,7 +250,7 @@ mod tests {
         let now = SystemTime::now();
         let mut meta = CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, ResponseHeader::build(203, None).unwrap());
         meta.set_epoch_override(now - Duration::from_secs(7));
-        meta.set_variance(*b"a variance-------");
+        meta.set_variance(*b"a variance------");
         let again = Head::of(&meta).meta();
         assert_eq!(again.fresh_until(), meta.fresh_until());
         assert_eq!(again.created(), now);
