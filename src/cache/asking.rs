@@ -362,3 +362,7 @@ pub fn range(session: &Session, answer: &mut ResponseHeader) -> RangeType {
     }
     range_header_filter(request, answer, RANGES_MAX)
 }
+
+#[cfg(test)]
+#[path = "asking_tests.rs"]
+mod tests;

@@ -165,7 +165,7 @@ impl RequestDirectives {
 }
 
 /// Every directive on every line, in order: its name and its argument without quotes.
-fn directives<'a>(lines: GetAll<'a, HeaderValue>) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+fn directives(lines: GetAll<'_, HeaderValue>) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
     lines.into_iter().flat_map(|line| Line { rest: line.as_bytes() })
 }
 

@@ -74,44 +74,47 @@ mod tests {
 
     /// Sun, 06 Nov 1994 08:49:37 GMT.
     const NOW: u64 = 784_111_777;
+    const RECEIVED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn headers(fields: &[(http::HeaderName, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    type Fields = &'static [(http::HeaderName, &'static str)];
+
+    fn headers(fields: Fields) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(name.clone(), HeaderValue::from_static(value));
+        }
+        map
     }
 
     #[test]
     fn the_lifetime_is_what_the_most_specific_word_says() {
-        let minute_later = "Sun, 06 Nov 1994 08:50:37 GMT";
-        let now = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let rows: &[(&[(http::HeaderName, &'static str)], Option<u64>)] = &[
+        let rows: &[(Fields, Option<u64>)] = &[
             (&[], None),
             (&[(CACHE_CONTROL, "public")], None),
             (&[(CACHE_CONTROL, "max-age=60")], Some(60)),
             (&[(CACHE_CONTROL, "max-age=60, s-maxage=5")], Some(5)),
             (&[(CACHE_CONTROL, "max-age=60, s-maxage=x")], Some(0)),
-            (&[(CACHE_CONTROL, "max-age=x"), (EXPIRES, minute_later)], Some(0)),
-            (&[(CACHE_CONTROL, "max-age=7"), (EXPIRES, minute_later)], Some(7)),
-            (&[(EXPIRES, minute_later)], Some(60)),
-            (&[(EXPIRES, minute_later), (DATE, now)], Some(60)),
-            (&[(EXPIRES, minute_later), (DATE, "Sun, 06 Nov 1994 08:50:07 GMT")], Some(30)),
-            (&[(EXPIRES, minute_later), (DATE, "yesterday")], Some(60)),
-            (&[(EXPIRES, now), (DATE, minute_later)], Some(0)),
+            (&[(CACHE_CONTROL, "max-age=x"), (EXPIRES, LATER)], Some(0)),
+            (&[(CACHE_CONTROL, "max-age=7"), (EXPIRES, LATER)], Some(7)),
+            (&[(EXPIRES, LATER)], Some(60)),
+            (&[(EXPIRES, LATER), (DATE, RECEIVED)], Some(60)),
+            (&[(EXPIRES, LATER), (DATE, "Sun, 06 Nov 1994 08:50:07 GMT")], Some(30)),
+            (&[(EXPIRES, LATER), (DATE, "yesterday")], Some(60)),
+            (&[(EXPIRES, RECEIVED), (DATE, LATER)], Some(0)),
             (&[(EXPIRES, "0")], Some(0)),
             (&[(EXPIRES, "-1")], Some(0)),
-            (&[(EXPIRES, minute_later), (EXPIRES, minute_later)], Some(60)),
-            (&[(EXPIRES, minute_later), (EXPIRES, now)], Some(0)),
+            (&[(EXPIRES, LATER), (EXPIRES, LATER)], Some(60)),
+            (&[(EXPIRES, LATER), (EXPIRES, RECEIVED)], Some(0)),
             (&[(EXPIRES, "Sunday, 06-Nov-94 08:50:37 GMT")], Some(60)),
             (&[(EXPIRES, "Sun Nov  6 08:50:37 1994")], Some(60)),
         ];
         for (fields, wanted) in rows {
-            let map = fields.iter().fold(HeaderMap::new(), |mut map, (name, value)| {
-                map.append(name.clone(), HeaderValue::from_static(value));
-                map
-            });
+            let map = headers(fields);
             let found = lifetime(&ResponseDirectives::of(&map), &map, at(NOW));
             assert_eq!(found.map(|found| found.as_secs()), *wanted, "{fields:?}");
         }
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_initial_age_is_the_larger_of_both_reckonings() {
-        let rows: &[(&[(http::HeaderName, &'static str)], u64, u64)] = &[
+        let rows: &[(Fields, u64, u64)] = &[
             (&[], 0, 0),
             (&[], 3, 3),
             (&[(AGE, "10")], 0, 10),

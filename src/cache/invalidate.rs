@@ -42,7 +42,7 @@ fn resolve(target: &Target<'_>, reference: &str) -> Option<Place> {
     if let Some(query) = reference.strip_prefix('?') {
         return Some(Place { path: target.path.to_owned(), query: Some(query.to_owned()) });
     }
-    if reference.is_empty() || reference.split('/').next().is_some_and(|first| first.contains(':')) {
+    if reference.is_empty() || reference.split(['/', '?']).next().is_some_and(|first| first.contains(':')) {
         return None;
     }
     let folder = target.path.rsplit_once('/').map_or("", |(folder, _)| folder);

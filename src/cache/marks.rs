@@ -79,8 +79,8 @@ fn slot(key: &HashBinary, slots: usize) -> usize {
 
 /// 62 bits of the key that choose no slot, and whether the caller is known; never 0.
 fn tag(key: &HashBinary, authorized: bool) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *key;
-    (u64::from_be_bytes([a, b, c, d, e, f, g, h]) | 0b11) - u64::from(authorized)
+    let number = u128::from_be_bytes(*key) & u128::from(u64::MAX);
+    (u64::try_from(number).unwrap_or(u64::MAX) | 0b11) - u64::from(authorized)
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ fn kept(request: &request::Parts, response: &response::Parts, rules: &Rules) -> 
     })
 }
 
-const NEVER: Result<i64, NotKept> = Ok(i64::MIN);
+type Kept = Result<i64, NotKept>;
+
+const NEVER: Kept = Ok(i64::MIN);
 
 #[test]
 fn some_requests_pass_the_cache_by() {
@@ -112,7 +114,7 @@ fn what_the_origin_forbids_is_not_stored_whatever_the_route_says() {
 
 #[test]
 fn the_origin_names_the_lifetime() {
-    let rows: &[(u16, &[&str], Result<i64, NotKept>)] = &[
+    let rows: &[(u16, &[&str], Kept)] = &[
         (200, &["cache-control: max-age=60"], Ok(60)),
         (200, &["cache-control: s-maxage=10, max-age=60"], Ok(10)),
         (200, &[LATER], Ok(60)),
@@ -148,7 +150,7 @@ fn the_origin_names_the_lifetime() {
 
 #[test]
 fn the_route_speaks_where_the_origin_is_silent() {
-    let rows: &[(u16, &[&str], Result<i64, NotKept>)] = &[
+    let rows: &[(u16, &[&str], Kept)] = &[
         (200, &[], Ok(30)),
         (200, &["age: 10"], Ok(20)),
         (200, &["age: 30"], Err(NotKept::NoLifetime)),
@@ -175,7 +177,7 @@ fn the_route_speaks_where_the_origin_is_silent() {
 fn the_route_bounds_and_overrides_lifetimes() {
     let capped = Rules { ttl_max: Some(Duration::from_secs(40)), ..ttl(60) };
     let ignoring = Rules { ignore_origin: true, ..ttl(30) };
-    let rows: &[(&Rules, u16, &[&str], Result<i64, NotKept>)] = &[
+    let rows: &[(&Rules, u16, &[&str], Kept)] = &[
         (&capped, 200, &["cache-control: max-age=600"], Ok(40)),
         (&capped, 200, &["cache-control: max-age=600", "age: 10"], Ok(30)),
         (&capped, 200, &["cache-control: max-age=10"], Ok(10)),
@@ -195,7 +197,7 @@ fn the_route_bounds_and_overrides_lifetimes() {
 #[test]
 fn answers_to_known_callers_are_stored_only_on_the_origins_word() {
     let authorized = request("GET", &["authorization: Bearer x"]);
-    let rows: &[(&[&str], Result<i64, NotKept>)] = &[
+    let rows: &[(&[&str], Kept)] = &[
         (&["cache-control: max-age=60"], Err(NotKept::Authorization)),
         (&[], Err(NotKept::Authorization)),
         (&["cache-control: max-age=60, public"], Ok(60)),
@@ -236,7 +238,8 @@ const STALE: (u64, u64) = (NOW - 70, NOW - 10);
 #[test]
 fn the_request_says_which_stored_answer_it_takes() {
     use Reuse::{Serve, ServeStale, Validate};
-    let rows: &[(&[&str], (u64, u64), &[&str], Reuse)] = &[
+    type Row = (&'static [&'static str], (u64, u64), &'static [&'static str], Reuse);
+    let rows: &[Row] = &[
         (&[], FRESH, &[], Serve),
         (&[], STALE, &[], Validate),
         (&["cache-control: no-cache"], FRESH, &[], Validate),
