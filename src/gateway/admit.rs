@@ -79,7 +79,7 @@ pub(super) fn admit(session: &Session, exchange: &mut Exchange) -> Result<(), Re
 
     if let Some(limits) = &route.limits {
         let verdict = limits.charge(asked.client);
-        let standing = verdict.as_ref().map_or_else(|no| &no.standing, |standing| standing);
+        let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
         exchange.standing = Some(standing.clone());
         verdict.map_err(Refusal::Exceeded)?;
     }
