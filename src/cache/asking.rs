@@ -8,7 +8,8 @@ use http::{HeaderName, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::storage::HitHandler;
 use pingora::cache::{
-    CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, ForcedFreshness, HttpCache, NoCacheReason, RespCacheable,
+    CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, ForcedFreshness, HttpCache, NoCacheReason,
+    RespCacheable,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{RangeType, Session, range_header_filter};
@@ -20,7 +21,8 @@ use super::freshness::Times;
 use super::key::Target;
 use super::policy::{self, Bypass, NotKept, Reuse, Stored};
 use super::status::{Forwarded, Member};
-use super::tiers::{PATIENCE, Tiers, lock};
+use super::tiers::{PATIENCE, Tiers};
+use crate::telemetry::CacheOutcome;
 use super::{Rules, key, merge, vary};
 use crate::telemetry::CacheOutcome;
 
@@ -81,7 +83,12 @@ impl Pass {
 
 impl Asking {
     /// For `request_cache_filter`: switches Pingora's cache on where this request may use it.
-    pub fn enable(session: &mut Session, rules: &Arc<Rules>, tiers: &'static Tiers, target: &Target<'_>) -> Self {
+    pub fn enable(
+        session: &mut Session,
+        rules: &Arc<Rules>,
+        tiers: &'static Tiers,
+        target: &Target<'_>,
+    ) -> Self {
         let (url, key) = key::for_pingora(&rules.query, target);
         let now = SystemTime::now();
         let request = session.req_header();
@@ -113,10 +120,11 @@ impl Asking {
     }
 
     fn switch_on(&mut self, session: &mut Session) {
-        let waits = session.req_header().method == Method::GET && !session.req_header().headers.contains_key(RANGE);
+        let waits =
+            session.req_header().method == Method::GET && !session.req_header().headers.contains_key(RANGE);
         let mut bounds = CacheOptionOverrides::default();
         bounds.wait_timeout = Some(PATIENCE);
-        session.cache.enable(self.tiers, None, None, waits.then(lock), Some(bounds));
+        session.cache.enable(self.tiers, None, None, waits.then(|| self.tiers.lock()), Some(bounds));
         if self.tiers.unstored.has(&self.url, self.authorized)
             && let Some(key) = self.key.take()
         {
@@ -129,7 +137,9 @@ impl Asking {
 
     /// For `cache_key_callback`.
     pub fn key(&mut self) -> Result<CacheKey> {
-        self.key.take().ok_or_else(|| Error::explain(ErrorType::InternalError, "the cache key was asked for twice"))
+        self.key
+            .take()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the cache key was asked for twice"))
     }
 
     /// For `cache_hit_filter`: whether what was found serves this request.
@@ -215,7 +225,9 @@ impl Asking {
             return RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
         }
         let mut header = match &self.not_modified {
-            Some(not_modified) if answer.status != StatusCode::NOT_MODIFIED => merge::renewed(answer, not_modified),
+            Some(not_modified) if answer.status != StatusCode::NOT_MODIFIED => {
+                merge::renewed(answer, not_modified)
+            }
             _ => answer.clone(),
         };
         merge::strip(&mut header);
@@ -291,8 +303,9 @@ impl Asking {
             phase => Member {
                 forwarded: Some(self.reason()),
                 status: self.origin_status.map(|status| status.as_u16()),
-                stored: self.origin_status.is_some() && matches!(phase, CachePhase::Miss | CachePhase::Expired),
-                detail: self.not_kept.map(NotKept::code).or(self.passes.map(Pass::code)).or(waited_in_vain(phase)),
+                stored: self.origin_status.is_some()
+                    && matches!(phase, CachePhase::Miss | CachePhase::Expired),
+                detail: self.detail(phase),
                 ..Member::default()
             },
         }
@@ -301,12 +314,15 @@ impl Asking {
     /// What became of the request, for the metric.
     pub fn outcome(&self, cache: &HttpCache) -> CacheOutcome {
         match (cache.phase(), self.not_kept, self.passes) {
-            (CachePhase::Hit, ..) if self.joined(cache) => CacheOutcome::Collapsed,
-            (CachePhase::Hit, ..) => CacheOutcome::Hit,
-            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => CacheOutcome::Uncacheable,
-            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => CacheOutcome::Bypass,
-            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => CacheOutcome::Stale,
-            _ => CacheOutcome::Miss,
+            (CachePhase::Hit, ..) if self.joined(cache) => Outcome::Collapsed,
+            (CachePhase::Hit, ..) => Outcome::Hit,
+            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => {
+                Outcome::Uncacheable
+            }
+            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => Outcome::Bypass,
+            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => Outcome::Stale,
+            _ => Outcome::Miss,
+use crate::telemetry::CacheOutcome;
         }
     }
 
@@ -317,6 +333,12 @@ impl Asking {
             Some(Pass::Bypass(_) | Pass::Unstored | Pass::Authorization) => Forwarded::Bypass,
             _ => self.forwarded.unwrap_or(Forwarded::UriMiss),
         }
+    }
+
+    fn detail(&self, phase: CachePhase) -> Option<&'static str> {
+        let unasked = (self.origin_status.is_none() && self.must_not_forward()).then_some("only-if-cached");
+        let not_kept = self.not_kept.map(NotKept::code);
+        not_kept.or(unasked).or(self.passes.map(Pass::code)).or(waited_in_vain(phase))
     }
 
     /// Whether the answer was fetched for another request while this one was here.
