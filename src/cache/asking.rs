@@ -22,7 +22,6 @@ use super::key::Target;
 use super::policy::{self, Bypass, NotKept, Reuse, Stored};
 use super::status::{Forwarded, Member};
 use super::tiers::{PATIENCE, Tiers};
-use crate::telemetry::CacheOutcome;
 use super::{Rules, key, merge, vary};
 use crate::telemetry::CacheOutcome;
 
@@ -322,7 +321,6 @@ impl Asking {
             (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => Outcome::Bypass,
             _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => Outcome::Stale,
             _ => Outcome::Miss,
-use crate::telemetry::CacheOutcome;
         }
     }
 
