@@ -313,14 +313,14 @@ impl Asking {
     /// What became of the request, for the metric.
     pub fn outcome(&self, cache: &HttpCache) -> CacheOutcome {
         match (cache.phase(), self.not_kept, self.passes) {
-            (CachePhase::Hit, ..) if self.joined(cache) => Outcome::Collapsed,
-            (CachePhase::Hit, ..) => Outcome::Hit,
+            (CachePhase::Hit, ..) if self.joined(cache) => CacheOutcome::Collapsed,
+            (CachePhase::Hit, ..) => CacheOutcome::Hit,
             (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => {
-                Outcome::Uncacheable
+                CacheOutcome::Uncacheable
             }
-            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => Outcome::Bypass,
-            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => Outcome::Stale,
-            _ => Outcome::Miss,
+            (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => CacheOutcome::Bypass,
+            _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => CacheOutcome::Stale,
+            _ => CacheOutcome::Miss,
         }
     }
 
