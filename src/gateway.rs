@@ -249,6 +249,9 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
+        }
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }
