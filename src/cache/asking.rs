@@ -8,7 +8,8 @@ use http::{HeaderName, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::storage::HitHandler;
 use pingora::cache::{
-    CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, ForcedFreshness, HttpCache, NoCacheReason, RespCacheable,
+    CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, ForcedFreshness, HttpCache, NoCacheReason,
+    RespCacheable,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{RangeType, Session, range_header_filter};
@@ -81,7 +82,12 @@ impl Pass {
 
 impl Asking {
     /// For `request_cache_filter`: switches Pingora's cache on where this request may use it.
-    pub fn enable(session: &mut Session, rules: &Arc<Rules>, tiers: &'static Tiers, target: &Target<'_>) -> Self {
+    pub fn enable(
+        session: &mut Session,
+        rules: &Arc<Rules>,
+        tiers: &'static Tiers,
+        target: &Target<'_>,
+    ) -> Self {
         let (url, key) = key::for_pingora(&rules.query, target);
         let now = SystemTime::now();
         let request = session.req_header();
@@ -113,7 +119,8 @@ impl Asking {
     }
 
     fn switch_on(&mut self, session: &mut Session) {
-        let waits = session.req_header().method == Method::GET && !session.req_header().headers.contains_key(RANGE);
+        let waits =
+            session.req_header().method == Method::GET && !session.req_header().headers.contains_key(RANGE);
         let mut bounds = CacheOptionOverrides::default();
         bounds.wait_timeout = Some(PATIENCE);
         session.cache.enable(self.tiers, None, None, waits.then(lock), Some(bounds));
@@ -129,7 +136,9 @@ impl Asking {
 
     /// For `cache_key_callback`.
     pub fn key(&mut self) -> Result<CacheKey> {
-        self.key.take().ok_or_else(|| Error::explain(ErrorType::InternalError, "the cache key was asked for twice"))
+        self.key
+            .take()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the cache key was asked for twice"))
     }
 
     /// For `cache_hit_filter`: whether what was found serves this request.
@@ -215,7 +224,9 @@ impl Asking {
             return RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
         }
         let mut header = match &self.not_modified {
-            Some(not_modified) if answer.status != StatusCode::NOT_MODIFIED => merge::renewed(answer, not_modified),
+            Some(not_modified) if answer.status != StatusCode::NOT_MODIFIED => {
+                merge::renewed(answer, not_modified)
+            }
             _ => answer.clone(),
         };
         merge::strip(&mut header);
@@ -291,8 +302,13 @@ impl Asking {
             phase => Member {
                 forwarded: Some(self.reason()),
                 status: self.origin_status.map(|status| status.as_u16()),
-                stored: self.origin_status.is_some() && matches!(phase, CachePhase::Miss | CachePhase::Expired),
-                detail: self.not_kept.map(NotKept::code).or(self.passes.map(Pass::code)).or(waited_in_vain(phase)),
+                stored: self.origin_status.is_some()
+                    && matches!(phase, CachePhase::Miss | CachePhase::Expired),
+                detail: self
+                    .not_kept
+                    .map(NotKept::code)
+                    .or(self.passes.map(Pass::code))
+                    .or(waited_in_vain(phase)),
                 ..Member::default()
             },
         }
@@ -303,7 +319,9 @@ impl Asking {
         match (cache.phase(), self.not_kept, self.passes) {
             (CachePhase::Hit, ..) if self.joined(cache) => CacheOutcome::Collapsed,
             (CachePhase::Hit, ..) => CacheOutcome::Hit,
-            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => CacheOutcome::Uncacheable,
+            (_, Some(_), _) | (CachePhase::Disabled(NoCacheReason::CacheLockGiveUp), ..) => {
+                CacheOutcome::Uncacheable
+            }
             (_, _, Some(Pass::Bypass(_) | Pass::Unstored)) => CacheOutcome::Bypass,
             _ if matches!(self.forwarded, Some(Forwarded::Stale | Forwarded::Request)) => CacheOutcome::Stale,
             _ => CacheOutcome::Miss,

@@ -80,7 +80,12 @@ impl ProxyHttp for Gate {
         Ok(Box::new(HttpPeer::new(self.origin, false, String::new())))
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, _: &mut RequestHeader, ctx: &mut Self::CTX) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        _: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
         asking(ctx).sending();
         Ok(())
     }
@@ -107,11 +112,21 @@ impl ProxyHttp for Gate {
         Ok(asking(ctx).keep(session, answer))
     }
 
-    fn cache_vary_filter(&self, meta: &CacheMeta, ctx: &mut Self::CTX, request: &RequestHeader) -> Option<HashBinary> {
+    fn cache_vary_filter(
+        &self,
+        meta: &CacheMeta,
+        ctx: &mut Self::CTX,
+        request: &RequestHeader,
+    ) -> Option<HashBinary> {
         asking(ctx).variance(meta, request)
     }
 
-    fn range_header_filter(&self, session: &mut Session, answer: &mut ResponseHeader, _: &mut Self::CTX) -> RangeType {
+    fn range_header_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        _: &mut Self::CTX,
+    ) -> RangeType {
         range(session, answer)
     }
 
@@ -119,7 +134,12 @@ impl ProxyHttp for Gate {
         false
     }
 
-    async fn response_filter(&self, session: &mut Session, answer: &mut ResponseHeader, ctx: &mut Self::CTX) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
         asking(ctx).finish(&session.cache, answer);
         Ok(())
     }
@@ -160,8 +180,11 @@ impl World {
     async fn new(rules: Rules, answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let origin =
-            Arc::new(Origin { asked: Mutex::default(), count: AtomicUsize::new(0), go: watch::Sender::new(true) });
+        let origin = Arc::new(Origin {
+            asked: Mutex::default(),
+            count: AtomicUsize::new(0),
+            go: watch::Sender::new(true),
+        });
         tokio::spawn(serve(listener, Arc::clone(&origin), Arc::new(answer)));
         let tiers = Tiers::new(64 << 20, &Meters::new());
         let outcomes = Arc::<Mutex<Vec<CacheOutcome>>>::default();
@@ -197,7 +220,11 @@ impl World {
     }
 }
 
-async fn serve(listener: TcpListener, origin: Arc<Origin>, answer: Arc<dyn Fn(&str) -> String + Send + Sync>) {
+async fn serve(
+    listener: TcpListener,
+    origin: Arc<Origin>,
+    answer: Arc<dyn Fn(&str) -> String + Send + Sync>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
         let (origin, answer) = (Arc::clone(&origin), Arc::clone(&answer));
         tokio::spawn(async move { serve_one(stream, &origin, &*answer).await });
@@ -256,14 +283,19 @@ fn ok(fields: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn a_hit_never_reaches_the_origin() {
-    let world = World::new(Rules::default(), |_| ok("Cache-Control: max-age=60\nAge: 5\nX-A: 1", "hello")).await;
+    let world =
+        World::new(Rules::default(), |_| ok("Cache-Control: max-age=60\nAge: 5\nX-A: 1", "hello")).await;
     let first = world.ask("GET /a").await;
     assert_eq!((first.status(), first.body()), ("200", "hello"));
     assert_eq!(first.cache(), "tidegate; fwd=uri-miss; fwd-status=200; stored");
     assert_eq!(first.field("age"), Some("5"));
     let second = world.ask("GET /a").await;
     assert_eq!((second.status(), second.body(), second.field("x-a")), ("200", "hello", Some("1")));
-    assert!(["tidegate; hit; ttl=54", "tidegate; hit; ttl=53"].contains(&second.cache()), "{}", second.cache());
+    assert!(
+        ["tidegate; hit; ttl=54", "tidegate; hit; ttl=53"].contains(&second.cache()),
+        "{}",
+        second.cache()
+    );
     assert!(["5", "6"].contains(&second.field("age").unwrap()));
     assert_eq!(second.field("connection"), Some("close"));
     assert_eq!(world.origin.count(), 1);
@@ -297,7 +329,8 @@ async fn concurrent_misses_are_one_fetch() {
 
 #[tokio::test]
 async fn answers_not_to_share_are_fetched_by_each_and_keep_the_conditions_of_their_requests() {
-    let world = World::new(Rules::default(), |_| ok("Cache-Control: private, max-age=60\nETag: \"1\"", "mine")).await;
+    let world =
+        World::new(Rules::default(), |_| ok("Cache-Control: private, max-age=60\nETag: \"1\"", "mine")).await;
     world.origin.go.send_replace(false);
     let clients = [world.begin("GET /a").await, world.begin("GET /a").await, world.begin("GET /a").await];
     for _ in 0..1000 {
@@ -433,9 +466,14 @@ async fn variants_are_kept_apart() {
         assert!(hit.cache().starts_with("tidegate; hit"), "{}", hit.cache());
     }
     assert_eq!(world.origin.count(), 2);
-    world.tiers.purge(&key::of(&QueryRule::All, &Target { scheme: "http", host: "a", path: "/a", query: None }));
+    world
+        .tiers
+        .purge(&key::of(&QueryRule::All, &Target { scheme: "http", host: "a", path: "/a", query: None }));
     assert!(world.ask(german).await.cache().contains("fwd=uri-miss"));
-    assert!(world.ask(english).await.cache().contains("fwd=vary-miss"), "the purge took the other variant, too");
+    assert!(
+        world.ask(english).await.cache().contains("fwd=vary-miss"),
+        "the purge took the other variant, too"
+    );
 }
 
 #[tokio::test]
@@ -449,7 +487,10 @@ async fn known_callers_get_only_what_is_called_public() {
         assert_eq!(world.ask(&format!("GET {path}")).await.body(), "all");
     }
     let own = world.ask("GET /own\nAuthorization: Bearer x").await;
-    assert_eq!((own.body(), own.cache()), ("yours", "tidegate; fwd=bypass; fwd-status=200; detail=authorization"));
+    assert_eq!(
+        (own.body(), own.cache()),
+        ("yours", "tidegate; fwd=bypass; fwd-status=200; detail=authorization")
+    );
     assert_eq!(world.ask("GET /public\nAuthorization: Bearer x").await.body(), "all");
     assert_eq!(world.ask("GET /own").await.body(), "all");
     assert_eq!(world.origin.count(), 3);
@@ -498,9 +539,14 @@ async fn an_answer_asked_for_before_a_purge_is_not_stored() {
     while world.origin.count() == 0 {
         tokio::task::yield_now().await;
     }
-    world.tiers.purge(&key::of(&QueryRule::All, &Target { scheme: "http", host: "a", path: "/a", query: None }));
+    world
+        .tiers
+        .purge(&key::of(&QueryRule::All, &Target { scheme: "http", host: "a", path: "/a", query: None }));
     world.origin.go.send_replace(true);
     let answer = client.await.unwrap();
-    assert_eq!((answer.body(), answer.cache()), ("hello", "tidegate; fwd=uri-miss; fwd-status=200; detail=purged"));
+    assert_eq!(
+        (answer.body(), answer.cache()),
+        ("hello", "tidegate; fwd=uri-miss; fwd-status=200; detail=purged")
+    );
     assert_eq!(world.ask("GET /a").await.cache(), "tidegate; fwd=uri-miss; fwd-status=200; stored");
 }

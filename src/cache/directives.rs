@@ -48,7 +48,8 @@ pub fn seconds(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = text.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    let value =
+        text.iter().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
     Some(value.min(SECONDS_MAX))
 }
 
@@ -263,7 +264,10 @@ mod tests {
             (&["private=\"Set-Cookie\""], ResponseDirectives { private: true, ..is() }),
             (&["private=\"\""], ResponseDirectives { private: true, ..is() }),
             (&["no-cache=a"], ResponseDirectives { no_cache: true, ..is() }),
-            (&["public, must-revalidate"], ResponseDirectives { public: true, must_revalidate: true, ..is() }),
+            (
+                &["public, must-revalidate"],
+                ResponseDirectives { public: true, must_revalidate: true, ..is() },
+            ),
             (&["PROXY-REVALIDATE"], ResponseDirectives { proxy_revalidate: true, ..is() }),
             (&["max-age=60"], ResponseDirectives { max_age: Seconds::Is(60), ..is() }),
             (&["max-age=\"60\""], ResponseDirectives { max_age: Seconds::Is(60), ..is() }),
@@ -280,7 +284,10 @@ mod tests {
             (&["max-age=60, max-age=60"], ResponseDirectives { max_age: Seconds::Is(60), ..is() }),
             (&["max-age=60, max-age=30"], ResponseDirectives { max_age: Seconds::Invalid, ..is() }),
             (&["max-age=60", "max-age=x"], ResponseDirectives { max_age: Seconds::Invalid, ..is() }),
-            (&["s-maxage=99999999999999999999"], ResponseDirectives { s_maxage: Seconds::Is(SECONDS_MAX), ..is() }),
+            (
+                &["s-maxage=99999999999999999999"],
+                ResponseDirectives { s_maxage: Seconds::Is(SECONDS_MAX), ..is() },
+            ),
         ];
         for (header, wanted) in rows {
             assert_eq!(ResponseDirectives::of(&lines(header)), *wanted, "{header:?}");

@@ -154,7 +154,8 @@ impl Fill {
         let mut own_next = GONE;
         self.state.send_if_modified(|state| {
             loop {
-                let slowest = readers.iter().min_by_key(|place| (place.next.load(Ordering::Acquire), !place.own));
+                let slowest =
+                    readers.iter().min_by_key(|place| (place.next.load(Ordering::Acquire), !place.own));
                 let next = slowest.map_or(GONE, |place| place.next.load(Ordering::Acquire));
                 while state.dropped < next
                     && let Some(piece) = state.pieces.pop_front()
@@ -242,7 +243,10 @@ impl Writer {
         }
         self.stall.1 += pause;
         if self.stall.1 > STALL_MAX {
-            return Error::e_explain(ErrorType::WriteTimedout, "the client reads no more of an answer too large to store");
+            return Error::e_explain(
+                ErrorType::WriteTimedout,
+                "the client reads no more of an answer too large to store",
+            );
         }
         tokio::time::sleep(pause).await;
         Ok(())
@@ -278,7 +282,10 @@ impl HandleMiss for Writer {
     async fn finish(mut self: Box<Self>) -> Result<MissFinishType> {
         if !self.is_whole() {
             self.end(End::Broken);
-            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the body is not as long as Content-Length says");
+            return Error::e_explain(
+                ErrorType::InvalidHTTPHeader,
+                "the body is not as long as Content-Length says",
+            );
         }
         let mut length = 0;
         if self.storing {
@@ -362,13 +369,23 @@ impl HandleHit for Follower {
                 }
                 Step::Ended(End::Whole) => return Ok(None),
                 Step::Ended(_) => return broken(),
-                Step::LetGo => return Error::e_explain(ErrorType::ReadTimedout, "too slow for an answer too large to store"),
+                Step::LetGo => {
+                    return Error::e_explain(
+                        ErrorType::ReadTimedout,
+                        "too slow for an answer too large to store",
+                    );
+                }
             }
         }
         Ok(None)
     }
 
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+    async fn finish(
+        self: Box<Self>,
+        _: &'static (dyn Storage + Sync),
+        _: &CacheKey,
+        _: &SpanHandle,
+    ) -> Result<()> {
         Ok(())
     }
 

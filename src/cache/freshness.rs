@@ -19,7 +19,11 @@ pub struct Times {
 /// The lifetime that the origin names: `s-maxage`, else `max-age`, else `Expires` less `Date` (§4.2.1).
 ///
 /// Zero where what it names is invalid or contradicts itself. `None` where it says nothing.
-pub fn lifetime(directives: &ResponseDirectives, headers: &HeaderMap, answered: SystemTime) -> Option<Duration> {
+pub fn lifetime(
+    directives: &ResponseDirectives,
+    headers: &HeaderMap,
+    answered: SystemTime,
+) -> Option<Duration> {
     directives
         .s_maxage
         .or_stale()

@@ -248,7 +248,13 @@ mod tests {
     #[test]
     fn the_head_survives_its_packing() {
         let now = SystemTime::now();
-        let mut meta = CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, ResponseHeader::build(203, None).unwrap());
+        let mut meta = CacheMeta::new(
+            now + Duration::from_secs(60),
+            now,
+            0,
+            0,
+            ResponseHeader::build(203, None).unwrap(),
+        );
         meta.set_epoch_override(now - Duration::from_secs(7));
         meta.set_variance(*b"a variance------");
         let again = Head::of(&meta).meta();

@@ -1,8 +1,8 @@
 //! Which fields are stored, and how a 304 renews them (RFC 9111 §3.1, §3.2, §4.3.4).
 
 use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use pingora::http::ResponseHeader;
 
@@ -23,7 +23,8 @@ fn of_connection() -> [HeaderName; 10] {
 }
 
 /// Fields that a 304 does not renew: they describe the stored body, choose between bodies, or are for one client.
-const NOT_RENEWED: [HeaderName; 6] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, VARY, SET_COOKIE];
+const NOT_RENEWED: [HeaderName; 6] =
+    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, VARY, SET_COOKIE];
 
 /// Takes away the fields that must not be stored (§3.1).
 pub(super) fn strip(header: &mut ResponseHeader) {
@@ -79,8 +80,11 @@ mod tests {
     }
 
     fn all(header: &ResponseHeader) -> Vec<String> {
-        let mut all: Vec<String> =
-            header.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut all: Vec<String> = header
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         all.sort();
         all
     }
@@ -108,7 +112,14 @@ mod tests {
     fn a_304_renews_all_fields_but_those_of_the_body() {
         let stored = header(
             200,
-            &[("Age", "9"), ("Content-Length", "5"), ("Vary", "accept"), ("X-A", "old"), ("X-A", "older"), ("X-B", "b")],
+            &[
+                ("Age", "9"),
+                ("Content-Length", "5"),
+                ("Vary", "accept"),
+                ("X-A", "old"),
+                ("X-A", "older"),
+                ("X-B", "b"),
+            ],
         );
         let not_modified = header(
             304,
@@ -128,7 +139,15 @@ mod tests {
         assert_eq!(renewed.status, 200);
         assert_eq!(
             all(&renewed),
-            ["cache-control: max-age=9", "content-length: 5", "vary: accept", "x-a: new", "x-b: b", "x-c: 1", "x-c: 2"]
+            [
+                "cache-control: max-age=9",
+                "content-length: 5",
+                "vary: accept",
+                "x-a: new",
+                "x-b: b",
+                "x-c: 1",
+                "x-c: 2"
+            ]
         );
     }
 

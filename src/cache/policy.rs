@@ -6,8 +6,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
-    SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, StatusCode, request, response};
 
@@ -52,7 +52,8 @@ pub fn bypass(request: &request::Parts) -> Option<Bypass> {
         Some(Bypass::Method)
     } else if headers.contains_key(UPGRADE) {
         Some(Bypass::Upgrade)
-    } else if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|n| n != "0") {
+    } else if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|n| n != "0")
+    {
         Some(Bypass::Content)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
@@ -146,7 +147,9 @@ pub fn keep(
         (_, Some(ttl)) if rules.ignore_origin => (ttl, freshness::age_value(headers)),
         (Some(named), _) => (named, freshness::initial_age(headers, times)),
         (None, Some(ttl)) => (ttl, freshness::age_value(headers)),
-        (None, None) => return Err(if by_default(response.status) { NotKept::NoLifetime } else { NotKept::Status }),
+        (None, None) => {
+            return Err(if by_default(response.status) { NotKept::NoLifetime } else { NotKept::Status });
+        }
     };
     let lifetime = rules.ttl_max.map_or(lifetime, |max| lifetime.min(max));
     if lifetime <= age && !validatable(headers) {
@@ -180,7 +183,8 @@ fn may_store(
         Err(NotKept::Status)
     } else if vary::fields(headers, &rules.vary).is_err() {
         Err(NotKept::Vary)
-    } else if headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+    } else if headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    {
         Err(NotKept::Stream)
     } else if length(headers).is_some_and(|length| length > rules.max_object) {
         Err(NotKept::TooLarge)
@@ -259,7 +263,11 @@ fn reuse_stale(asked: &RequestDirectives, stored: &Stored<'_>, now: SystemTime) 
     let too_old = asked.no_cache || asked.max_age.or_stale().is_some_and(|max| max == 0 || age > max);
     let better = too_old || asked.min_fresh.or_stale().is_some();
     let forbidden = ResponseDirectives::of(stored.headers).forbids_stale();
-    if better || forbidden || stale_by > Duration::from_secs(bound) { Reuse::Validate } else { Reuse::ServeStale }
+    if better || forbidden || stale_by > Duration::from_secs(bound) {
+        Reuse::Validate
+    } else {
+        Reuse::ServeStale
+    }
 }
 
 /// Whether a stored answer may serve a request that carries `Authorization`.

@@ -44,7 +44,10 @@ fn kept(request: &request::Parts, response: &response::Parts, rules: &Rules) -> 
     let times = Times { asked: at(NOW), answered: at(NOW) };
     keep(request, response, rules, times).map(|lifetime| match lifetime.fresh_until {
         NEVER_FRESH => i64::MIN,
-        until => i64::try_from(until.duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap() - i64::try_from(NOW).unwrap(),
+        until => {
+            i64::try_from(until.duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
+                - i64::try_from(NOW).unwrap()
+        }
     })
 }
 
@@ -107,7 +110,11 @@ fn what_the_origin_forbids_is_not_stored_whatever_the_route_says() {
     let ignoring = Rules { ignore_origin: true, ..ttl(30) };
     for (status, fields, wanted) in rows {
         for rules in [&Rules::default(), &ttl(30), &ignoring] {
-            assert_eq!(kept(&request("GET", &[]), &response(*status, fields), rules), Err(*wanted), "{status} {fields:?}");
+            assert_eq!(
+                kept(&request("GET", &[]), &response(*status, fields), rules),
+                Err(*wanted),
+                "{status} {fields:?}"
+            );
         }
     }
 }
@@ -169,7 +176,11 @@ fn the_route_speaks_where_the_origin_is_silent() {
         (500, &[], Err(NotKept::Status)),
     ];
     for (status, fields, wanted) in rows {
-        assert_eq!(kept(&request("GET", &[]), &response(*status, fields), &ttl(30)), *wanted, "{status} {fields:?}");
+        assert_eq!(
+            kept(&request("GET", &[]), &response(*status, fields), &ttl(30)),
+            *wanted,
+            "{status} {fields:?}"
+        );
     }
 }
 
@@ -190,7 +201,11 @@ fn the_route_bounds_and_overrides_lifetimes() {
         (&ignoring, 404, &[], Err(NotKept::Status)),
     ];
     for (rules, status, fields, wanted) in rows {
-        assert_eq!(kept(&request("GET", &[]), &response(*status, fields), rules), *wanted, "{status} {fields:?}");
+        assert_eq!(
+            kept(&request("GET", &[]), &response(*status, fields), rules),
+            *wanted,
+            "{status} {fields:?}"
+        );
     }
 }
 
@@ -215,7 +230,11 @@ fn answers_to_known_callers_are_stored_only_on_the_origins_word() {
 fn known_callers_are_served_what_the_origin_calls_public() {
     let rows = [("max-age=60", false), ("public", true), ("must-revalidate", true), ("s-maxage=1", true)];
     for (directive, wanted) in rows {
-        assert_eq!(serves_authorized(&headers(&[&format!("cache-control: {directive}")])), wanted, "{directive}");
+        assert_eq!(
+            serves_authorized(&headers(&[&format!("cache-control: {directive}")])),
+            wanted,
+            "{directive}"
+        );
     }
     assert!(!serves_authorized(&headers(&[])));
 }

@@ -103,7 +103,10 @@ mod tests {
             (Member { ttl: Some(-3), ..is() }, "tidegate; hit; ttl=-3"),
             (Member { stored: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; stored"),
             (Member { collapsed: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; collapsed"),
-            (Member { detail: Some("private"), ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; detail=private"),
+            (
+                Member { detail: Some("private"), ..miss },
+                "tidegate; fwd=uri-miss; fwd-status=200; detail=private",
+            ),
             (Member { forwarded: Some(Forwarded::Method), ..is() }, "tidegate; fwd=method"),
         ];
         for (member, wanted) in rows {

@@ -86,7 +86,11 @@ impl Tiers {
 
 #[async_trait]
 impl Storage for Tiers {
-    async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
+    async fn lookup(
+        &'static self,
+        key: &CacheKey,
+        _: &SpanHandle,
+    ) -> Result<Option<(CacheMeta, HitHandler)>> {
         let (variant, url) = (key.combined_bin(), key.primary_bin());
         if let Some(hit) = self.stored(&variant) {
             return Ok(Some(hit));
@@ -110,15 +114,26 @@ impl Storage for Tiers {
         Ok(fill.map(|fill| (fill.head.meta(), Box::new(fill.follow(true)) as HitHandler)))
     }
 
-    async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
+    async fn get_miss_handler(
+        &'static self,
+        key: &CacheKey,
+        meta: &CacheMeta,
+        _: &SpanHandle,
+    ) -> Result<MissHandler> {
         let url = key.primary_bin();
         let terms = meta.extensions().get::<Terms>().copied();
-        let terms = terms.unwrap_or_else(|| Terms { purges: self.purges.count(&url), size_max: self.largest() });
+        let terms =
+            terms.unwrap_or_else(|| Terms { purges: self.purges.count(&url), size_max: self.largest() });
         let fill = self.fills.begin(key.combined_bin(), url, Head::of(meta), terms);
         Ok(Box::new(Writer::new(self, fill)))
     }
 
-    async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
+    async fn purge(
+        &'static self,
+        target: PurgeTarget<'_>,
+        _: PurgeType,
+        _: &SpanHandle,
+    ) -> Result<PurgeOutcome> {
         let key = target.key();
         self.purges.note(&key.primary_bin());
         let found = self.memory.remove(&key.combined_bin());
@@ -128,7 +143,8 @@ impl Storage for Tiers {
     /// Puts a newer head on a stored body (RFC 9111 §4.3.4), if the body is still the one that the head is of.
     async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
         let (variant, url) = (key.combined_bin(), key.primary_bin());
-        let purges = meta.extensions().get::<Terms>().map_or_else(|| self.purges.count(&url), |terms| terms.purges);
+        let purges =
+            meta.extensions().get::<Terms>().map_or_else(|| self.purges.count(&url), |terms| terms.purges);
         let Some(object) = self.memory.get(&variant) else { return Ok(false) };
         if !same_body(object.head.headers(), meta.headers()) || self.purges.count(&url) != purges {
             return Ok(false);
@@ -152,7 +168,9 @@ impl Storage for Tiers {
 
 /// Whether two heads are of one body, as far as their validators tell (RFC 9111 §4.3.4).
 fn same_body(one: &HeaderMap, other: &HeaderMap) -> bool {
-    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING].iter().all(|name| one.get(name) == other.get(name))
+    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING]
+        .iter()
+        .all(|name| one.get(name) == other.get(name))
 }
 
 /// Reads a stored answer.
@@ -188,7 +206,12 @@ impl HandleHit for Hit {
         Ok(None)
     }
 
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+    async fn finish(
+        self: Box<Self>,
+        _: &'static (dyn Storage + Sync),
+        _: &CacheKey,
+        _: &SpanHandle,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -199,7 +222,10 @@ impl HandleHit for Hit {
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
         let (start, length) = (start as u64, self.object.length);
         if start >= length {
-            return Error::e_explain(ErrorType::InternalError, "the range begins behind the end of the stored body");
+            return Error::e_explain(
+                ErrorType::InternalError,
+                "the range begins behind the end of the stored body",
+            );
         }
         self.window = start..end.map_or(length, |end| length.min(end as u64));
         (self.next, self.offset) = (0, 0);

@@ -129,7 +129,11 @@ mod tests {
             (&[(VARY, "Cookie")], &[], Err(Unbounded)),
             (&[(VARY, "Cookie")], &[COOKIE], Ok(vec![COOKIE])),
             (&[(CONTENT_ENCODING, "gzip")], &[], Ok(vec![ACCEPT_ENCODING])),
-            (&[(VARY, "a,b,c,d,e,f,g,h")], &[], Ok("abcdefgh".chars().map(|c| c.to_string().parse().unwrap()).collect())),
+            (
+                &[(VARY, "a,b,c,d,e,f,g,h")],
+                &[],
+                Ok("abcdefgh".chars().map(|c| c.to_string().parse().unwrap()).collect()),
+            ),
             (&[(VARY, "a,b,c,d,e,f,g,h,i")], &[], Err(Unbounded)),
             (&[(VARY, "a,b,c,d,e,f,g,h")], &[ACCEPT], Err(Unbounded)),
         ];
@@ -145,13 +149,21 @@ mod tests {
             ("origin", &[(ORIGIN, "a"), (ORIGIN, "b")], &[(ORIGIN, "a,b")]),
             ("origin", &[], &[(USER_AGENT, "other")]),
             ("accept-encoding", &[(ACCEPT_ENCODING, "gzip, br")], &[(ACCEPT_ENCODING, "BR,gzip")]),
-            ("accept-encoding", &[(ACCEPT_ENCODING, "gzip, br")], &[(ACCEPT_ENCODING, "br"), (ACCEPT_ENCODING, "gzip")]),
+            (
+                "accept-encoding",
+                &[(ACCEPT_ENCODING, "gzip, br")],
+                &[(ACCEPT_ENCODING, "br"), (ACCEPT_ENCODING, "gzip")],
+            ),
             ("accept-language", &[(ACCEPT_LANGUAGE, "de;q=0.5, en")], &[(ACCEPT_LANGUAGE, "EN,de; q=0.5")]),
             ("accept", &[(ACCEPT, "text/html, */*")], &[(ACCEPT, "*/*,text/html")]),
         ];
         for (vary, one, other) in same {
             let answer = map(&[(VARY, vary)]);
-            assert_eq!(variance(&answer, &[], &map(one)), variance(&answer, &[], &map(other)), "{one:?} {other:?}");
+            assert_eq!(
+                variance(&answer, &[], &map(one)),
+                variance(&answer, &[], &map(other)),
+                "{one:?} {other:?}"
+            );
         }
     }
 
@@ -168,7 +180,11 @@ mod tests {
         ];
         for (vary, one, other) in differ {
             let answer = map(&[(VARY, vary)]);
-            assert_ne!(variance(&answer, &[], &map(one)), variance(&answer, &[], &map(other)), "{one:?} {other:?}");
+            assert_ne!(
+                variance(&answer, &[], &map(one)),
+                variance(&answer, &[], &map(other)),
+                "{one:?} {other:?}"
+            );
         }
     }
 
@@ -176,7 +192,10 @@ mod tests {
     fn the_route_alone_can_make_answers_differ() {
         let (answer, route) = (HeaderMap::new(), [ACCEPT]);
         assert_eq!(variance(&answer, &[], &map(&[(ACCEPT, "a/b")])), None);
-        assert_ne!(variance(&answer, &route, &map(&[(ACCEPT, "a/b")])), variance(&answer, &route, &map(&[(ACCEPT, "c/d")])));
+        assert_ne!(
+            variance(&answer, &route, &map(&[(ACCEPT, "a/b")])),
+            variance(&answer, &route, &map(&[(ACCEPT, "c/d")]))
+        );
     }
 
     proptest! {

@@ -41,7 +41,8 @@ pub(super) fn answered(
         asking.answered(answer);
     }
     let request = session.req_header();
-    let Some(asked) = exchange.asked.as_ref().filter(|_| policy::invalidates(&request.method, answer.status)) else {
+    let Some(asked) = exchange.asked.as_ref().filter(|_| policy::invalidates(&request.method, answer.status))
+    else {
         return;
     };
     let host = authority(session, asked);

@@ -40,7 +40,10 @@ and server it was about. The body says nothing of these.
 /// A heading to link to, what happened, and who can mend it.
 fn section(page: &mut String, reason: &Reason) {
     let Reason { code, status, title, proxy_error, meaning } = reason;
-    let _ = write!(page, "\n## `{code}`\n\n{status}: {title}. `Proxy-Status` error `{proxy_error}`.\n\n{meaning}\n");
+    let _ = write!(
+        page,
+        "\n## `{code}`\n\n{status}: {title}. `Proxy-Status` error `{proxy_error}`.\n\n{meaning}\n"
+    );
 }
 
 #[cfg(test)]
