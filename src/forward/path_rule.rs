@@ -34,7 +34,7 @@ pub enum BadPathRule {
     #[error("`{0}` cannot stand in a path; the query is not rewritten")]
     TargetCharacter(char),
     /// A reference to a group that the expression does not have.
-    #[error("the expression has no group `{0}`{}", braces(.0))]
+    #[error("the expression has no group `{group}`{}", braces(.0), group = .0)]
     Group(String),
 }
 
