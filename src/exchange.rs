@@ -18,7 +18,7 @@ pub struct Exchange {
     pub plan: Arc<Plan>,
     /// When its head was read.
     pub began: Instant,
-    /// What was understood of its head, once it was.
+    /// Who asks, and what was understood of the head.
     pub asked: Option<Asked>,
     /// The route that takes it.
     pub route: Option<Arc<Route>>,

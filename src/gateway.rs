@@ -61,7 +61,7 @@ impl ProxyHttp for Gateway {
 
     /// Refuses what could be read in two ways, before anything else looks at it.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        admit::open(session, &exchange.plan);
+        admit::open(session, exchange);
         head::check(session, exchange.plan.bounds.head()).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
     }
 

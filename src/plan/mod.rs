@@ -3,7 +3,9 @@
 //! A plan is immutable and swapped whole; a request keeps the plan it began with. Compiling is validating: every
 //! name is resolved or becomes a problem with its place, and all problems come at once.
 
+mod actions;
 mod compile;
+mod edits;
 mod layers;
 mod listeners;
 mod routes;

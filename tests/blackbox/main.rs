@@ -13,3 +13,5 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+mod e_route;
+mod f_limit;
