@@ -28,6 +28,10 @@ pub struct Exchange {
     pub cache: Option<Asking>,
     /// Its dealings with an upstream.
     pub tries: Tries,
+    /// Whether the client asks to change the protocol of its connection.
+    pub upgrades: bool,
+    /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
+    pub lasting: bool,
     /// Bytes of the request body so far.
     pub body_bytes: u64,
     /// The "no" it was answered with, if it was.
@@ -91,6 +95,8 @@ impl Exchange {
             standing: None,
             cache: None,
             tries: Tries::default(),
+            upgrades: false,
+            lasting: false,
             body_bytes: 0,
             refusal: None,
             _in_flight: InFlight(in_flight.clone()),
@@ -112,7 +118,8 @@ impl Exchange {
 
     /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
     pub fn time_left(&self) -> Option<Duration> {
-        Some(self.timeouts()?.total?.saturating_sub(self.began.elapsed()))
+        let total = self.timeouts()?.total.filter(|_| !self.lasting)?;
+        Some(total.saturating_sub(self.began.elapsed()))
     }
 
     /// How long each step with the upstream may take: the route's word, else the upstream's.

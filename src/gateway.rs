@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -181,10 +182,10 @@ impl ProxyHttp for Gateway {
         answer: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if answer.status.is_informational() {
+        if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        tries::answered(session, exchange, answer.status)?;
+        tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
         stored::answered(session, answer, exchange, self.tiers);
         Ok(())

@@ -1,7 +1,9 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
-use http::{Uri, header};
-use pingora::http::RequestHeader;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, Uri, header};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -35,10 +37,16 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
-    let peer = peer::http_peer(&lease, &timeouts, left);
+    let mut peer = peer::http_peer(&lease, &timeouts, left);
+    if exchange.upgrades {
+        peer.options.read_timeout = Some(UPGRADED_IDLE);
+    }
     exchange.tries.begin(lease);
     Ok(Box::new(peer))
 }
+
+/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say.
+pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(600);
 
 /// No connection to the server could be made.
 pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
@@ -73,8 +81,10 @@ pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<
 pub(super) fn answered(
     session: &Session,
     exchange: &mut Exchange,
-    status: http::StatusCode,
+    answer: &ResponseHeader,
 ) -> pingora::Result<()> {
+    let status = answer.status;
+    exchange.lasting = status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(answer);
     let Some(failure) = Failure::of_status(status.as_u16()) else {
         exchange.tries.succeeded();
         return Ok(());
@@ -85,6 +95,12 @@ pub(super) fn answered(
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
     error.set_retry(true);
     Err(error)
+}
+
+/// Server-sent events go on for as long as somebody listens.
+fn is_event_stream(answer: &ResponseHeader) -> bool {
+    let media = answer.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media.len() >= 17 && media[..17].eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
