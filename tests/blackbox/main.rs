@@ -13,3 +13,6 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+mod c_tls;
+mod d_heads;
+mod w_life;
