@@ -67,7 +67,7 @@ async fn a_certificate_that_cannot_be_used_is_an_error_with_its_place_and_remedy
 
     let cases = [
         (format!("{none:?}"), "none.pem cannot be read"),
-        (format!("{garbage:?}"), "garbage.pem holds no certificate"),
+        (format!("{garbage:?}"), "garbage.pem holds no private key, and"),
         (format!("{{ cert = {a:?}, key = {b:?} }}"), "does not belong to the first certificate"),
     ];
     for (written, expected) in cases {
@@ -127,7 +127,8 @@ async fn readiness_names_what_is_missing_and_a_signal_does_not_wait_for_it() {
     let certs = Certs::for_names(&["a.test"]);
     let (top, address) = (https(&certs), origin.address());
     let config = format!(
-        "{top}[upstreams.u]\nservers = [\"{address}\"]\nhealth = \"/healthz\"\n[routes.all]\nupstream = \"u\"\n"
+        "{top}[upstreams.u]\nservers = [\"{address}\"]\n\
+         health = {{ path = \"/healthz\", interval = \"100ms\" }}\n[routes.all]\nupstream = \"u\"\n"
     );
 
     for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 130)] {
