@@ -13,20 +13,19 @@ use crate::refusal::{Fault, Refusal};
 use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
-#[derive(Debug)]
 pub struct Exchange {
     /// The rules in force when the request came.
     pub plan: Arc<Plan>,
     /// When its head was read.
     pub began: Instant,
-    /// What was understood of its head, once it was.
+    /// Who asks, and what was understood of the head.
     pub asked: Option<Asked>,
     /// The route that takes it.
     pub route: Option<Arc<Route>>,
     /// How its client stands with the tightest limit.
     pub standing: Option<Standing>,
-    /// Its dealings with the cache.
-    pub cache: Asking,
+    /// Its dealings with the cache, where its route has one.
+    pub cache: Option<Asking>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Bytes of the request body so far.
@@ -90,7 +89,7 @@ impl Exchange {
             asked: None,
             route: None,
             standing: None,
-            cache: Asking::default(),
+            cache: None,
             tries: Tries::default(),
             body_bytes: 0,
             refusal: None,

@@ -19,11 +19,11 @@ use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::cache::Tiers;
+use crate::cache::{self, Asking, Tiers};
 use crate::exchange::Exchange;
 use crate::forward::{self, hop};
 use crate::listen::{self, head};
@@ -61,7 +61,7 @@ impl ProxyHttp for Gateway {
 
     /// Refuses what could be read in two ways, before anything else looks at it.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        admit::open(session, &exchange.plan);
+        admit::open(session, exchange);
         head::check(session, exchange.plan.bounds.head()).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
     }
 
@@ -89,7 +89,7 @@ impl ProxyHttp for Gateway {
 
     /// What tells this request from others.
     fn cache_key_callback(&self, _: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
-        exchange.cache.key()
+        stored::asking(exchange)?.key()
     }
 
     /// Which variant of the stored answers it asks for.
@@ -99,7 +99,7 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         request: &RequestHeader,
     ) -> Option<HashBinary> {
-        exchange.cache.variance(meta, request)
+        exchange.cache.as_ref()?.variance(meta, request)
     }
 
     /// Is what was found still wanted, by the request's own directives?
@@ -107,18 +107,26 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         meta: &CacheMeta,
-        _: &mut HitHandler,
+        reader: &mut HitHandler,
         fresh: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<ForcedFreshness>> {
-        exchange.cache.found(session, meta, fresh)
+        Ok(stored::asking(exchange)?.hit(session, meta, reader, fresh))
+    }
+
+    /// Nothing was found: what is fetched is stored, or the request passes as it is.
+    fn cache_miss(&self, session: &mut Session, exchange: &mut Exchange) {
+        match &mut exchange.cache {
+            Some(asking) => asking.miss(session),
+            None => session.cache.cache_miss(),
+        }
     }
 
     // ── the upstream ────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Is the upstream to be asked at all?
     async fn proxy_upstream_filter(&self, _: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if exchange.cache.only_if_cached() {
+        if exchange.cache.as_ref().is_some_and(Asking::must_not_forward) {
             return Err(refuse(exchange, Refusal::NotCached));
         }
         Ok(true)
@@ -148,6 +156,9 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if let Some(asking) = &mut exchange.cache {
+            asking.sending();
+        }
         tries::pass_on(session, request, exchange).map_err(|refusal| refuse(exchange, refusal))
     }
 
@@ -175,7 +186,7 @@ impl ProxyHttp for Gateway {
         }
         tries::answered(session, exchange, answer.status)?;
         hop::strip_response(answer);
-        stored::forget_changed(session, answer, exchange, self.tiers).await;
+        stored::answered(session, answer, exchange, self.tiers);
         Ok(())
     }
 
@@ -210,7 +221,22 @@ impl ProxyHttp for Gateway {
         answer: &ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<RespCacheable> {
-        exchange.cache.judge(session, answer)
+        Ok(stored::asking(exchange)?.keep(session, answer))
+    }
+
+    /// Which part of a whole answer does the client want?
+    fn range_header_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> RangeType {
+        cache::range(session, answer)
+    }
+
+    /// Nothing is served stale but what the client itself permits.
+    fn should_serve_stale(&self, _: &mut Session, _: &mut Exchange, _: Option<&Error>) -> bool {
+        false
     }
 
     /// Fields on the way out, of stored answers and new ones alike.

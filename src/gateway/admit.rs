@@ -12,12 +12,13 @@ use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{host_of, path};
 
-/// A request's head is whole: ends its deadline, and sets the bounds on what follows.
-pub(super) fn open(session: &mut Session, plan: &Plan) {
+/// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
+pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     if let Some(connection) = listen::connection(session) {
         connection.request_begins();
     }
-    let bounds = &plan.bounds;
+    exchange.asked = Some(who_asks(session, &exchange.plan));
+    let bounds = &exchange.plan.bounds;
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
     }
@@ -38,25 +39,29 @@ pub(super) fn close(session: &Session) {
     }
 }
 
-/// Understands the head: who asks, for which host and path.
-pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let request = session.req_header();
-    let trusted_proxies = &exchange.plan.trusted_proxies;
+/// Who asks, and under which id: known of every request, so that even one refused for its head has them in its answer
+/// and its access line.
+fn who_asks(session: &Session, plan: &Plan) -> Asked {
+    let fields = &session.req_header().headers;
     let connection = listen::connection(session);
     let peer = connection.map_or(NOBODY, |connection| connection.peer.ip());
-    let trusted = client::is_trusted(peer, trusted_proxies);
-    // Told first, so that what follows can be refused by its name.
-    let asked = exchange.asked.insert(Asked {
+    let trusted = client::is_trusted(peer, &plan.trusted_proxies);
+    Asked {
         peer,
-        client: client::address(peer, &request.headers, trusted_proxies),
+        client: client::address(peer, fields, &plan.trusted_proxies),
         trusted,
         scheme: if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" },
         port: connection.map_or(0, |connection| connection.local.port()),
         host: String::new(),
         path: String::new(),
-        id: request_id::of(&request.headers, trusted),
-    });
+        id: request_id::of(fields, trusted),
+    }
+}
 
+/// Understands the head: which host and path are asked for.
+pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(asked) = &mut exchange.asked else { return Err(Refusal::Internal) };
+    let request = session.req_header();
     let authority = request.uri.authority().map(uri::Authority::as_str);
     let field = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = authority.or_else(field).unwrap_or_default();
@@ -79,7 +84,7 @@ pub(super) fn admit(session: &Session, exchange: &mut Exchange) -> Result<(), Re
 
     if let Some(limits) = &route.limits {
         let verdict = limits.charge(asked.client);
-        let standing = verdict.as_ref().map_or_else(|no| &no.standing, |standing| standing);
+        let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
         exchange.standing = Some(standing.clone());
         verdict.map_err(Refusal::Exceeded)?;
     }

@@ -27,6 +27,15 @@ pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> 
     own
 }
 
+/// Fields of a "no": those, and what the cache has to say.
+fn refusal_fields(session: &Session, exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = own_fields(exchange);
+    if let Some(asking) = &exchange.cache {
+        fields.push((HeaderName::from_static("cache-status"), asking.member(&session.cache).value()));
+    }
+    fields
+}
+
 /// Answers a route that needs no upstream; `false` if it does.
 pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Result<bool> {
     let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return Ok(false) };
@@ -53,7 +62,8 @@ pub(super) async fn refusal(
     refusal: Refusal,
 ) -> Result<bool> {
     let refusal = exchange.refusal.insert(refusal).clone();
-    refusal.answer(session, exchange.id(), &own_fields(exchange)).await?;
+    let fields = refusal_fields(session, exchange);
+    refusal.answer(session, exchange.id(), &fields).await?;
     Ok(true)
 }
 
@@ -69,14 +79,14 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 
 /// Labels an answer that came from an upstream or the store.
 pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    if let Some(status) = exchange.cache.status(session) {
-        answer.append_header("cache-status", status)?;
-    }
     for (name, value) in own_fields(exchange) {
         answer.insert_header(name, value)?;
     }
     if let Some(route) = &exchange.route {
         route.response_edit.response(answer);
+    }
+    if let Some(asking) = &exchange.cache {
+        asking.finish(&session.cache, answer);
     }
     Ok(())
 }
@@ -114,7 +124,8 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = session.response_written().is_none();
-    if unanswered && refusal.answer(session, exchange.id(), &own_fields(exchange)).await.is_err() {
+    let fields = refusal_fields(session, exchange);
+    if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }
     exchange.refusal = Some(refusal);

@@ -17,8 +17,8 @@ pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMete
     if let Some(refusal) = &exchange.refusal {
         meters.refused(refusal.reason().code);
     }
-    if let Some(outcome) = exchange.cache.outcome(session) {
-        meters.cached(outcome);
+    if let Some(asking) = &exchange.cache {
+        meters.cached(asking.outcome(&session.cache));
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         server: tries.server.clone(),
         status: status(session),
         reason: refused.or_else(|| error.map(|_| "client-left")),
-        cache: exchange.cache.outcome(session),
+        cache: exchange.cache.as_ref().map(|asking| asking.outcome(&session.cache)),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: session.body_bytes_read() as u64,
         response_bytes: session.body_bytes_sent() as u64,

@@ -1,13 +1,77 @@
 //! A request's dealings with stored answers.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{Method, uri};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
-use crate::cache::Tiers;
-use crate::exchange::Exchange;
+use crate::cache::invalidate::places;
+use crate::cache::key::{self, Target};
+use crate::cache::{Asking, Tiers, policy};
+use crate::exchange::{Asked, Exchange};
+use crate::plan::{Plan, Route};
+use crate::route::path;
 
 /// Opens the cache to the request, where its route has one.
-pub(super) fn open(_session: &mut Session, _exchange: &mut Exchange, _tiers: &'static Tiers) {}
+pub(super) fn open(session: &mut Session, exchange: &mut Exchange, tiers: &'static Tiers) {
+    let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return };
+    let Some(rules) = &route.cache else { return };
+    let uri = session.req_header().uri.clone();
+    let host = authority(session, asked).into_owned();
+    let target = Target { scheme: asked.scheme, host: &host, path: &asked.path, query: uri.query() };
+    exchange.cache = Some(Asking::enable(session, rules, tiers, &target));
+}
 
-/// Forgets stored answers that this one says are changed.
-pub(super) async fn forget_changed(_: &Session, _: &ResponseHeader, _: &Exchange, _: &'static Tiers) {}
+/// The dealings of a request for which the cache is open.
+pub(super) fn asking(exchange: &mut Exchange) -> Result<&mut Asking> {
+    exchange.cache.as_mut().ok_or_else(|| Error::explain(ErrorType::InternalError, "the cache is not open"))
+}
+
+/// The head of an answer came: noted for the store, and what it changes is forgotten before the client hears of it.
+pub(super) fn answered(
+    session: &Session,
+    answer: &ResponseHeader,
+    exchange: &mut Exchange,
+    tiers: &'static Tiers,
+) {
+    if let Some(asking) = &mut exchange.cache {
+        asking.answered(answer);
+    }
+    let request = session.req_header();
+    let Some(asked) = exchange.asked.as_ref().filter(|_| policy::invalidates(&request.method, answer.status))
+    else {
+        return;
+    };
+    let host = authority(session, asked);
+    let target = Target { scheme: asked.scheme, host: &host, path: &asked.path, query: request.uri.query() };
+    for place in places(&target, &answer.headers) {
+        let Ok(path) = path::normalise(&place.path) else { continue };
+        let target = Target { path: &path, query: place.query.as_deref(), ..target };
+        if let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) {
+            tiers.purge(&key::of(&rules.query, &target));
+        }
+    }
+}
+
+/// How the route that a GET for this path takes would have stored its answer.
+fn rules_of_a_get<'a>(plan: &'a Plan, asked: &Asked, path: &str) -> Option<&'a Arc<crate::cache::Rules>> {
+    let route: &Arc<Route> = plan.routes.find(&asked.host, path, &Method::GET).ok()?;
+    route.cache.as_ref()
+}
+
+/// The host, with its port where that is not the scheme's own: two ports are two origins (RFC 9110 §4.3.2).
+fn authority<'a>(session: &Session, asked: &'a Asked) -> Cow<'a, str> {
+    let request = session.req_header();
+    let named = request.uri.authority().and_then(uri::Authority::port_u16);
+    let port = named.or_else(|| {
+        let host = request.headers.get(http::header::HOST)?.to_str().ok()?;
+        host.rsplit_once(':')?.1.parse().ok()
+    });
+    match (port, asked.scheme) {
+        (None, _) | (Some(443), "https") | (Some(80), "http") => Cow::Borrowed(&asked.host),
+        (Some(port), _) => Cow::Owned(format!("{}:{port}", asked.host)),
+    }
+}

@@ -128,9 +128,8 @@ pub(super) fn pass_on(
     };
     hop::strip_request(request);
     forward::identify(request, &facts, &asked.id);
-    // What a rewrite makes of a path is brought into the normal form once more: groups may have joined to `..`.
     let path = forward.path.apply(&asked.path);
-    let path = path::normalise(&path).map_err(Refusal::Path)?;
+    let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
     if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
         request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;

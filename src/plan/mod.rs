@@ -3,7 +3,9 @@
 //! A plan is immutable and swapped whole; a request keeps the plan it began with. Compiling is validating: every
 //! name is resolved or becomes a problem with its place, and all problems come at once.
 
+mod actions;
 mod compile;
+mod edits;
 mod layers;
 mod listeners;
 mod routes;
@@ -71,7 +73,7 @@ pub struct Route {
     /// The largest request body in bytes.
     pub max_body: u64,
     /// How answers are cached, if they are.
-    pub cache: Option<cache::Rules>,
+    pub cache: Option<Arc<cache::Rules>>,
     /// Changes to fields of the request.
     pub request_edit: Edit,
     /// Changes to fields of the answer.

@@ -5,6 +5,7 @@
 
 mod page;
 pub mod reason;
+pub mod reference;
 
 use std::borrow::Cow;
 
@@ -17,6 +18,7 @@ use crate::listen::BadHead;
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
 pub use reason::{REASONS, Reason};
+pub use reference::reasons_reference;
 
 /// Why the gateway itself answers a request.
 #[derive(Clone, Debug)]

@@ -107,8 +107,9 @@ async fn heads_that_two_parsers_could_read_in_two_ways_are_refused() {
     for case in cases {
         let answer = sent(&gateway, &case).await;
 
-        let refused =
-            answer.is_empty() || answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 405 ");
+        // 405 is for CONNECT, 501 for codings that are not known here; empty where there was nothing to answer to.
+        let known = ["HTTP/1.1 400 ", "HTTP/1.1 405 ", "HTTP/1.1 501 "];
+        let refused = answer.is_empty() || known.iter().any(|status| answer.starts_with(status));
         assert!(refused, "{case:?}: {answer}");
         assert_eq!(
             answer.matches("HTTP/1.1 ").count(),

@@ -15,4 +15,6 @@ mod a_actors;
 mod b_proxy;
 mod c_tls;
 mod d_heads;
+mod e_route;
+mod f_limit;
 mod w_life;

@@ -95,6 +95,11 @@ impl Answer {
         self.fields.get(name)?.to_str().ok()
     }
 
+    /// All values of a field.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
     /// The body as text; panics where it is none.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()

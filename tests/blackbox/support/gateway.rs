@@ -20,6 +20,11 @@ pub(crate) fn https(certs: &Certs) -> String {
     format!("listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ntls.certs = [{files}]\n")
 }
 
+/// The same without TLS: one listener that serves plain HTTP, and admin.
+pub(crate) fn plain() -> String {
+    "listen = [\"http://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n".to_owned()
+}
+
 /// A running gateway, ended when dropped. What it wrote is printed when its test fails.
 pub(crate) struct Gateway {
     process: Process,
@@ -31,7 +36,16 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts over this configuration, exactly as given, and waits until it listens.
     pub(crate) async fn start(config: &str) -> Self {
-        Self::start_in(write(config)).await
+        Self::start_with(config, &[]).await
+    }
+
+    /// Starts over this configuration with more files beside it, by their names.
+    pub(crate) async fn start_with(config: &str, beside: &[(&str, &str)]) -> Self {
+        let folder = write(config);
+        for (name, text) in beside {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self::start_in(folder).await
     }
 
     async fn start_in(folder: TempDir) -> Self {
@@ -69,6 +83,31 @@ impl Gateway {
         let address = self.listening.iter().find_map(|url| url.strip_prefix(scheme));
         let address = address.unwrap_or_else(|| panic!("no {scheme} in {:?}", self.listening));
         address.parse().expect("an address with its port")
+    }
+
+    /// The address of the admin listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.parse().expect("an address with its port")
+    }
+
+    /// Everything it wrote so far, on either pipe.
+    pub(crate) fn wrote(&self) -> String {
+        self.process.output()
+    }
+
+    /// The access lines so far, where `log.access = "json"`.
+    pub(crate) fn access_lines(&self) -> Vec<serde_json::Value> {
+        let wrote = self.wrote();
+        let objects = wrote.lines().filter_map(|line| serde_json::from_str(line).ok());
+        objects.filter(|line: &serde_json::Value| line.get("request_id").is_some()).collect()
+    }
+
+    /// The access line of the answer with this `X-Request-Id`, which comes a moment after the answer.
+    pub(crate) async fn access_line(&self, answer: &Answer) -> serde_json::Value {
+        let id = answer.field("x-request-id").expect("every answer has an id");
+        let found = || self.access_lines().into_iter().find(|line| line["request_id"] == id);
+        eventually(PATIENCE, "the access line is written", async || found().is_some()).await;
+        found().expect("seen a moment ago")
     }
 
     /// `GET path` of the admin listener.

@@ -3,6 +3,7 @@
 pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod reply;
+pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod users;
@@ -12,11 +13,12 @@ pub(crate) mod process;
 use std::time::{Duration, Instant};
 
 pub(crate) use certs::Certs;
-pub(crate) use client::Client;
-pub(crate) use gateway::{Gateway, https};
+pub(crate) use client::{Answer, Client};
+pub(crate) use gateway::{Gateway, https, plain};
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
+pub(crate) use speaker::Speaker;
 
 /// Longest wait for anything that is expected to happen: far beyond what it takes on a busy machine, so that
 /// only what never happens runs into it.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Bu
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use super::client::Answer;
 use super::{Certs, must};
 
 /// One connection. Every wait is bounded.
@@ -51,6 +52,65 @@ impl Raw {
         let _ = must("bytes are taken", sent).await;
     }
 
+    /// Sends one request and reads its whole answer: body by length, by chunks, or none where there is none.
+    pub(crate) async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(request.as_ref()).await;
+        let head = self.head().await;
+        let mut answer = parse(&head);
+        let bodiless =
+            request.as_ref().starts_with(b"HEAD ") || matches!(answer.status, 100..200 | 204 | 304);
+        if bodiless {
+            return answer;
+        }
+        answer.body = if answer.field("transfer-encoding").is_some() {
+            must("chunks", self.chunks()).await
+        } else {
+            let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+            let mut body = vec![0; length];
+            must("the body of an answer", self.0.read_exact(&mut body)).await.unwrap();
+            body
+        };
+        answer
+    }
+
+    /// A chunked body to its end, put together.
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk().await;
+            if chunk.is_empty() {
+                return body;
+            }
+            body.extend(chunk);
+        }
+    }
+
+    /// The next chunk of a chunked body; empty for the last.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        let size = must("the size of a chunk", self.line()).await;
+        let size =
+            usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("no size of a chunk: {size:?}"));
+        let mut chunk = vec![0; size];
+        must("a chunk", self.0.read_exact(&mut chunk)).await.unwrap();
+        assert_eq!(must("the end of a chunk", self.line()).await, "");
+        chunk
+    }
+
+    /// Exactly so many bytes.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        must("bytes", self.0.read_exact(&mut bytes)).await.unwrap();
+        bytes
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(self.0.read_u8().await.expect("a whole line"));
+        }
+        String::from_utf8(line).unwrap().trim_end().to_owned()
+    }
+
     /// One whole answer: its head, and its body as `Content-Length` frames it.
     pub(crate) async fn answer(&mut self) -> (String, Vec<u8>) {
         let head = self.head().await;
@@ -90,4 +150,21 @@ impl Raw {
         let closes = self.0.read_to_end(&mut thrown_away);
         tokio::time::timeout(time, closes).await.is_ok()
     }
+}
+
+/// A head as bytes, taken apart; panics where it is none.
+fn parse(head: &str) -> Answer {
+    let mut lines = head.trim_end().lines();
+    let first = lines.next().unwrap_or_default();
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no answer: {head:?}"));
+    let fields = lines.map(|line| {
+        let (name, value) = line.split_once(':').expect("a field");
+        (name.parse::<http::HeaderName>().unwrap(), value.trim().parse::<http::HeaderValue>().unwrap())
+    });
+    let mut all = http::HeaderMap::new();
+    for (name, value) in fields {
+        all.append(name, value);
+    }
+    Answer { status, version: http::Version::HTTP_11, fields: all, body: Vec::new() }
 }

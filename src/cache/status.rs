@@ -1,0 +1,116 @@
+//! `Cache-Status` (RFC 9211): what the cache did with a request, for whoever asks why.
+
+use std::fmt;
+
+use http::HeaderValue;
+
+/// The name under which this cache speaks of itself.
+pub const NAME: &str = "tidegate";
+
+/// Why a request went to the origin (`fwd`, RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The cache is not used for it.
+    Bypass,
+    /// Its method is not one that is answered from a store.
+    Method,
+    /// Nothing is stored of this URL.
+    UriMiss,
+    /// Nothing is stored of this URL that suits the request's fields.
+    VaryMiss,
+    /// What is stored is stale.
+    Stale,
+    /// What is stored is fresh, but the request asks for better.
+    Request,
+}
+
+impl Forwarded {
+    /// As RFC 9211 spells it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// This cache's member of the list. The gateway appends it last, nearest the client (RFC 9211 §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Why the request went to the origin. `None`: it did not, this is a hit (§2.1).
+    pub forwarded: Option<Forwarded>,
+    /// With what status the origin answered (§2.3).
+    pub status: Option<u16>,
+    /// For how many more seconds the answer is fresh; negative: stale for as long (§2.4).
+    pub ttl: Option<i64>,
+    /// Whether the answer is being stored (§2.5).
+    pub stored: bool,
+    /// Whether the answer is another request's (§2.6).
+    pub collapsed: bool,
+    /// Why it was forwarded, or not stored, in one word (§2.8).
+    pub detail: Option<&'static str>,
+}
+
+impl Member {
+    /// As a field value.
+    pub fn value(&self) -> HeaderValue {
+        // Made of tokens and digits alone, so the conversion cannot fail; if it did, the bare name is still true.
+        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(NAME))
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAME)?;
+        match self.forwarded {
+            None => f.write_str("; hit")?,
+            Some(reason) => write!(f, "; fwd={}", reason.code())?,
+        }
+        if let Some(status) = self.status {
+            write!(f, "; fwd-status={status}")?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, "; ttl={ttl}")?;
+        }
+        if self.stored {
+            f.write_str("; stored")?;
+        }
+        if self.collapsed {
+            f.write_str("; collapsed")?;
+        }
+        if let Some(detail) = self.detail {
+            write!(f, "; detail={detail}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_reads_as_the_rfc_has_it() {
+        let is = Member::default;
+        let miss = Member { forwarded: Some(Forwarded::UriMiss), status: Some(200), ..is() };
+        let rows = [
+            (is(), "tidegate; hit"),
+            (Member { ttl: Some(28), ..is() }, "tidegate; hit; ttl=28"),
+            (Member { ttl: Some(-3), ..is() }, "tidegate; hit; ttl=-3"),
+            (Member { stored: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; stored"),
+            (Member { collapsed: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; collapsed"),
+            (
+                Member { detail: Some("private"), ..miss },
+                "tidegate; fwd=uri-miss; fwd-status=200; detail=private",
+            ),
+            (Member { forwarded: Some(Forwarded::Method), ..is() }, "tidegate; fwd=method"),
+        ];
+        for (member, wanted) in rows {
+            assert_eq!(member.value(), wanted);
+        }
+    }
+}
