@@ -67,7 +67,7 @@ async fn a_certificate_that_cannot_be_used_is_an_error_with_its_place_and_remedy
 
     let cases = [
         (format!("{none:?}"), "none.pem cannot be read"),
-        (format!("{garbage:?}"), "garbage.pem holds no private key, and"),
+        (format!("{garbage:?}"), "garbage.pem holds no certificate"),
         (format!("{{ cert = {a:?}, key = {b:?} }}"), "does not belong to the first certificate"),
     ];
     for (written, expected) in cases {
