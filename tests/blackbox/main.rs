@@ -13,5 +13,8 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+mod c_tls;
+mod d_heads;
 mod e_route;
 mod f_limit;
+mod w_life;

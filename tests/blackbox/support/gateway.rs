@@ -45,6 +45,10 @@ impl Gateway {
         for (name, text) in beside {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        Self::start_in(folder).await
+    }
+
+    async fn start_in(folder: TempDir) -> Self {
         let (process, said) = Process::start("tidegate", &mut command(folder.path())).await;
         let listening = said["listening"].as_array().expect("`listening` is a list");
         let listening = listening.iter().map(|url| url.as_str().expect("a URL").to_owned()).collect();
@@ -133,9 +137,21 @@ impl Gateway {
         self.process.stop().await
     }
 
+    /// Asks it to end gracefully and starts it again in the same folder, on other ports.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { mut process, folder, .. } = self;
+        process.stop().await;
+        Self::start_in(folder).await
+    }
+
     /// Its process, for signals and what it wrote.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Replaces its configuration file; nothing is told to it.
