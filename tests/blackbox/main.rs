@@ -15,3 +15,4 @@ mod a_actors;
 mod b_proxy;
 mod e_route;
 mod f_limit;
+mod g_forward;
