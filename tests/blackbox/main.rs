@@ -17,4 +17,5 @@ mod c_tls;
 mod d_heads;
 mod e_route;
 mod f_limit;
+mod g_forward;
 mod w_life;
