@@ -13,3 +13,5 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+mod k_balance;
+mod l_health;
