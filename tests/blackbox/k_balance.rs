@@ -216,16 +216,18 @@ async fn who_waits_too_long_is_refused() {
     assert_eq!(slow.await.unwrap().status, 200);
 }
 
-/// An origin that begins an answer of this status at once, and ends it when the gate opens.
+/// An origin that begins an answer of this status at once, and ends it when the gate opens. In chunks: what has a
+/// length may be gathered before it is sent on over HTTP/1.1.
 async fn origin_in_mid_answer(status: u16, gate: &Gate) -> Wire {
     let gate = gate.clone();
     Wire::start(move |_, mut line: Line| {
         let gate = gate.clone();
         async move {
             while line.request().await.is_some() {
-                line.say(format!("HTTP/1.1 {status} Begun\r\nContent-Length: 8\r\n\r\nhalf")).await;
+                let head = format!("HTTP/1.1 {status} Begun\r\nTransfer-Encoding: chunked\r\n\r\n");
+                line.say(head + "4\r\nhalf\r\n").await;
                 gate.opened().await;
-                line.say("half").await;
+                line.say("4\r\nhalf\r\n0\r\n\r\n").await;
             }
         }
     })
