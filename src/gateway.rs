@@ -208,9 +208,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         error: Box<Error>,
         exchange: &mut Exchange,
-        _: bool,
+        reused: bool,
     ) -> Box<Error> {
-        tries::broken(session, exchange, error)
+        tries::broken(session, exchange, error, reused)
     }
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -272,6 +272,7 @@ impl ProxyHttp for Gateway {
 
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.tries.end(error.is_none());
         record::count(session, exchange, &self.unrouted);
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));

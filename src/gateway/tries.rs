@@ -22,7 +22,8 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
         exchange.tries.upstream = Some(upstream);
     } else {
-        tokio::time::sleep(exchange.tries.backoff).await;
+        let pause = exchange.tries.backoff;
+        tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
     }
 
     let left = exchange.time_left();
@@ -62,15 +63,25 @@ pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> B
 }
 
 /// The server failed in mid-exchange; what the client did is no server's failure.
-pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn broken(
+    session: &Session,
+    exchange: &mut Exchange,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error; // decided where the answer came in
     }
     error.set_retry(false);
     if let Some(fault) = fault_of(&error) {
-        let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
         exchange.tries.fault = Some(fault);
-        let backoff = exchange.tries.failed(failure, is_repeatable(session));
+        let (tries, repeatable) = (&mut exchange.tries, is_repeatable(session));
+        let backoff = match fault {
+            // Servers close connections that were idle for long, now and then just when a request is on its way.
+            Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
+            Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
+            _ => tries.failed(Failure::Reset, repeatable),
+        };
         error.set_retry(backoff.is_some());
         exchange.tries.backoff = backoff.unwrap_or_default();
     }
@@ -86,10 +97,10 @@ pub(super) fn answered(
     let status = answer.status;
     exchange.lasting = status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(answer);
     let Some(failure) = Failure::of_status(status.as_u16()) else {
-        exchange.tries.succeeded();
+        exchange.tries.answered();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.failed(failure, is_repeatable(session)) else { return Ok(()) };
+    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else { return Ok(()) };
     exchange.tries.backoff = backoff;
     exchange.tries.fault = Some(Fault::BrokeOff);
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
