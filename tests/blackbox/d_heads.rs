@@ -90,14 +90,22 @@ async fn heads_that_two_parsers_could_read_in_two_ways_are_refused() {
         "GET / HTTP/1.1\r\nHost: a.test\r\n\n".to_owned() + SMUGGLED,
         line("GET /"),
         line("GET  / HTTP/1.1"),
-        line("GET / x HTTP/1.1"),
         line("GET\t/ HTTP/1.1"),
         line("G@T / HTTP/1.1"),
         line("GET / HTTP/1.1 "),
         line("GET / HTTP/2.0"),
         line("GET / HTTP/1.2"),
         line("GET / http/1.1"),
-        line("GET /\0 HTTP/1.1"),
+        line("GET users HTTP/1.1"),
+        line("GET ?users HTTP/1.1"),
+        line("GET a.test:443 HTTP/1.1"),
+        line("GET * HTTP/1.1"),
+        line("GET %20/ HTTP/1.1"),
+        line("GET /users#part HTTP/1.1"),
+        line("GET ftp://a.test/ HTTP/1.1"),
+        line("GET http://b.test/ HTTP/1.1"),
+        line("GET http:///users HTTP/1.1"),
+        line("GET http://user@a.test/ HTTP/1.1"),
         line("CONNECT a.test:443 HTTP/1.1"),
         line("\r\n\r\n\r\nGET / HTTP/1.1 junk"),
         "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03\r\n\r\n".to_owned() + SMUGGLED,
@@ -122,6 +130,110 @@ async fn heads_that_two_parsers_could_read_in_two_ways_are_refused() {
     let mut client = Raw::tcp(gateway.http()).await;
     client.send(GET).await;
     assert_eq!(client.answer().await.1, b"one answers");
+}
+
+/// Frames and fields of HTTP/2 by hand (RFC 9113 section 4.1, RFC 7541 section 6.2.2), each length in one byte.
+mod h2 {
+    pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// A request on the first stream, without a body.
+    pub(super) fn request(fields: &[(&str, &str)]) -> Vec<u8> {
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+        let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), HEADERS, 0x05, 0, 0, 0, 1];
+        frame.extend(block);
+        frame
+    }
+
+    fn literal(name: &str, value: &str) -> Vec<u8> {
+        let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        [vec![0], text(name), text(value)].concat()
+    }
+
+    /// How the request was taken: its answer's status in HPACK's first byte, or what came instead.
+    pub(super) async fn verdict(client: &mut crate::support::Raw) -> String {
+        while let Some(head) = client.take(9).await {
+            let length = head[..3].iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+            let payload = client.take(length).await.unwrap_or_default();
+            match head[3] {
+                HEADERS if payload[0] == 0x88 => return "200".to_owned(),
+                HEADERS if payload[0] == 0x8c => return "400".to_owned(),
+                HEADERS => return format!("{payload:?}"),
+                RST_STREAM => return "reset".to_owned(),
+                GOAWAY => return "closed".to_owned(),
+                _ => {}
+            }
+        }
+        "closed".to_owned()
+    }
+
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const GOAWAY: u8 = 7;
+}
+
+#[tokio::test]
+async fn odd_heads_over_http2_are_refused_as_well() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let top = https(&certs);
+    let gateway = Gateway::start(&format!("{top}[routes.all]\nupstream = \"{}\"\n", origin.address())).await;
+    let [method, scheme, host, path] =
+        [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/users")];
+    let with = |field| vec![method, scheme, host, path, field];
+    let to = |path| vec![method, scheme, host, (":path", path)];
+    let cases = [
+        (vec![method, scheme, path], "400"),
+        (with(("host", "b.test")), "400"),
+        (to("*"), "400"),
+        (to(""), "reset"),
+        (to("users"), "reset"),
+        (to("/a b"), "reset"),
+        (to("/a\0b"), "reset"),
+        (with(("transfer-encoding", "chunked")), "reset"),
+        (with(("connection", "close")), "reset"),
+        (with(("content-length", "5")), "reset"),
+        (with(("X-Upper", "a")), "closed"),
+        (with(("x", "a\r\ny: b")), "closed"),
+        (with(("x y", "a")), "closed"),
+    ];
+
+    for (fields, expected) in cases {
+        let mut client = Raw::tls_offering("h2", gateway.https(), "a.test", &certs).await;
+        client.send([h2::PREFACE, &h2::request(&fields)].concat()).await;
+        assert_eq!(h2::verdict(&mut client).await, expected, "{fields:?}");
+        assert!(origin.seen().is_empty(), "{fields:?} reached the origin");
+    }
+    let mut client = Raw::tls_offering("h2", gateway.https(), "a.test", &certs).await;
+    client.send([h2::PREFACE, &h2::request(&with(("x", "a")))].concat()).await;
+    assert_eq!(h2::verdict(&mut client).await, "200");
+    assert_eq!(origin.seen()[0].target, "/users");
+}
+
+#[tokio::test]
+async fn a_target_is_read_in_one_way_and_written_anew() {
+    let origin = Origin::start("one").await;
+    let gateway = before(&origin, "").await;
+    let mut client = Raw::tcp(gateway.http()).await;
+
+    for (target, seen) in [
+        ("/users?a=b", "/users?a=b"),
+        ("http://a.test/users", "/users"),
+        ("HTTPS://a.test/users?a", "/users?a"),
+        // Escaped before anybody looks at it, in what is logged, routed and forwarded alike.
+        ("/a b HTTP/1.1", "/a%20b%20HTTP/1.1"),
+        ("/a\"b", "/a%22b"),
+    ] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n{GET}")).await;
+        for expected in [seen, "/fine"] {
+            let (head, _) = client.answer().await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{target}: {head}");
+            assert_eq!(origin.seen().last().unwrap().target, expected);
+        }
+    }
+    client.send("GET /a\0b HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let (head, _) = client.answer().await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(origin.seen().len(), 10);
 }
 
 #[tokio::test]
