@@ -118,14 +118,12 @@ impl BadHead {
 
 /// Checks the head of the request at hand, whatever version of HTTP it came in.
 pub fn check(session: &Session, limits: Limits) -> Result<(), BadHead> {
-    match session.as_http1() {
-        Some(h1) => check_head(&h1.get_headers_raw_bytes(), limits),
-        None => {
-            let request = session.req_header();
-            ensure(request.uri.path() != "*" || request.method == Method::OPTIONS, BadHead::Target)?;
-            check_fields(&request.headers, limits)
-        }
+    if let Some(h1) = session.as_http1() {
+        return check_head(&h1.get_headers_raw_bytes(), limits);
     }
+    let request = session.req_header();
+    ensure(request.uri.path() != "*" || request.method == Method::OPTIONS, BadHead::Target)?;
+    check_fields(&request.headers, limits)
 }
 
 /// Checks the bytes of an HTTP/1 request head, from the request line to the empty line.
