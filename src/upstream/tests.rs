@@ -276,7 +276,8 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
     let meters = Meters::new();
     let upstream = Upstream::new(settings(&[1]), None, &meters);
     let mut lease = upstream.pick(&Tried::default()).unwrap();
-    lease.succeeded(Duration::from_millis(3));
+    lease.answered(Duration::from_millis(3));
+    lease.succeeded();
     lease.failed(Failure::Reset);
     drop(lease);
     drop(upstream.pick(&Tried::default()));

@@ -25,6 +25,19 @@ pub(crate) fn plain() -> String {
     "listen = [\"http://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n".to_owned()
 }
 
+/// A configuration of one route that takes everything, to the upstream `main` of these servers (`ip:port`, or
+/// `{ address, weight }` as they stand in the file). `settings` are lines of `[upstreams.main]`.
+pub(crate) fn group(certs: &Certs, servers: &[String], settings: &str) -> String {
+    let quoted = |server: &String| {
+        if server.starts_with('{') { server.clone() } else { format!("{server:?}") }
+    };
+    let servers = servers.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    let top = https(certs);
+    format!(
+        "{top}\n[upstreams.main]\nservers = [{servers}]\n{settings}\n\n[routes.all]\nupstream = \"main\"\n"
+    )
+}
+
 /// A running gateway, ended when dropped. What it wrote is printed when its test fails.
 pub(crate) struct Gateway {
     process: Process,
@@ -130,6 +143,15 @@ impl Gateway {
         let page = self.admin_get("/metrics").await;
         assert_eq!(page.status, 200, "{}", page.text());
         sum_of(page.text(), series)
+    }
+
+    /// What `/upstreams` says of a server, by its place in the configuration.
+    pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
+        let upstreams = self.admin_get("/upstreams").await.json();
+        let mut servers =
+            upstreams.as_array().into_iter().flatten().filter_map(|it| it["servers"].as_array()).flatten();
+        let found = servers.find(|it| it["server"] == server).cloned();
+        found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
     }
 
     /// Asks it to end gracefully and waits for it.
