@@ -6,6 +6,7 @@ pub(crate) mod reply;
 pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
+pub(crate) mod h2;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
