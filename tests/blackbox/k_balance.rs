@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::support::{Certs, Client, Gate, Gateway, Line, Origin, PATIENCE, Raw, Reply, Wire, eventually, group};
+use crate::support::{
+    Certs, Client, Gate, Gateway, Line, Origin, PATIENCE, Raw, Reply, Wire, eventually, group,
+};
 
 const URL: &str = "https://a.test/";
 
@@ -148,7 +150,8 @@ async fn a_name_that_does_not_resolve_is_shown_and_stops_nothing() {
     let server = gateway.server(&servers[0]).await;
     assert_eq!(server["state"], "unresolved", "{server}");
     assert!(server["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{server}");
-    let up = async |server| gateway.metric(&format!("tidegate_upstream_server_up{{server=\"{server}\"}}")).await;
+    let up =
+        async |server| gateway.metric(&format!("tidegate_upstream_server_up{{server=\"{server}\"}}")).await;
     assert_eq!((up(&servers[0]).await, up(&servers[1]).await), (0.0, 1.0));
 }
 

@@ -1,8 +1,6 @@
 //! Which servers may be chosen: what their checks say, and what their answers say.
 
-use crate::support::{
-    Certs, Client, Gate, Gateway, Origin, PATIENCE, Reply, Wire, eventually, group, https,
-};
+use crate::support::{Certs, Client, Gate, Gateway, Origin, PATIENCE, Reply, Wire, eventually, group, https};
 
 const URL: &str = "https://a.test/";
 
@@ -215,7 +213,8 @@ async fn a_server_whose_answers_break_off_after_their_heads_is_ejected() {
     eventually(PATIENCE, "it is ejected", is_ejected).await;
 
     assert_eq!(ask(&client, 4).await, vec![(200, "well".to_owned()); 4]);
-    let errors = format!("tidegate_upstream_requests_total{{server=\"{}\",outcome=\"error\"}}", address(&ill));
+    let errors =
+        format!("tidegate_upstream_requests_total{{server=\"{}\",outcome=\"error\"}}", address(&ill));
     assert_eq!(gateway.metric(&errors).await, 3.0);
 }
 

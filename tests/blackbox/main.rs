@@ -15,3 +15,4 @@ mod a_actors;
 mod b_proxy;
 mod k_balance;
 mod l_health;
+mod m_retry;

@@ -28,7 +28,9 @@ pub(crate) fn group(certs: &Certs, servers: &[String], settings: &str) -> String
     };
     let servers = servers.iter().map(quoted).collect::<Vec<_>>().join(", ");
     let top = https(certs);
-    format!("{top}\n[upstreams.main]\nservers = [{servers}]\n{settings}\n\n[routes.all]\nupstream = \"main\"\n")
+    format!(
+        "{top}\n[upstreams.main]\nservers = [{servers}]\n{settings}\n\n[routes.all]\nupstream = \"main\"\n"
+    )
 }
 
 /// A running gateway, ended when dropped. What it wrote is printed when its test fails.
@@ -104,7 +106,8 @@ impl Gateway {
     /// What `/upstreams` says of a server, by its place in the configuration.
     pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
         let upstreams = self.admin_get("/upstreams").await.json();
-        let mut servers = upstreams.as_array().into_iter().flatten().flat_map(|it| it["servers"].as_array()).flatten();
+        let mut servers =
+            upstreams.as_array().into_iter().flatten().flat_map(|it| it["servers"].as_array()).flatten();
         let found = servers.find(|it| it["server"] == server).cloned();
         found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
     }
