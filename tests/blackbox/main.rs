@@ -16,3 +16,4 @@ mod b_proxy;
 mod k_balance;
 mod l_health;
 mod m_retry;
+mod z_system;
