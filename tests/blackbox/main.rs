@@ -13,7 +13,13 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+#[cfg(test)]
 mod k_balance;
+#[cfg(test)]
 mod l_health;
+#[cfg(test)]
 mod m_retry;
+#[cfg(test)]
+mod n_answers;
+#[cfg(test)]
 mod z_system;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::support::client::Answer;
 use crate::support::users::{Database, Service};
@@ -51,13 +51,13 @@ upstream = "users"
         .await;
         let house = Self { services, gateway, certs, _database: database };
         house.gateway.ready().await;
-        eventually(PATIENCE, "all three are up", async || house.up().await == 3.0).await;
+        eventually(PATIENCE, "all three are up", async || house.up().await == 3).await;
         house
     }
 
     /// How many servers may be chosen.
-    async fn up(&self) -> f64 {
-        self.gateway.metric("tidegate_upstream_server_up").await
+    async fn up(&self) -> u64 {
+        self.gateway.count("tidegate_upstream_server_up").await
     }
 
     /// The name by which the first service says that it served.
@@ -166,10 +166,13 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let kinds = (0..of_each).flat_map(|_| [Client::http1(gateway, certs), Client::http2(gateway, certs)]);
         let clients = kinds
-            .map(|client| {
+            .zip(0..)
+            .map(|(client, number)| {
                 let (stop, request) = (Arc::clone(&stop), request.clone());
+                // Not all in step.
+                let first = tokio::time::Instant::now() + Duration::from_millis(13) * number;
                 tokio::spawn(async move {
-                    let mut pace = interval(Duration::from_millis(20));
+                    let mut pace = interval_at(first, Duration::from_millis(20));
                     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     let mut asked = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
@@ -223,22 +226,22 @@ async fn one_ends_and_comes_back(end: impl AsyncFnOnce(&mut Service)) {
     });
 
     let answered = format!("tidegate_upstream_requests_total{{server=\"{first}\",outcome=\"ok\"}}");
-    eventually(PATIENCE, "it takes part", async || house.gateway.metric(&answered).await > 20.0).await;
+    eventually(PATIENCE, "it takes part", async || house.gateway.count(&answered).await > 20).await;
     end(&mut house.services[0]).await;
     let is_out = async || house.gateway.server(&first).await["state"] == "down";
     eventually(PATIENCE, "it is taken out", is_out).await;
-    let before = house.gateway.metric(&answered).await;
+    let before = house.gateway.count(&answered).await;
 
     house.services[0].restart().await;
-    eventually(PATIENCE, "it is back", async || house.up().await == 3.0).await;
-    let is_asked = async || house.gateway.metric(&answered).await > before + 20.0;
+    eventually(PATIENCE, "it is back", async || house.up().await == 3).await;
+    let is_asked = async || house.gateway.count(&answered).await > before + 20;
     eventually(PATIENCE, "it takes part again", is_asked).await;
 
     let (reads, writes) = (reads.end().await, writes.end().await);
     let served = assert_nothing_failed(&reads);
     assert!(served.len() == 3 && served[&*house.first()] > 20, "{served:?}");
     assert_nothing_failed(&writes);
-    assert_eq!(house.gateway.metric("tidegate_refusals_total").await, 0.0);
+    assert_eq!(house.gateway.count("tidegate_refusals_total").await, 0);
 }
 
 #[tokio::test]
@@ -298,7 +301,7 @@ async fn a_drain_waits_for_what_is_in_flight_and_lets_nobody_new_in() {
     let mut upload = Raw::tls(gateway.https(), "a.test", &certs).await;
     upload.send("PUT /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nfives").await;
     let is_there =
-        async || origin.requests("/slow") == 8 && gateway.metric("tidegate_upstream_in_flight").await == 9.0;
+        async || origin.requests("/slow") == 8 && gateway.count("tidegate_upstream_in_flight").await == 9;
     eventually(PATIENCE, "all are there", is_there).await;
     let _idle = Raw::tls(gateway.https(), "a.test", &certs).await;
 

@@ -103,11 +103,17 @@ impl Gateway {
         sum_of(page.text(), series)
     }
 
+    /// The same of what is counted in whole numbers.
+    pub(crate) async fn count(&self, series: &str) -> u64 {
+        let sum = self.metric(series).await;
+        format!("{sum}").parse().unwrap_or_else(|_| panic!("{series} is {sum}"))
+    }
+
     /// What `/upstreams` says of a server, by its place in the configuration.
     pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
         let upstreams = self.admin_get("/upstreams").await.json();
         let mut servers =
-            upstreams.as_array().into_iter().flatten().flat_map(|it| it["servers"].as_array()).flatten();
+            upstreams.as_array().into_iter().flatten().filter_map(|it| it["servers"].as_array()).flatten();
         let found = servers.find(|it| it["server"] == server).cloned();
         found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
     }
