@@ -101,9 +101,9 @@ async fn failing_checks_take_a_server_out_and_passing_ones_bring_it_back() {
 #[tokio::test]
 async fn one_failed_check_is_not_enough_and_one_pass_is_not_either() {
     let certs = Certs::for_names(&["a.test"]);
-    // Checks by number: the 2nd fails, then 4 to 6 do; 7 passes, 8 fails, and from 9 on all pass.
+    // One failure between passes, three in a row, one pass between failures, and passes from then on.
     let checks = Wire::start(|number, mut line| async move {
-        let passes = !matches!(number, 2 | 4..=6 | 8);
+        let passes = !matches!(number, 2 | 5..=7 | 9..=11);
         line.request().await;
         let status = if passes { "204 Fine" } else { "500 Ill" };
         line.say(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")).await;
@@ -113,7 +113,7 @@ async fn one_failed_check_is_not_enough_and_one_pass_is_not_either() {
     let mut gateway = Gateway::start(&group(&certs, &[server], HEALTH)).await;
 
     // Every change is an event, so none can pass between two looks.
-    eventually(PATIENCE, "twelve checks", async || checks.connections() >= 12).await;
+    eventually(PATIENCE, "fifteen checks", async || checks.connections() >= 15).await;
     let said = gateway.process().output();
     let events = |what: &str| said.matches(what).count();
     assert_eq!((events("server is up"), events("server is down")), (2, 1), "{said}");

@@ -326,6 +326,22 @@ async fn a_drain_waits_for_what_is_in_flight_and_lets_nobody_new_in() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_an_answer_that_takes_its_time() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    // Longer than connections without a request are waited for.
+    origin.answer("/", Reply::ok("worth it").after(Duration::from_secs(3)));
+    let mut gateway = before(&origin, &certs).await;
+    let client = Client::http2(&gateway, &certs);
+    let waiting = tokio::spawn(async move { client.get("https://a.test/").await });
+    eventually(PATIENCE, "it is there", async || origin.requests("/") == 1).await;
+
+    assert!(gateway.stop().await.success());
+
+    assert_eq!(waiting.await.unwrap().text(), "worth it");
+}
+
+#[tokio::test]
 async fn what_does_not_end_within_the_grace_is_cut_off() {
     let certs = Certs::for_names(&["a.test"]);
     let origin = Origin::start("one").await;
