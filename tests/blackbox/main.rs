@@ -17,15 +17,19 @@ mod support;
 mod a_actors;
 mod b_proxy;
 #[cfg(test)]
+#[cfg(test)]
 mod c_tls;
-#[cfg(test)]
-mod d_heads;
-#[cfg(test)]
 mod d_bounds;
+mod d_heads;
 mod e_route;
 mod f_limit;
 mod g_forward;
 mod k_balance;
+#[cfg(test)]
 mod l_health;
 #[cfg(test)]
+#[cfg(test)]
+mod m_retry;
+mod n_answers;
 mod w_life;
+mod z_system;

@@ -145,6 +145,12 @@ impl Gateway {
         sum_of(page.text(), series)
     }
 
+    /// The same of what is counted in whole numbers.
+    pub(crate) async fn count(&self, series: &str) -> u64 {
+        let sum = self.metric(series).await;
+        format!("{sum}").parse().unwrap_or_else(|_| panic!("{series} is {sum}"))
+    }
+
     /// What `/upstreams` says of a server, by its place in the configuration.
     pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
         let upstreams = self.admin_get("/upstreams").await.json();
