@@ -13,3 +13,5 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
+mod i_cache;
+mod j_cache_safety;

@@ -8,9 +8,11 @@ pub(crate) mod raw;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
+pub(crate) mod cached;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::Client;
 pub(crate) use gateway::{Gateway, https};
