@@ -127,7 +127,7 @@ impl ProxyHttp for Gate {
         answer: &mut ResponseHeader,
         _: &mut Self::CTX,
     ) -> RangeType {
-        range(session, answer)
+        crate::cache::range(session, answer)
     }
 
     fn should_serve_stale(&self, _: &mut Session, _: &mut Self::CTX, _: Option<&Error>) -> bool {

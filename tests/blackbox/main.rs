@@ -5,6 +5,7 @@
 
 #![expect(clippy::float_cmp, reason = "metrics are floats; what is compared here are counts")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 
 #[cfg(test)]
 #[allow(
@@ -16,19 +17,16 @@ mod support;
 
 mod a_actors;
 mod b_proxy;
-#[cfg(test)]
-#[cfg(test)]
 mod c_tls;
 mod d_bounds;
 mod d_heads;
 mod e_route;
 mod f_limit;
 mod g_forward;
+mod i_cache;
+mod j_cache_safety;
 mod k_balance;
-#[cfg(test)]
 mod l_health;
-#[cfg(test)]
-#[cfg(test)]
 mod m_retry;
 mod n_answers;
 mod w_life;

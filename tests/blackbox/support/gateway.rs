@@ -172,6 +172,29 @@ impl Gateway {
         Self::start_in(folder).await
     }
 
+    /// Everything it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// The access line of this path that `is` wanted, once it is written; `log.access` is to be `"json"`.
+    pub(crate) async fn access_line(
+        &self,
+        path: &str,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let mut found = None;
+        let what = format!("an access line of {path}");
+        eventually(PATIENCE, &what, async || {
+            let output = self.output();
+            let mut lines = output.lines().filter_map(|line| serde_json::from_str(line).ok());
+            found = lines.find(|line: &serde_json::Value| line["path"] == path && is(line));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
     /// Its process, for signals and what it wrote.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
