@@ -1,7 +1,7 @@
 //! Answers that the gateway writes itself: redirects, fixed words, and what follows a failure.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -91,6 +91,14 @@ pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &E
     Ok(())
 }
 
+/// Frames an answer of unknown length for HTTP/1.0, which knows no chunks: it ends with the connection (RFC 9112 §6.1).
+pub(super) fn frame_for_old_clients(session: &mut Session, answer: &mut ResponseHeader) {
+    let old = session.req_header().version < Version::HTTP_11;
+    if old && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        session.set_keepalive(None);
+    }
+}
+
 fn target(to: &Template, asked: &Asked, session: &Session) -> String {
     to.fill(&Facts {
         scheme: asked.scheme,
@@ -141,6 +149,7 @@ fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
         }
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),
+            ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),
             _ => None,
         },
         ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),

@@ -16,3 +16,5 @@ mod b_proxy;
 mod e_route;
 mod f_limit;
 mod g_forward;
+mod h_refusal;
+mod v_observe;
