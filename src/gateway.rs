@@ -273,6 +273,7 @@ impl ProxyHttp for Gateway {
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));
         }
+        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

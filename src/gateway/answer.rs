@@ -6,7 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::exchange::{Asked, Exchange};
+use crate::exchange::{Asked, Exchange, Tries};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -138,6 +138,23 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     }
     exchange.refusal = Some(refusal);
     status
+}
+
+/// Reads what is left of a body that was refused half-way, for a while: to close a connection with bytes unread is to
+/// reset it, and a client that still sends would lose the answer (RFC 9112 §9.6).
+///
+/// A connection that is kept is read to the end of the body anyway, and an HTTP/2 stream ends alone.
+pub(super) async fn await_the_rest(session: &mut Session, exchange: &mut Exchange) {
+    let asked = session.req_header();
+    let framed =
+        !matches!(exchange.refusal, None | Some(Refusal::Head(_) | Refusal::Body | Refusal::BodyStalled));
+    // Who asked first was told not to send.
+    let announced = asked.headers.contains_key(header::EXPECT) && session.body_bytes_read() == 0;
+    if framed && !announced && !session.is_http2() && session.get_keepalive().is_none() {
+        exchange.tries = Tries::default(); // the server need not wait, too
+        // The bound is the drain timeout of the session; a client that left or breaks off loses nothing.
+        let _ = session.drain_request_body().await;
+    }
 }
 
 /// The refusal that an error amounts to; `None` where the client is gone.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tidegate::refusal::REASONS;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::speaker::{self, Speaker};
 use crate::support::{Answer, Certs, Client, Gateway, Origin, Raw, Reply, https, plain};
@@ -30,7 +30,7 @@ impl Refusing {
         .await;
         let silent = Speaker::start(|mut stream| async move {
             speaker::head(&mut stream).await;
-            let _ = stream.readable().await; // until the gateway gives up
+            let _ = stream.read_u8().await; // until the gateway gives up
         })
         .await;
         let gateway = Gateway::start(&format!(
@@ -90,7 +90,7 @@ fn provocations() -> Vec<(&'static str, &'static str, String)> {
     let fields = "X-A: 1\r\n".repeat(20);
     let long = "x".repeat(3000);
     vec![
-        ("bad-request", "-", format!("GET /fine HTTP/1.1\r\n{HOST}{HOST}\r\n")),
+        ("bad-request", "-", "GET /fine HTTP/1.1\r\n\r\n".to_owned()),
         ("bad-host", "-", "GET /fine HTTP/1.1\r\nHost: a..test\r\n\r\n".to_owned()),
         ("bad-path", "-", get("/fine/%2e%2e/%2e%2e/etc")),
         ("bad-body", "fine-secret-name", post("Transfer-Encoding: chunked", "zz\r\nabc\r\n")),
