@@ -254,6 +254,7 @@ impl ProxyHttp for Gateway {
         if session.is_process_shutting_down() {
             session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
         }
+        answer::frame_for_old_clients(session, answer);
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }
@@ -278,6 +279,7 @@ impl ProxyHttp for Gateway {
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));
         }
+        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

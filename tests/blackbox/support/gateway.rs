@@ -178,7 +178,7 @@ impl Gateway {
     }
 
     /// The access line of this path that `is` wanted, once it is written; `log.access` is to be `"json"`.
-    pub(crate) async fn access_line(
+    pub(crate) async fn access_line_of(
         &self,
         path: &str,
         is: impl Fn(&serde_json::Value) -> bool,
