@@ -19,8 +19,9 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
     if exchange.tries.upstream.is_none() {
         let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
+        // Told first, so that the access line names it also where there is no place.
+        exchange.tries.upstream = Some(upstream.clone());
         exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
-        exchange.tries.upstream = Some(upstream);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
