@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
-use pingora::proxy::{HttpProxy, ProxyHttp, http_proxy};
+use pingora::proxy::{HttpProxy, ProxyHttp, RangeType, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,24 +2,10 @@
 
 use serde_json::Value;
 
-use crate::support::cached::{is_hit, status, ttl};
+use crate::support::cached::{ask, get, is_hit, status, ttl, url};
 use crate::support::client::Answer;
 use crate::support::origin::Seen;
 use crate::support::{Cached, Client, Raw, Reply, https};
-
-fn url(path: &str) -> String {
-    format!("https://a.test{path}")
-}
-
-/// `GET path` with these fields.
-async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
-    ask(client, "GET", path, fields).await
-}
-
-async fn ask(client: &Client, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
-    let request = client.request(method, &url(path));
-    client.send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
-}
 
 // ── hits ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
