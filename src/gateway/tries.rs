@@ -1,16 +1,21 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
+use std::borrow::Cow;
+
 use http::{Uri, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::cache::Asking;
 use crate::exchange::Exchange;
 use crate::forward::{self, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
+
+use super::stored;
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -62,7 +67,7 @@ pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<
     if let Some(fault) = fault_of(&error) {
         let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
         exchange.tries.fault = Some(fault);
-        let backoff = exchange.tries.failed(failure, is_repeatable(session));
+        let backoff = exchange.tries.failed(failure, is_repeatable(session, exchange));
         error.set_retry(backoff.is_some());
         exchange.tries.backoff = backoff.unwrap_or_default();
     }
@@ -79,7 +84,9 @@ pub(super) fn answered(
         exchange.tries.succeeded();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.failed(failure, is_repeatable(session)) else { return Ok(()) };
+    let Some(backoff) = exchange.tries.failed(failure, is_repeatable(session, exchange)) else {
+        return Ok(());
+    };
     exchange.tries.backoff = backoff;
     exchange.tries.fault = Some(Fault::BrokeOff);
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
@@ -88,12 +95,13 @@ pub(super) fn answered(
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
-/// client has seen nothing of an answer.
-fn is_repeatable(session: &Session) -> bool {
+/// client has seen nothing of an answer, nor has the store, from which others may be reading it already.
+fn is_repeatable(session: &Session, exchange: &Exchange) -> bool {
     let client = session.as_ref();
     session.req_header().method.is_idempotent()
         && !client.retry_buffer_truncated()
         && client.response_written().is_none()
+        && !exchange.cache.as_ref().is_some_and(Asking::is_kept)
 }
 
 /// How an error in mid-exchange is the server's; `None` if it is not.
@@ -132,8 +140,13 @@ pub(super) fn pass_on(
     let path = forward.path.apply(&asked.path);
     let path = path::normalise(&path).map_err(Refusal::Path)?;
     request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
-    if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
-        request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;
+    // In the form by which it was routed and stored: no spelling of one client's is answered to another.
+    let host = match (forward.host_of_server, &exchange.tries.server) {
+        (true, Some(server)) => Cow::Borrowed(&**server),
+        _ => stored::authority(session, asked),
+    };
+    if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {
+        request.insert_header(header::HOST, &*host).map_err(|_| Refusal::Internal)?;
     }
     route.request_edit.request(request);
     Ok(())
