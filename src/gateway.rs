@@ -249,6 +249,7 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
+        answer::frame(session, answer);
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }

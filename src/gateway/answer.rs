@@ -1,12 +1,12 @@
 //! Answers that the gateway writes itself: redirects, fixed words, and what follows a failure.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::cache::status;
+use crate::cache::status::{self, Member};
 use crate::exchange::{Asked, Exchange};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
@@ -37,7 +37,8 @@ fn refusal_fields(
     let mut fields = own_fields(exchange);
     let caches = exchange.forward().is_some() && exchange.route.as_ref().is_some_and(|it| it.cache.is_some());
     let member = match &exchange.cache {
-        Some(asking) => Some(asking.member(&session.cache).value()),
+        // What broke off after its head was stored is not stored.
+        Some(asking) => Some(Member { stored: false, ..asking.member(&session.cache) }.value()),
         None => caches.then(|| status::unasked(refusal.reason().code)),
     };
     fields.extend(member.map(|member| (HeaderName::from_static("cache-status"), member)));
@@ -97,6 +98,16 @@ pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &E
         asking.finish(&session.cache, answer);
     }
     Ok(())
+}
+
+/// Clients of HTTP/1.0 know no chunks: without a length, the end of the connection is that of the body
+/// (RFC 9112 §6.1, §6.3).
+pub(super) fn frame(session: &mut Session, answer: &mut ResponseHeader) {
+    if session.req_header().version < Version::HTTP_11
+        && answer.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
 }
 
 fn target(to: &Template, asked: &Asked, session: &Session) -> String {
