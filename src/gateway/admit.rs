@@ -27,8 +27,6 @@ pub(super) fn open(session: &mut Session, plan: &Plan) {
     session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
     // Clients may send the next request before this one is answered (RFC 9112 §9.3.2).
     session.set_pipelining_enabled(true);
-    // A client that reads slowly does not hold up the store, nor those who follow the same fetch (HTTP/1.1 alone).
-    session.set_proxy_tasks_enabled(true);
 }
 
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
