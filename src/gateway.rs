@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -22,6 +23,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::{self, Asking, Tiers};
 use crate::exchange::Exchange;
@@ -29,8 +31,8 @@ use crate::forward::{self, hop};
 use crate::listen::{self, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
+use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::{Meters, RouteMeters};
 
 /// The gateway: what all requests share.
 pub struct Gateway {
@@ -38,8 +40,8 @@ pub struct Gateway {
     pub live: Arc<ArcSwap<Plan>>,
     /// Where answers are kept. Outlives every plan.
     pub tiers: &'static Tiers,
-    /// Every metric.
-    pub meters: Arc<Meters>,
+    /// How many requests are here.
+    pub in_flight: Gauge,
     /// The metrics of requests that found no route.
     pub unrouted: RouteMeters,
     /// One line per request.
@@ -56,12 +58,12 @@ impl ProxyHttp for Gateway {
 
     /// Pins the plan and reads the clock.
     fn new_ctx(&self) -> Exchange {
-        Exchange::begin(self.live.load_full(), &self.meters.in_flight.with([]))
+        Exchange::begin(self.live.load_full(), &self.in_flight)
     }
 
     /// Refuses what could be read in two ways, before anything else looks at it.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        admit::open(session, &exchange.plan);
+        admit::open(session, exchange);
         head::check(session, exchange.plan.bounds.head()).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
     }
 
@@ -181,10 +183,10 @@ impl ProxyHttp for Gateway {
         answer: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if answer.status.is_informational() {
+        if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        tries::answered(session, exchange, answer.status)?;
+        tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
         stored::answered(session, answer, exchange, self.tiers);
         Ok(())
@@ -207,9 +209,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         error: Box<Error>,
         exchange: &mut Exchange,
-        _: bool,
+        reused: bool,
     ) -> Box<Error> {
-        tries::broken(session, exchange, error)
+        tries::broken(session, exchange, error, reused)
     }
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +251,10 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        answer::frame(session, answer);
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
+        }
+        answer::frame_for_old_clients(session, answer);
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }
@@ -269,10 +274,12 @@ impl ProxyHttp for Gateway {
 
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.tries.end(error.is_none());
         record::count(session, exchange, &self.unrouted);
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));
         }
+        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tidegate::boot;
+use tidegate::cli;
 use tidegate::config::{Rejected, load, read_text, reference};
 
 const CORPUS: &str = "tests/config/broken";
@@ -120,7 +121,7 @@ fn a_slip_in_a_key_is_answered_with_the_key() {
 
 #[test]
 fn the_generated_files_are_fresh() {
-    for (path, text) in reference::files() {
+    for (path, text) in cli::generated_files() {
         if std::env::var_os("UPDATE_DOCS").is_some() {
             fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
             fs::write(path, &text).unwrap();

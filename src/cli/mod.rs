@@ -12,6 +12,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Loaded, Rejected, load, reference};
+use crate::refusal::reasons_reference;
+use crate::telemetry::meters_reference;
 
 /// Wrong usage or wrong configuration.
 const WRONG: u8 = 2;
@@ -132,8 +134,16 @@ fn summary(loaded: &Loaded) -> String {
     format!("{}, {}", count(config.routes.len(), "route"), count(config.upstreams.len(), "upstream"))
 }
 
+/// All generated files with their paths from the project's root.
+pub fn generated_files() -> Vec<(&'static str, String)> {
+    let mut files = reference::files();
+    files.push(("docs/metrics.md", meters_reference()));
+    files.push(("docs/reasons.md", reasons_reference()));
+    files
+}
+
 fn write_docs(root: &Path) -> ExitCode {
-    for (path, text) in reference::files() {
+    for (path, text) in generated_files() {
         let path = root.join(path);
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
         if let Err(error) = folder.and_then(|()| fs::write(&path, text)) {
@@ -146,7 +156,7 @@ fn write_docs(root: &Path) -> ExitCode {
 fn stale_docs(root: &Path) -> ExitCode {
     let stale =
         |(path, text): &(&str, String)| fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
-    let files: Vec<_> = reference::files().into_iter().filter(stale).map(|(path, _)| path).collect();
+    let files: Vec<_> = generated_files().into_iter().filter(stale).map(|(path, _)| path).collect();
     if files.is_empty() {
         return ExitCode::SUCCESS;
     }

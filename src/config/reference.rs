@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema::{self, Shape, Taken, inline};
 use super::wording::example;
 
-/// All generated files with their paths from the project's root.
+/// The files generated from the language, with their paths from the project's root.
 pub fn files() -> Vec<(&'static str, String)> {
     vec![
         ("docs/configuration.md", page()),

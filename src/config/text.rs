@@ -424,7 +424,11 @@ fn redirect(text: &str) -> Result<(), String> {
     if ["http://", "https://", "{scheme}://", "/", "{path}"].iter().any(|start| text.starts_with(start)) {
         return Ok(());
     }
-    Err(format!("a target begins with `https://` or `/`: `https://{text}`"))
+    Err(match text {
+        text if text.contains(":/") => "a target begins with `https://` or `/`".to_owned(),
+        "{query}" => "a target begins with `https://` or `/`: `{path}{query}`".to_owned(),
+        text => format!("a target begins with `https://` or `/`: `https://{text}`"),
+    })
 }
 
 fn field_name(text: &str) -> Result<(), String> {

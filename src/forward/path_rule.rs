@@ -34,10 +34,14 @@ pub enum BadPathRule {
     #[error("`{0}` cannot stand in a path; the query is not rewritten")]
     TargetCharacter(char),
     /// A reference to a group that the expression does not have.
-    #[error(
-        "the expression has no group `{0}`; a name right before other letters stands in braces: `${{1}}x`"
-    )]
+    #[error("the expression has no group `{group}`{}", braces(.0), group = .0)]
     Group(String),
+}
+
+/// A hint for `$1x`, which reads as the group `1x`.
+fn braces(group: &str) -> &'static str {
+    let runs_on = group.starts_with(|c: char| c.is_ascii_digit()) && group.parse::<u32>().is_err();
+    if runs_on { "; a name right before other letters stands in braces: `${1}x`" } else { "" }
 }
 
 impl PathRule {

@@ -6,22 +6,26 @@ use http::{header, uri};
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
-use crate::forward::{self, request_id};
+use crate::forward::{self, hop, request_id};
 use crate::listen::{self, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{host_of, path};
 
-/// A request's head is whole: ends its deadline, and sets the bounds on what follows.
-pub(super) fn open(session: &mut Session, plan: &Plan) {
+use super::tries::UPGRADED_IDLE;
+
+/// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
+pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     if let Some(connection) = listen::connection(session) {
         connection.request_begins();
     }
-    let bounds = &plan.bounds;
+    exchange.asked = Some(who_asks(session, &exchange.plan));
+    exchange.upgrades = hop::is_websocket(session.req_header());
+    let bounds = &exchange.plan.bounds;
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
     }
-    session.set_read_timeout(Some(bounds.body_timeout));
+    session.set_read_timeout(Some(if exchange.upgrades { UPGRADED_IDLE } else { bounds.body_timeout }));
     session.set_write_timeout(Some(bounds.send_timeout));
     // What is left of a body after an early answer is read for this long, so that the client sees the answer.
     session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
@@ -38,25 +42,29 @@ pub(super) fn close(session: &Session) {
     }
 }
 
-/// Understands the head: who asks, for which host and path.
-pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let request = session.req_header();
-    let trusted_proxies = &exchange.plan.trusted_proxies;
+/// Who asks, and under which id: known of every request, so that even one refused for its head has them in its answer
+/// and its access line.
+fn who_asks(session: &Session, plan: &Plan) -> Asked {
+    let fields = &session.req_header().headers;
     let connection = listen::connection(session);
     let peer = connection.map_or(NOBODY, |connection| connection.peer.ip());
-    let trusted = client::is_trusted(peer, trusted_proxies);
-    // Told first, so that what follows can be refused by its name.
-    let asked = exchange.asked.insert(Asked {
+    let trusted = client::is_trusted(peer, &plan.trusted_proxies);
+    Asked {
         peer,
-        client: client::address(peer, &request.headers, trusted_proxies),
+        client: client::address(peer, fields, &plan.trusted_proxies),
         trusted,
         scheme: if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" },
         port: connection.map_or(0, |connection| connection.local.port()),
         host: String::new(),
         path: String::new(),
-        id: request_id::of(&request.headers, trusted),
-    });
+        id: request_id::of(fields, trusted),
+    }
+}
 
+/// Understands the head: which host and path are asked for.
+pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(asked) = &mut exchange.asked else { return Err(Refusal::Internal) };
+    let request = session.req_header();
     let authority = request.uri.authority().map(uri::Authority::as_str);
     let field = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = authority.or_else(field).unwrap_or_default();

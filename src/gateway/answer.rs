@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::cache::status::{self, Member};
-use crate::exchange::{Asked, Exchange};
+use crate::exchange::{Asked, Exchange, Tries};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -100,12 +100,10 @@ pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &E
     Ok(())
 }
 
-/// Clients of HTTP/1.0 know no chunks: without a length, the end of the connection is that of the body
-/// (RFC 9112 §6.1, §6.3).
-pub(super) fn frame(session: &mut Session, answer: &mut ResponseHeader) {
-    if session.req_header().version < Version::HTTP_11
-        && answer.remove_header(&header::TRANSFER_ENCODING).is_some()
-    {
+/// Frames an answer of unknown length for HTTP/1.0, which knows no chunks: it ends with the connection (RFC 9112 §6.1).
+pub(super) fn frame_for_old_clients(session: &mut Session, answer: &mut ResponseHeader) {
+    let old = session.req_header().version < Version::HTTP_11;
+    if old && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
         session.set_keepalive(None);
     }
 }
@@ -151,6 +149,23 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     status
 }
 
+/// Reads what is left of a body that was refused half-way, for a while: to close a connection with bytes unread is to
+/// reset it, and a client that still sends would lose the answer (RFC 9112 §9.6).
+///
+/// A connection that is kept is read to the end of the body anyway, and an HTTP/2 stream ends alone.
+pub(super) async fn await_the_rest(session: &mut Session, exchange: &mut Exchange) {
+    let asked = session.req_header();
+    let framed =
+        !matches!(exchange.refusal, None | Some(Refusal::Head(_) | Refusal::Body | Refusal::BodyStalled));
+    // Who asked first was told not to send.
+    let announced = asked.headers.contains_key(header::EXPECT) && session.body_bytes_read() == 0;
+    if framed && !announced && !session.is_http2() && session.get_keepalive().is_none() {
+        exchange.tries = Tries::default(); // the server need not wait, too
+        // The bound is the drain timeout of the session; a client that left or breaks off loses nothing.
+        let _ = session.drain_request_body().await;
+    }
+}
+
 /// The refusal that an error amounts to; `None` where the client is gone.
 fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
     match error.esource() {
@@ -160,6 +175,7 @@ fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
         }
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),
+            ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),
             _ => None,
         },
         ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),

@@ -95,6 +95,9 @@ impl Cert {
                 if read_key(path)?.is_some() {
                     return Self::from_files(path, path);
                 }
+                if read_chain(path)?.is_empty() {
+                    return Err(CertError::NoCertificate { file: path.clone() });
+                }
                 let beside = path.with_extension("key");
                 if beside == *path || !beside.exists() {
                     return Err(CertError::NoKeyBeside { file: path.clone(), beside });
@@ -199,7 +202,7 @@ fn read_key(file: &Path) -> Result<Option<PrivateKeyDer<'static>>, CertError> {
 #[derive(Debug, thiserror::Error)]
 pub enum CertError {
     /// A file cannot be read.
-    #[error("{} cannot be read: {source}", file.display())]
+    #[error("{} cannot be read: {source}; it must be there, and this process allowed to read it", file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -208,7 +211,7 @@ pub enum CertError {
         source: io::Error,
     },
     /// A file is not PEM.
-    #[error("{} is not valid PEM: {source}", file.display())]
+    #[error("{} is not valid PEM: {source}; `openssl x509 -text -in FILE` shows what is in it", file.display())]
     Pem {
         /// The file.
         file: PathBuf,

@@ -84,7 +84,7 @@ impl<P: ProxyHttp> Front<P> {
             head: HeadGuard::new(multiplexed),
         };
         let heads = self.edge.counts.heads.clone();
-        Guarded::new(transport, connection, bounds.header_timeout, heads).ok()
+        Guarded::new(transport, connection, &bounds, heads).ok()
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.
@@ -137,7 +137,12 @@ where
         };
         let _open = Open::new(&self.open);
 
-        let guarded = self.receive(tcp, ends).await?;
+        // Who has not said hello when the gateway ends has nothing to lose, and is not waited for.
+        let mut stopping = shutdown.clone();
+        let guarded = tokio::select! {
+            guarded = self.receive(tcp, ends) => guarded?,
+            _ = stopping.wait_for(|stop| *stop) => return None,
+        };
         self.proxy.process_new(Box::new(guarded), shutdown).await
     }
 

@@ -42,15 +42,14 @@ impl<'a> Layered<'a> {
 
 /// Policies are for routes: one that uses others would hide the order in which keys win.
 pub(super) fn forbid_nesting(config: &Config, problems: &mut Vec<Problem>) {
-    let mut layers = vec![(place!["defaults", "use"], &config.defaults)];
-    layers.extend(config.policies.iter().map(|(name, policy)| (place!["policies", name, "use"], policy)));
-    for (place, layer) in layers {
+    let remedy = "write the policy's keys here, or `use` it on the routes";
+    let mut layers = vec![(place!["defaults", "use"], &config.defaults, remedy)];
+    let remedy = "write its keys here, or list both policies on the route";
+    let policies = config.policies.iter();
+    layers.extend(policies.map(|(name, policy)| (place!["policies", name, "use"], policy, remedy)));
+    for (place, layer, remedy) in layers {
         if !layer.uses.is_empty() {
-            problems.push(Problem::new(
-                place,
-                "`use` is for routes alone",
-                "write these keys here, or list both policies on the route",
-            ));
+            problems.push(Problem::new(place, "`use` is for routes alone", remedy));
         }
     }
 }

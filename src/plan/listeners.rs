@@ -10,11 +10,7 @@ use crate::place;
 pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Listener> {
     let any_https = config.listen.iter().any(|listener| url(listener).starts_with("https://"));
     if any_https && config.tls.certs.is_empty() {
-        problems.push(Problem::new(
-            place!["listen"],
-            "an `https` listener needs a certificate",
-            "set `tls.certs`, for a first try `tls.certs = [\"dev\"]`",
-        ));
+        problems.push(without_certificate(config));
     }
     let mut listeners: Vec<Listener> = Vec::new();
     for (index, listener) in config.listen.iter().enumerate() {
@@ -38,9 +34,26 @@ pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Liste
     listeners
 }
 
+fn without_certificate(config: &Config) -> Problem {
+    let index = config.listen.iter().position(|listener| url(listener).starts_with("https://"));
+    let remedy = "set `tls.certs`, for a first try `tls.certs = [\"dev\"]`";
+    let message = "an `https` listener needs a certificate";
+    let place = place!["listen", index.unwrap_or_default()];
+    if config.listen == Config::default().listen {
+        // Most likely there is no `listen` to point at.
+        let message = format!("{message}, and there is one unless `listen` says otherwise");
+        return Problem::new(place, message, format!("{remedy}; or `listen = [\"http://[::]:80\"]`"));
+    }
+    Problem::new(place, message, remedy)
+}
+
 /// The address of the admin listener, which must be on loopback while nothing guards it.
 pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
     let (message, remedy) = match address(&config.admin) {
+        Some(address) if address.port() != 0 && is_listened_on(config, address) => (
+            format!("{address} is where clients are accepted, too"),
+            "give the admin listener a port of its own",
+        ),
         Some(address) if address.ip().to_canonical().is_loopback() => return Some(address),
         Some(address) => (
             format!("the admin listener would be open to others on {address}"),
@@ -50,6 +63,10 @@ pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<Sock
     };
     problems.push(Problem::new(place!["admin"], message, remedy));
     None
+}
+
+fn is_listened_on(config: &Config, admin: SocketAddr) -> bool {
+    config.listen.iter().any(|listener| parse(url(listener)).is_ok_and(|(_, address)| address == admin))
 }
 
 fn url(listener: &config::Listener) -> &str {

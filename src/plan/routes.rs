@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method};
 
 use crate::cache::{QueryRule, Rules};
-use crate::config::route::{
-    Cache, CacheTable, HeaderRules, KeyQuery, KeyQueryWord, OneOrMany, RateLimit, TimeoutOverrides,
-    UpstreamHost,
-};
-use crate::config::{ByteSize, Config, Period, Place, Problem};
-use crate::forward::{Edit, PathRule, Rule as HeaderRule, Side};
+use crate::config::route::{Cache, CacheTable, KeyQuery, KeyQueryWord, OneOrMany, RateLimit};
+use crate::config::{ByteSize, Config, Place, Problem};
+use crate::forward::Side;
 use crate::limit::{Limits, Rule};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
-use crate::upstream::Overrides;
 
+use super::actions::{self, action};
+use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{Action, Forward, MAX_BODY, Route, Template};
+use super::{MAX_BODY, Route};
 
 /// Compiles every route; what cannot be compiled is a problem, and missing from the table.
 pub(super) fn compile(
@@ -30,33 +28,51 @@ pub(super) fn compile(
 ) -> Option<Table<Arc<Route>>> {
     layers::forbid_nesting(config, problems);
     let mut entries = Vec::new();
-    let mut places = Vec::new();
+    let mut claims = Vec::new();
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
         if let Some(route) = route(name, &layered, config, upstreams, meters, problems) {
             let route = Arc::new(route);
-            places.extend(patterns.iter().map(|_| name.as_str()));
+            claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
             entries.extend(patterns.into_iter().map(|pattern| (pattern, route.clone())));
         }
     }
     match Table::build(entries) {
         Ok(table) => Some(table),
         Err(ties) => {
-            problems.extend(ties.iter().map(|tie| tied(tie, &places)));
+            problems.extend(ties.iter().map(|tie| tied(tie, &claims)));
             None
         }
     }
 }
 
-fn tied(tie: &Tie, names: &[&str]) -> Problem {
-    let (first, second) = (names[tie.first], names[tie.second]);
-    let message = if first == second {
-        format!("route `{second}` lists the same host and path twice")
-    } else {
-        format!("routes `{first}` and `{second}` match the same requests")
+fn tied(tie: &Tie, claims: &[(&str, Pattern)]) -> Problem {
+    let ((first, one), (second, other)) = (&claims[tie.first], &claims[tie.second]);
+    let shared = shared(one, other);
+    if first == second {
+        let message = format!("route `{second}` lists {shared} twice");
+        return Problem::new(
+            place!["routes", *second],
+            message,
+            "list it once; upper case does not count in hosts",
+        );
+    }
+    let message = format!("routes `{first}` and `{second}` both take {shared}");
+    Problem::new(place!["routes", *second], message, "tell them apart by `host`, `path` or `methods`")
+}
+
+/// The requests that two tied routes take: `GET of api.example.com/users/*`.
+fn shared(one: &Pattern, other: &Pattern) -> String {
+    let Pattern { host, path, methods } = one;
+    let place = match host {
+        HostPattern::Any => format!("`{path}` of every host"),
+        host => format!("`{host}{path}`"),
     };
-    Problem::new(place!["routes", second], message, "tell them apart by `host`, `path` or `methods`")
+    let others = other.methods.as_deref().unwrap_or_default();
+    let methods: Vec<_> =
+        methods.iter().flatten().filter(|method| others.contains(method)).map(Method::as_str).collect();
+    if methods.is_empty() { place } else { format!("{} of {place}", methods.join(" and ")) }
 }
 
 fn route(
@@ -72,6 +88,7 @@ fn route(
     let request_edit = edit(Side::Request, written.request_headers.as_ref(), layered, problems);
     let response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
     let action = action(name, layered, upstreams, problems);
+    actions::forbid_idle_keys(name, config, layered, problems);
     let cache = cache_rules(layered, config, problems);
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     if problems.len() > before {
@@ -132,98 +149,6 @@ fn each<T>(
     patterns
 }
 
-fn action(
-    name: &str,
-    layered: &Layered<'_>,
-    upstreams: &mut Upstreams<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<Action> {
-    let written = &layered.route;
-    let said = [
-        ("redirect", written.redirect.is_some()),
-        ("respond", written.respond.is_some()),
-        ("upstream", written.upstream.is_some()),
-    ];
-    let said: Vec<_> = said.iter().filter(|(_, present)| *present).map(|(key, _)| *key).collect();
-    match said[..] {
-        ["upstream"] => forward(name, layered, upstreams, problems).map(Action::Forward),
-        ["redirect"] => redirect(layered, problems),
-        ["respond"] => respond(layered),
-        [] => {
-            let remedy = "add `upstream`, `redirect` or `respond`";
-            problems.push(Problem::new(
-                place!["routes", name],
-                format!("route `{name}` leads nowhere"),
-                remedy,
-            ));
-            None
-        }
-        _ => {
-            let message = format!("route `{name}` has both `{}` and `{}`", said[0], said[1]);
-            problems.push(Problem::new(layered.place(said[1]), message, "only one of them can answer"));
-            None
-        }
-    }
-}
-
-fn forward(
-    name: &str,
-    layered: &Layered<'_>,
-    upstreams: &mut Upstreams<'_>,
-    problems: &mut Vec<Problem>,
-) -> Option<Forward> {
-    let written = &layered.route;
-    let rewrite = written.rewrite.as_ref().map(|rewrite| (rewrite.from.as_str(), rewrite.to.as_str()));
-    let path = PathRule::compile(written.strip_prefix.as_deref(), rewrite);
-    let path = path
-        .map_err(|bad| {
-            let key = if written.rewrite.is_some() { "rewrite" } else { "strip_prefix" };
-            problems.push(Problem::new(
-                layered.place(key),
-                "the path cannot be rewritten so",
-                bad.to_string(),
-            ));
-        })
-        .ok();
-    Some(Forward {
-        split: upstreams.split(name, layered, problems)?,
-        path: path?,
-        host_of_server: written.upstream_host == Some(UpstreamHost::Upstream),
-        timeouts: written.timeouts.map(overrides).unwrap_or_default(),
-    })
-}
-
-fn overrides(written: TimeoutOverrides) -> Overrides {
-    let time = |period: Option<Period>| period.map(|period| period.0);
-    Overrides {
-        connect: time(written.connect),
-        first_byte: time(written.first_byte),
-        idle: time(written.idle),
-        total: time(written.total),
-    }
-}
-
-fn redirect(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Option<Action> {
-    let written = layered.route.redirect.as_ref()?;
-    match Template::parse(&written.to) {
-        Ok(to) => Some(Action::Redirect { status: StatusCode::from_u16(written.status).ok()?, to }),
-        Err(remedy) => {
-            let message = format!("`{}` is not a target", written.to);
-            problems.push(Problem::new(layered.place("redirect").then("to"), message, remedy));
-            None
-        }
-    }
-}
-
-fn respond(layered: &Layered<'_>) -> Option<Action> {
-    let written = layered.route.respond.as_ref()?;
-    Some(Action::Respond {
-        status: StatusCode::from_u16(written.status).ok()?,
-        content_type: written.content_type.clone(),
-        body: written.body.clone().into(),
-    })
-}
-
 fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {
     let rule = |limit: &RateLimit| match limit {
         RateLimit::Rate(rate) => Rule { count: rate.count, per: rate.per, burst: rate.count },
@@ -262,36 +187,4 @@ fn cache_rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<Proble
         },
         max_object,
     })
-}
-
-fn edit(
-    side: Side,
-    written: Option<&HeaderRules>,
-    layered: &Layered<'_>,
-    problems: &mut Vec<Problem>,
-) -> Edit {
-    let Some(rules) = written else { return Edit::default() };
-    let key = match side {
-        Side::Request => "request_headers",
-        Side::Response => "response_headers",
-    };
-    Edit::compile(side, &rules.set, &rules.add, &rules.remove).unwrap_or_else(|fields| {
-        problems.extend(fields.iter().map(|bad| {
-            let place = layered.place(key).then(rule_key(bad.rule));
-            let place = match rules.remove.iter().position(|name| *name == bad.name) {
-                Some(index) if bad.rule == HeaderRule::Remove => place.then(index),
-                _ => place.then(&bad.name),
-            };
-            Problem::new(place, format!("`{}` cannot be changed", bad.name), bad.why.to_string())
-        }));
-        Edit::default()
-    })
-}
-
-fn rule_key(rule: HeaderRule) -> &'static str {
-    match rule {
-        HeaderRule::Set => "set",
-        HeaderRule::Add => "add",
-        HeaderRule::Remove => "remove",
-    }
 }

@@ -80,8 +80,12 @@ impl<'a> Upstreams<'a> {
         let found = self.config.upstreams.contains_key(name).then(|| self.by_name[name].clone());
         if found.is_none() {
             let known = self.config.upstreams.keys().map(String::as_str);
-            let message = format!("there is no upstream `{name}`");
-            problems.push(Problem::new(place.clone(), message, suggestion(name, known, "upstreams")));
+            let remedy = match suggestion(name, known, "upstreams") {
+                near if near.starts_with("did you mean") => near,
+                _ if is_host(name) => format!("if it is a server, add its port: `{name}:8080`"),
+                other => other,
+            };
+            problems.push(Problem::new(place.clone(), format!("there is no upstream `{name}`"), remedy));
         }
         found
     }
@@ -101,12 +105,17 @@ impl<'a> Upstreams<'a> {
     }
 }
 
+/// Whether a name looks like that of a machine.
+fn is_host(name: &str) -> bool {
+    name == "localhost" || name.contains('.')
+}
+
 fn check_servers(place: &Place, servers: &[written::Server], problems: &mut Vec<Problem>) {
     for (index, server) in servers.iter().enumerate() {
         let (address, _) = parts(server);
         if servers[..index].iter().any(|earlier| parts(earlier).0 == address) {
             let message = format!("{address} is listed twice");
-            let remedy = "to send it more requests, give it a `weight`";
+            let remedy = "list it once; to send it more requests, give it a `weight`";
             problems.push(Problem::new(place.then(index), message, remedy));
         }
     }

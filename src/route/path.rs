@@ -47,6 +47,9 @@ pub enum BadPath {
     /// `.` or `..` followed by a path parameter.
     #[error("the path gives a parameter to a dot segment")]
     DotParameter,
+    /// A rewrite joined parts of a path to a dot segment.
+    #[error("the path would be rewritten to one with a dot segment")]
+    DotSegment,
     /// `?` or `#`, which do not belong to a path.
     #[error("the path holds `?` or `#`")]
     Delimiter,
@@ -64,6 +67,17 @@ pub fn normalise(raw_path: &str) -> Result<Cow<'_, str>, BadPath> {
         path if is_normal(path.as_bytes()) => Ok(Cow::Borrowed(path)),
         path => rebuild(path).map(Cow::Owned),
     }
+}
+
+/// Brings a path that a rewrite has made into its normal form.
+///
+/// What a client sends may hold dot segments, which are resolved before anything looks at it. Here, routing has looked
+/// already: groups of the rewrite that join to `..` would lead out of the place that the rewrite names.
+pub fn normalise_rewritten(path: &str) -> Result<Cow<'_, str>, BadPath> {
+    let normal = normalise(path)?;
+    let slashes = |path: &str| path.bytes().filter(|&byte| byte == b'/').count();
+    // A dot segment that is resolved takes its slash with it, unless it is a `.` at the end, which leads nowhere.
+    if slashes(&normal) < slashes(path) { Err(BadPath::DotSegment) } else { Ok(normal) }
 }
 
 /// Whether there is nothing to do, seen in one pass. May say no to a normal path, never yes to another.
@@ -275,6 +289,23 @@ mod tests {
             ";", "é", " ", "%", "%0", "\\", "*", "~", "%20",
         ]);
         prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    #[test]
+    fn a_rewritten_path_leads_nowhere_but_where_it_says() {
+        for (path, normal) in [
+            ("/a/b", Ok("/a/b")),
+            ("/a/%7e", Ok("/a/~")),
+            ("/a/.", Ok("/a/")),
+            ("/files/../secret", Err(BadPath::DotSegment)),
+            ("/files/%2e./secret", Err(BadPath::DotSegment)),
+            ("/files/..", Err(BadPath::DotSegment)),
+            ("/files/./x", Err(BadPath::DotSegment)),
+            ("/..", Err(BadPath::AboveRoot)),
+            ("/a%", Err(BadPath::Escape)),
+        ] {
+            assert_eq!(normalise_rewritten(path).as_deref(), normal.as_ref().copied(), "{path}");
+        }
     }
 
     proptest! {

@@ -71,7 +71,7 @@ pub enum BadPattern {
     #[error("no request has this path: {0}")]
     Path(#[from] path::BadPath),
     /// A path not in its normal form, to which requests are brought before they are compared.
-    #[error("requests are compared in normal form; there, this is `{0}`")]
+    #[error("write `{0}`: paths of requests are brought into that form first")]
     NotNormal(String),
     /// Something that is no method.
     #[error("this is no method; methods are words such as `GET`")]

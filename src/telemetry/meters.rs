@@ -97,7 +97,7 @@ meters! {
         "Compare with `upstream_seconds`: the difference is spent here or on the way to the client.";
     refusals: counter["route", "reason"] "refusals",
         "Answers that the gateway made itself, by reason code",
-        "docs/reasons.md says what each reason means and who can mend it.";
+        "[reasons.md](reasons.md) says what each reason means and who can mend it.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`)",
         "A large refused share on a route is an attack, or a limit set too low.";

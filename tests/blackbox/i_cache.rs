@@ -30,8 +30,8 @@ async fn a_second_request_is_answered_without_the_origin() {
         assert!(hit.field("age").unwrap().parse::<u32>().unwrap() < 10, "{hit:?}");
         assert_eq!(cached.origin.requests(&path), 1);
 
-        let miss = cached.gateway.access_line(&path, |line| line["cache"] == "miss").await;
-        let hit = cached.gateway.access_line(&path, |line| line["cache"] == "hit").await;
+        let miss = cached.gateway.access_line_of(&path, |line| line["cache"] == "miss").await;
+        let hit = cached.gateway.access_line_of(&path, |line| line["cache"] == "hit").await;
         assert_eq!((&miss["attempts"], &miss["status"]), (&Value::from(1), &Value::from(200)));
         assert_eq!(miss["server"], cached.origin.address().to_string());
         assert_eq!(
@@ -740,7 +740,7 @@ async fn a_route_without_a_cache_caches_nothing_whatever_the_defaults_say() {
     }
     assert_eq!((cached.origin.requests("/off"), cached.origin.requests("/on")), (4, 1));
     assert!(cached.gateway.metric("tidegate_cache_requests_total{route=\"off\"}").await < 0.5);
-    let line = cached.gateway.access_line("/off", |_| true).await;
+    let line = cached.gateway.access_line_of("/off", |_| true).await;
     assert_eq!(line["cache"], Value::Null);
 }
 

@@ -42,6 +42,11 @@ impl Client {
         self.send(self.request("GET", url)).await
     }
 
+    /// The same, to be awaited elsewhere.
+    pub(crate) fn get_later(&self, url: &str) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.request("GET", url))
+    }
+
     /// A request to be added to and sent.
     pub(crate) fn request(&self, method: &str, url: &str) -> RequestBuilder {
         self.0.request(Method::from_bytes(method.as_bytes()).unwrap(), url)
@@ -93,6 +98,11 @@ impl Answer {
     /// The first value of a field; none where it is absent or no text.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name)?.to_str().ok()
+    }
+
+    /// All values of a field.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
     /// The body as text; panics where it is none.

@@ -20,6 +20,24 @@ pub(crate) fn https(certs: &Certs) -> String {
     format!("listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ntls.certs = [{files}]\n")
 }
 
+/// The same without TLS: one listener that serves plain HTTP, and admin.
+pub(crate) fn plain() -> String {
+    "listen = [\"http://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n".to_owned()
+}
+
+/// A configuration of one route that takes everything, to the upstream `main` of these servers (`ip:port`, or
+/// `{ address, weight }` as they stand in the file). `settings` are lines of `[upstreams.main]`.
+pub(crate) fn group(certs: &Certs, servers: &[String], settings: &str) -> String {
+    let quoted = |server: &String| {
+        if server.starts_with('{') { server.clone() } else { format!("{server:?}") }
+    };
+    let servers = servers.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    let top = https(certs);
+    format!(
+        "{top}\n[upstreams.main]\nservers = [{servers}]\n{settings}\n\n[routes.all]\nupstream = \"main\"\n"
+    )
+}
+
 /// A running gateway, ended when dropped. What it wrote is printed when its test fails.
 pub(crate) struct Gateway {
     process: Process,
@@ -31,7 +49,19 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts over this configuration, exactly as given, and waits until it listens.
     pub(crate) async fn start(config: &str) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// Starts over this configuration with more files beside it, by their names.
+    pub(crate) async fn start_with(config: &str, beside: &[(&str, &str)]) -> Self {
         let folder = write(config);
+        for (name, text) in beside {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self::start_in(folder).await
+    }
+
+    async fn start_in(folder: TempDir) -> Self {
         let (process, said) = Process::start("tidegate", &mut command(folder.path())).await;
         let listening = said["listening"].as_array().expect("`listening` is a list");
         let listening = listening.iter().map(|url| url.as_str().expect("a URL").to_owned()).collect();
@@ -68,6 +98,31 @@ impl Gateway {
         address.parse().expect("an address with its port")
     }
 
+    /// The address of the admin listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.parse().expect("an address with its port")
+    }
+
+    /// Everything it wrote so far, on either pipe.
+    pub(crate) fn wrote(&self) -> String {
+        self.process.output()
+    }
+
+    /// The access lines so far, where `log.access = "json"`.
+    pub(crate) fn access_lines(&self) -> Vec<serde_json::Value> {
+        let wrote = self.wrote();
+        let objects = wrote.lines().filter_map(|line| serde_json::from_str(line).ok());
+        objects.filter(|line: &serde_json::Value| line.get("request_id").is_some()).collect()
+    }
+
+    /// The access line of the answer with this `X-Request-Id`, which comes a moment after the answer.
+    pub(crate) async fn access_line(&self, answer: &Answer) -> serde_json::Value {
+        let id = answer.field("x-request-id").expect("every answer has an id");
+        let found = || self.access_lines().into_iter().find(|line| line["request_id"] == id);
+        eventually(PATIENCE, "the access line is written", async || found().is_some()).await;
+        found().expect("seen a moment ago")
+    }
+
     /// `GET path` of the admin listener.
     pub(crate) async fn admin_get(&self, path: &str) -> Answer {
         super::use_tls_provider();
@@ -90,9 +145,31 @@ impl Gateway {
         sum_of(page.text(), series)
     }
 
+    /// The same of what is counted in whole numbers.
+    pub(crate) async fn count(&self, series: &str) -> u64 {
+        let sum = self.metric(series).await;
+        format!("{sum}").parse().unwrap_or_else(|_| panic!("{series} is {sum}"))
+    }
+
+    /// What `/upstreams` says of a server, by its place in the configuration.
+    pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
+        let upstreams = self.admin_get("/upstreams").await.json();
+        let mut servers =
+            upstreams.as_array().into_iter().flatten().filter_map(|it| it["servers"].as_array()).flatten();
+        let found = servers.find(|it| it["server"] == server).cloned();
+        found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
+    }
+
     /// Asks it to end gracefully and waits for it.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.process.stop().await
+    }
+
+    /// Asks it to end gracefully and starts it again in the same folder, on other ports.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { mut process, folder, .. } = self;
+        process.stop().await;
+        Self::start_in(folder).await
     }
 
     /// Everything it wrote so far.
@@ -101,7 +178,7 @@ impl Gateway {
     }
 
     /// The access line of this path that `is` wanted, once it is written; `log.access` is to be `"json"`.
-    pub(crate) async fn access_line(
+    pub(crate) async fn access_line_of(
         &self,
         path: &str,
         is: impl Fn(&serde_json::Value) -> bool,
@@ -121,6 +198,11 @@ impl Gateway {
     /// Its process, for signals and what it wrote.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Replaces its configuration file; nothing is told to it.

@@ -3,22 +3,27 @@
 pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod reply;
+pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
+pub(crate) mod h2;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
+pub(crate) mod wire;
 pub(crate) mod cached;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
-pub(crate) use client::Client;
-pub(crate) use gateway::{Gateway, https};
+pub(crate) use client::{Answer, Client};
+pub(crate) use gateway::{Gateway, group, https, plain};
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
+pub(crate) use speaker::Speaker;
+pub(crate) use wire::{Line, Wire};
 
 /// Longest wait for anything that is expected to happen: far beyond what it takes on a busy machine, so that
 /// only what never happens runs into it.

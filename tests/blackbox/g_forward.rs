@@ -1,0 +1,561 @@
+//! What passes between a client and an origin, what stays behind, and what the gateway adds.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::speaker::{self, Speaker};
+use crate::support::{Certs, Client, Gate, Gateway, Origin, Raw, Reply, https, must, plain};
+
+/// A gateway over plain HTTP that sends everything to this address; `top` are keys before the first table.
+async fn before(origin: std::net::SocketAddr, top: &str) -> Gateway {
+    Gateway::start(&format!(
+        "{}{top}\n[routes.all]\nmax_body = \"32MiB\"\nupstream = \"{origin}\"\n",
+        plain()
+    ))
+    .await
+}
+
+/// The same over HTTPS.
+async fn before_tls(origin: std::net::SocketAddr, certs: &Certs) -> Gateway {
+    let top = https(certs);
+    Gateway::start(&format!("{top}\n[routes.all]\nmax_body = \"32MiB\"\nupstream = \"{origin}\"\n")).await
+}
+
+/// `GET /` with these field lines.
+async fn get(gateway: &Gateway, fields: &[&str]) -> crate::support::Answer {
+    let fields: String = fields.iter().map(|line| format!("{line}\r\n")).collect();
+    Raw::tcp(gateway.http()).await.ask(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await
+}
+
+#[tokio::test]
+async fn fields_for_one_hop_go_no_further_upstream() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let status = get(
+        &gateway,
+        &[
+            "Connection: keep-alive, X-Hop , te",
+            "Connection: x-other, Authorization, x-forwarded-for",
+            "X-Hop: 1",
+            "X-Other: 1",
+            "Keep-Alive: timeout=5",
+            "Proxy-Connection: keep-alive",
+            "Proxy-Authorization: Basic cHJveHk6c2VjcmV0",
+            "TE: gzip",
+            "Trailer: x-late",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+            "Authorization: Bearer stays",
+            "X-Stays: 1",
+        ],
+    )
+    .await
+    .status;
+
+    assert_eq!(status, 200);
+    let seen = &origin.seen()[0];
+    for gone in [
+        "x-hop",
+        "x-other",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "upgrade",
+        "http2-settings",
+        "transfer-encoding",
+    ] {
+        assert_eq!(seen.field(gone), None, "{gone}");
+    }
+    assert_eq!((seen.field("authorization"), seen.field("x-stays")), (Some("Bearer stays"), Some("1")));
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"], "a client cannot name the gateway's word away");
+}
+
+#[tokio::test]
+async fn fields_for_one_hop_go_no_further_downstream() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let reply = Reply::ok("x")
+        .field("connection", "keep-alive, x-hop, cache-control")
+        .field("x-hop", "1")
+        .field("keep-alive", "timeout=5")
+        .field("proxy-authenticate", "Basic")
+        .field("proxy-connection", "keep-alive")
+        .field("trailer", "x-late")
+        .field("upgrade", "h2c")
+        .field("cache-control", "private")
+        .field("set-cookie", "a=1")
+        .field("set-cookie", "b=2");
+    origin.answer("/", reply);
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        let answer = client.get("https://a.test/").await;
+
+        assert_eq!((answer.status, answer.text()), (200, "x"));
+        for gone in ["x-hop", "keep-alive", "proxy-authenticate", "proxy-connection", "trailer", "upgrade"] {
+            assert_eq!(answer.field(gone), None, "{gone} in {:?}", answer.version);
+        }
+        let own = answer.field("connection").unwrap_or("keep-alive");
+        assert_eq!(own, "keep-alive", "what it says of its own connection is the gateway's");
+        assert_eq!(answer.field("cache-control"), Some("private"), "what caches must obey stays");
+        assert_eq!(answer.all("set-cookie"), ["a=1", "b=2"]);
+    }
+}
+
+#[tokio::test]
+async fn the_origin_is_told_who_asks_and_a_strangers_word_is_dropped() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "trusted_proxies = [\"10.0.0.0/8\"]").await;
+
+    get(
+        &gateway,
+        &[
+            "X-Forwarded-For: 192.0.2.1",
+            "x-forwarded-for: 192.0.2.2",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: evil.test",
+            "X-Forwarded-Port: 1",
+            "X-Forwarded-Prefix: /evil",
+            "X-Forwarded-Server: evil",
+            "Forwarded: for=192.0.2.3;proto=https",
+            "X-Real-IP: 192.0.2.4",
+            "X-Request-Id: theirs",
+        ],
+    )
+    .await;
+
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(seen.all("x-forwarded-host"), ["a.test"]);
+    assert_eq!(seen.all("x-forwarded-port"), [gateway.http().port().to_string()]);
+    assert_ne!(seen.field("x-request-id"), Some("theirs"));
+    for gone in ["x-forwarded-prefix", "x-forwarded-server", "forwarded", "x-real-ip"] {
+        assert_eq!(seen.field(gone), None, "{gone}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_trusted_proxy_says_is_passed_on_with_its_address_appended() {
+    let origin = Origin::start("one").await;
+    let gateway =
+        before(origin.address(), "trusted_proxies = [\"127.0.0.1/32\"]\nlog.access = \"json\"").await;
+
+    let answer = get(
+        &gateway,
+        &[
+            "X-Forwarded-For: 192.0.2.1, 192.0.2.2",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: www.test",
+            "X-Forwarded-Port: 443",
+            "X-Request-Id: edge-42",
+        ],
+    )
+    .await;
+
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.all("x-forwarded-for"), ["192.0.2.1, 192.0.2.2, 127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(seen.all("x-forwarded-host"), ["www.test"]);
+    assert_eq!(seen.all("x-forwarded-port"), ["443"]);
+    assert_eq!(seen.all("x-request-id"), ["edge-42"]);
+    assert_eq!(answer.all("x-request-id"), ["edge-42"]);
+    assert_eq!(gateway.access_line(&answer).await["client"], "192.0.2.2");
+}
+
+#[tokio::test]
+async fn names_with_underscores_are_dropped_whoever_sends_them() {
+    let origin = Origin::start("one").await;
+    for top in ["", "trusted_proxies = [\"127.0.0.1/32\"]"] {
+        let gateway = before(origin.address(), top).await;
+        get(&gateway, &["X_Forwarded_For: 192.0.2.1", "Any_Thing: 1", "X-Stays: 1"]).await;
+    }
+
+    for seen in origin.seen() {
+        assert!(seen.fields.iter().all(|(name, _)| !name.contains('_')), "{:?}", seen.fields);
+        assert_eq!(seen.field("x-stays"), Some("1"));
+    }
+}
+
+#[tokio::test]
+async fn via_grows_both_ways() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    origin.answer("/", Reply::ok("x").field("via", "1.0 inner"));
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    for (client, version) in
+        [(Client::http1(&gateway, &certs), "1.1"), (Client::http2(&gateway, &certs), "2")]
+    {
+        let answer = client.send(client.request("GET", "https://a.test/").header("via", "1.1 outer")).await;
+
+        let seen = origin.seen().pop().unwrap();
+        let name = seen.all("via")[1].strip_prefix(&format!("{version} ")).unwrap().to_owned();
+        assert!(name.starts_with("tidegate-"), "{name}");
+        assert_eq!(seen.all("via"), ["1.1 outer", &format!("{version} {name}")]);
+        assert_eq!(answer.all("via"), ["1.0 inner", &format!("1.1 {name}")]);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_to_the_gateway_is_ended() {
+    // The gateway's port is known once it runs, its upstream before: a relay stands in between.
+    let target = Arc::new(OnceLock::new());
+    let to = Arc::clone(&target);
+    let relay = Speaker::start(move |mut stream: TcpStream| {
+        let to = Arc::clone(&to);
+        async move {
+            let mut there = TcpStream::connect(*to.get().unwrap()).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
+        }
+    })
+    .await;
+    let gateway = before(relay.address(), "log.access = \"json\"").await;
+    target.set(gateway.http()).unwrap();
+
+    let answer = get(&gateway, &[]).await;
+
+    assert_eq!((answer.status, answer.json()["reason"].as_str()), (508, Some("loop")));
+    assert_eq!(gateway.metric("tidegate_refusals_total{reason=\"loop\"}").await, 1.0);
+    assert_eq!(gateway.metric("tidegate_requests_total").await, 2.0, "once around, not more");
+}
+
+#[tokio::test]
+async fn gateways_in_a_row_are_no_loop() {
+    let origin = Origin::start("one").await;
+    let inner = before(origin.address(), "trusted_proxies = [\"127.0.0.1/32\"]").await;
+    let outer = before(inner.http(), "").await;
+
+    let answer = get(&outer, &[]).await;
+
+    assert_eq!(answer.status, 200);
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.all("via").len(), 2, "{:?}", seen.all("via"));
+    assert_ne!(seen.all("via")[0], seen.all("via")[1]);
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1, 127.0.0.1"]);
+    assert_eq!(seen.field("x-request-id"), answer.field("x-request-id"), "one id all the way");
+}
+
+#[tokio::test]
+async fn a_request_has_one_id_in_answer_upstream_and_log() {
+    let origin = Origin::start("one").await;
+    origin.answer("/", Reply::ok("x").field("x-request-id", "the-origins-own"));
+    let gateway = before(origin.address(), "log.access = \"json\"").await;
+
+    let (one, other) = (get(&gateway, &["X-Request-Id: mine"]).await, get(&gateway, &[]).await);
+
+    for (answer, seen) in [&one, &other].into_iter().zip(origin.seen()) {
+        let ids = answer.all("x-request-id");
+        assert_eq!(ids, seen.all("x-request-id"));
+        assert!(uuid::Uuid::parse_str(ids[0]).is_ok_and(|id| id.get_version_num() == 7), "{ids:?}");
+        assert_eq!(gateway.access_line(answer).await["request_id"], ids[0]);
+    }
+    assert_ne!(one.field("x-request-id"), other.field("x-request-id"));
+}
+
+#[tokio::test]
+async fn over_http2_host_and_cookies_reach_the_origin_as_http1_has_them() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    let client = Client::http2(&gateway, &certs);
+    let request =
+        client.request("GET", "https://a.test/x").header("cookie", "a=1").header("cookie", "b=2; c=3");
+    assert_eq!(client.send(request).await.status, 200);
+
+    let seen = &origin.seen()[0];
+    assert_eq!(seen.all("cookie"), ["a=1; b=2; c=3"]);
+    assert_eq!(seen.all("host"), ["a.test"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+    assert!(seen.fields.iter().all(|(name, _)| !name.starts_with(':')), "{:?}", seen.fields);
+}
+
+#[tokio::test]
+async fn trailers_end_at_the_gateway_so_none_are_asked_for() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    get(&gateway, &["TE: gzip;q=0.5, trailers", "Connection: TE"]).await;
+
+    let seen = &origin.seen()[0];
+    assert_eq!((seen.field("te"), seen.field("connection")), (None, None));
+}
+
+/// Answers a WebSocket handshake, and from then on says everything twice.
+async fn echo_twice(mut stream: TcpStream) {
+    let head = speaker::head(&mut stream).await.to_ascii_lowercase();
+    let asked = head.contains("\r\nupgrade: websocket\r\n") && head.contains("\r\nconnection: upgrade\r\n");
+    if !asked || !head.contains("\r\nsec-websocket-key: dghl") {
+        let _ = stream.write_all(b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n").await;
+        return;
+    }
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let _ = stream.write_all(switch.as_bytes()).await;
+    let mut bytes = [0; 1024];
+    while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+        let _ = stream.write_all(&[&bytes[..count], &bytes[..count]].concat()).await;
+    }
+}
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[tokio::test]
+async fn a_websocket_is_passed_through_both_ways_until_one_side_ends_it() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Speaker::start(echo_twice).await;
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    client.send(HANDSHAKE).await;
+    let head = client.head().await.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(
+        head.contains("\r\nupgrade: websocket\r\n") && head.contains("\r\nconnection: upgrade\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+    for word in ["\u{81}\u{5}hello", "again", "GET / HTTP/1.1\r\n\r\n"] {
+        client.send(word).await;
+        assert_eq!(client.bytes(2 * word.len()).await, word.repeat(2).as_bytes());
+    }
+    drop(client);
+
+    let quiet = async || gateway.metric("tidegate_requests_in_flight").await == 0.0;
+    crate::support::eventually(crate::support::PATIENCE, "the upgraded request ends", quiet).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_to_anything_else_is_not_passed_on() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let answer =
+        get(&gateway, &["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM"]).await;
+
+    assert_eq!((answer.status, answer.text()), (200, "one answers"));
+    let seen = &origin.seen()[0];
+    assert_eq!((seen.field("upgrade"), seen.field("http2-settings")), (None, None));
+}
+
+#[tokio::test]
+async fn an_origin_that_does_not_upgrade_answers_as_usual() {
+    let origin = Origin::start("one").await;
+    origin.answer("/chat", Reply::new(403, "no"));
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    let answer = client.ask(HANDSHAKE).await;
+
+    assert_eq!((answer.status, answer.text()), (403, "no"));
+}
+
+/// An event stream whose second event is sent once the gate opens.
+async fn events(gate: Gate) -> Speaker {
+    Speaker::start(move |mut stream| {
+        let gate = gate.clone();
+        async move {
+            speaker::head(&mut stream).await;
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let _ = stream.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()).await;
+            gate.opened().await;
+            let _ = stream.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn events_of_a_server_are_passed_on_as_they_come() {
+    let certs = Certs::for_names(&["a.test"]);
+
+    let gate = Gate::closed();
+    let origin = events(gate.clone()).await;
+    let gateway = before_tls(origin.address(), &certs).await;
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    client.send("GET /events HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(client.head().await.contains("text/event-stream"));
+    assert_eq!(client.chunk().await, b"data: 1\n\n");
+    gate.open();
+    assert_eq!((client.chunk().await.as_slice(), client.chunk().await.len()), (b"data: 2\n\n".as_slice(), 0));
+
+    let gate = Gate::closed();
+    let origin = events(gate.clone()).await;
+    let gateway = before_tls(origin.address(), &certs).await;
+    let request = Client::http2(&gateway, &certs).request("GET", "https://a.test/events");
+    let mut response = must("the head", request.send()).await.unwrap();
+    assert_eq!(must("an event", response.chunk()).await.unwrap().unwrap(), "data: 1\n\n");
+    gate.open();
+    assert_eq!(must("an event", response.chunk()).await.unwrap().unwrap(), "data: 2\n\n");
+    while let Some(left) = must("the end", response.chunk()).await.unwrap() {
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_passed_on_while_it_is_sent() {
+    let gate = Gate::closed();
+    let opens = gate.clone();
+    let origin = Speaker::start(move |mut stream| {
+        let opens = opens.clone();
+        async move {
+            speaker::head(&mut stream).await;
+            let mut part = [0; 8];
+            // The first chunk, its size line included, before the client has sent a second.
+            let _ = stream.read_exact(&mut part).await;
+            opens.open();
+            let mut rest = Vec::new();
+            while !rest.ends_with(b"0\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { return };
+                rest.push(byte);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    must("the first chunk arrives", gate.opened()).await;
+    assert_eq!(client.ask("3\r\ntwo\r\n0\r\n\r\n").await.status, 200);
+}
+
+/// Bytes in which a lost, doubled or moved piece shows.
+fn large() -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()
+    };
+    std::iter::repeat_with(next).take(5 * 1024 * 1024).flatten().collect()
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_whole_both_ways() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let body = large();
+    origin.answer("/length", Reply::ok(body.clone()));
+    origin.answer("/chunks", Reply::ok(body.clone()).chunked());
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        for path in ["length", "chunks"] {
+            let request = client.request("POST", &format!("https://a.test/{path}")).body(body.clone());
+            let answer = client.send(request).await;
+            assert_eq!(answer.status, 200);
+            assert!(
+                answer.body == body,
+                "{path}: {} bytes came back in {:?}",
+                answer.body.len(),
+                answer.version
+            );
+            assert!(origin.seen().last().unwrap().body == body, "{path}: the origin saw another body");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_body_arrives_whole_and_the_connection_goes_on() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = client.ask(format!("{head}3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nX-Late: 1\r\n\r\n")).await;
+    assert_eq!((answer.status, origin.seen()[0].body.as_slice()), (200, b"abcde".as_slice()));
+    assert_eq!(client.ask("GET /next HTTP/1.1\r\nHost: a.test\r\n\r\n").await.status, 200);
+    assert_eq!(origin.requests("/next"), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_a_body_is_told_to_go_on() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
+    assert_eq!(client.ask("body").await.status, 200);
+    assert_eq!(origin.seen()[0].body, b"body");
+}
+
+#[tokio::test]
+async fn head_tells_of_a_body_and_sends_none() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    origin.answer("/", Reply::ok("x".repeat(1234)));
+    origin.answer("/none", Reply::new(204, ""));
+    origin.answer("/same", Reply::new(304, "").field("etag", "\"1\""));
+    let gateway = before_tls(origin.address(), &certs).await;
+
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    for _ in 0..2 {
+        let answer = client.ask("HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        assert_eq!((answer.status, answer.field("content-length")), (200, Some("1234")));
+    }
+    assert_eq!(client.ask("GET /none HTTP/1.1\r\nHost: a.test\r\n\r\n").await.status, 204);
+    assert_eq!(client.ask("GET /same HTTP/1.1\r\nHost: a.test\r\n\r\n").await.field("etag"), Some("\"1\""));
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.body.len(), 1234);
+    let client = Client::http2(&gateway, &certs);
+    let answer = client.send(client.request("HEAD", "https://a.test/")).await;
+    assert_eq!((answer.status, answer.field("content-length"), answer.body.len()), (200, Some("1234"), 0));
+}
+
+#[tokio::test]
+async fn options_of_the_server_itself_and_unknown_methods_are_passed_on() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    for (method, target) in [
+        ("OPTIONS", "*"),
+        ("OPTIONS", "/x"),
+        ("PROPFIND", "/x"),
+        ("BREW", "/pot"),
+        ("M-SEARCH", "/x"),
+        ("get", "/x"),
+    ] {
+        let answer = client.ask(format!("{method} {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        assert_eq!(answer.status, 200, "{method}");
+        let seen = origin.seen().pop().unwrap();
+        assert_eq!((seen.method.as_str(), seen.target.as_str()), (method, target));
+    }
+}
+
+#[tokio::test]
+async fn connect_opens_no_tunnel() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    let answer = client.ask(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.address())).await;
+
+    assert!(answer.status >= 400, "{}", answer.status);
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+}
+
+#[tokio::test]
+async fn an_old_client_gets_an_answer_it_can_read() {
+    let origin = Origin::start("one").await;
+    origin.answer("/", Reply::ok("abc").chunked());
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n").await;
+    let answer = String::from_utf8(client.rest().await).unwrap();
+
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+    assert_eq!(body, "abc", "HTTP/1.0 knows no chunks");
+}
