@@ -156,6 +156,8 @@ impl Process {
     }
 
     async fn serve(self, access: Arc<AccessLog>) -> Result<ExitCode, Failure> {
+        // First of all: whoever reads where we listen may tell us to stop.
+        let mut signals = drain::Signals::listen().map_err(surroundings)?;
         let Self { plan, meters, threads, listeners, admin } = self;
         let addresses: Vec<String> = listeners.iter().map(|bound| bound.listener.to_string()).collect();
         let admin_address = admin.local_addr().map_err(surroundings)?;
@@ -180,17 +182,16 @@ impl Process {
         let serving = accept(gateway, listeners, &edge, threads, &stopping);
 
         announce(&addresses, admin_address);
+        tracing::info!(listening = addresses.join(" "), admin = %admin_address, "listening");
         ready.has("listeners");
-        checked(&upstreams, FIRST_CHECKS).await;
-        ready.has("upstreams");
-        tracing::info!(listening = addresses.join(" "), admin = %admin_address, "ready");
+        let _starting = tokio::spawn(get_ready(ready.clone(), upstreams));
 
-        match drain::signal().await.map_err(surroundings)? {
+        match signals.next().await {
             drain::Signal::Interrupt => Ok(ExitCode::from(130)),
             drain::Signal::Terminate => {
                 ready.drain();
                 stop.send_replace(true);
-                drain::wait(serving, &meters, grace).await;
+                drain::wait(serving, &meters, grace, &mut signals).await;
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -199,6 +200,13 @@ impl Process {
 
 /// The longest that readiness waits for the first round of health checks; whoever has not passed by then is down.
 const FIRST_CHECKS: Duration = Duration::from_secs(5);
+
+/// Notes what the first round of health checks says; a signal meanwhile is not kept waiting.
+async fn get_ready(ready: Arc<Ready>, upstreams: Vec<Arc<Upstream>>) {
+    checked(&upstreams, FIRST_CHECKS).await;
+    ready.has("upstreams");
+    tracing::info!("ready");
+}
 
 /// Waits until every upstream has a server to send requests to, or the time is up.
 async fn checked(upstreams: &[Arc<Upstream>], within: Duration) {

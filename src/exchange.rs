@@ -28,6 +28,10 @@ pub struct Exchange {
     pub cache: Option<Asking>,
     /// Its dealings with an upstream.
     pub tries: Tries,
+    /// Whether the client asks to change the protocol of its connection.
+    pub upgrades: bool,
+    /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
+    pub lasting: bool,
     /// Bytes of the request body so far.
     pub body_bytes: u64,
     /// The "no" it was answered with, if it was.
@@ -91,6 +95,8 @@ impl Exchange {
             standing: None,
             cache: None,
             tries: Tries::default(),
+            upgrades: false,
+            lasting: false,
             body_bytes: 0,
             refusal: None,
             _in_flight: InFlight(in_flight.clone()),
@@ -112,7 +118,8 @@ impl Exchange {
 
     /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
     pub fn time_left(&self) -> Option<Duration> {
-        Some(self.timeouts()?.total?.saturating_sub(self.began.elapsed()))
+        let total = self.timeouts()?.total.filter(|_| !self.lasting)?;
+        Some(total.saturating_sub(self.began.elapsed()))
     }
 
     /// How long each step with the upstream may take: the route's word, else the upstream's.
@@ -128,25 +135,64 @@ impl Tries {
         self.tried.add(&lease);
         self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
+        self.waited = None;
         self.lease = Some(lease);
     }
 
-    /// The head of an answer came, and it is no failure.
-    pub fn succeeded(&mut self) {
-        self.waited = self.began.map(|began| began.elapsed());
-        if let (Some(lease), Some(waited)) = (&mut self.lease, self.waited) {
-            lease.succeeded(waited);
+    /// The head of an answer came, and it is no failure. Whether it is a success shows at its end.
+    pub fn answered(&mut self) {
+        self.wait_is_over();
+        if let (Some(lease), Some(waited)) = (&self.lease, self.waited) {
+            lease.answered(waited);
         }
     }
 
-    /// The try failed; whether another is allowed, and after which pause.
+    /// The head of an answer came, and it is a failure; whether another try is allowed, and after which pause.
     ///
-    /// The server is let go, so that it does not count this request while another is tried.
+    /// Without another, the answer is passed on, and its server stays in use to its end.
+    pub fn answered_badly(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
+        self.wait_is_over();
+        if let Some(lease) = &mut self.lease {
+            lease.failed(failure);
+        }
+        let pause = self.pause(failure, repeatable)?;
+        self.lease = None;
+        Some(pause)
+    }
+
+    /// The try failed without an answer, or in the middle of one; whether another is allowed, and after which pause.
     pub fn failed(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
-        self.waited = self.began.map(|began| began.elapsed());
+        self.wait_is_over();
         if let Some(mut lease) = self.lease.take() {
             lease.failed(failure);
         }
+        self.pause(failure, repeatable)
+    }
+
+    /// A kept connection turned out to be closed, which says nothing of its server; whether another try is allowed,
+    /// and after which pause.
+    pub fn found_closed(&mut self, repeatable: bool) -> Option<Duration> {
+        self.wait_is_over();
+        self.lease = None;
+        self.pause(Failure::Reset, repeatable)
+    }
+
+    /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
+    ///
+    /// `whole` says that the answer came to its end. If it did not and no failure was told, the client left, and the
+    /// server is neither praised nor blamed.
+    pub fn end(&mut self, whole: bool) {
+        if let Some(mut lease) = self.lease.take().filter(|_| whole) {
+            lease.succeeded();
+        }
+        self.permit = None;
+    }
+
+    fn wait_is_over(&mut self) {
+        self.waited = self.waited.or_else(|| self.began.map(|began| began.elapsed()));
+    }
+
+    fn pause(&self, failure: Failure, repeatable: bool) -> Option<Duration> {
         let upstream = self.upstream.as_ref().filter(|_| repeatable)?;
         upstream.may_retry(self.tried.count(), failure)
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::cache::key::HashBinary;
 use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -181,10 +182,10 @@ impl ProxyHttp for Gateway {
         answer: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if answer.status.is_informational() {
+        if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        tries::answered(session, exchange, answer.status)?;
+        tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
         stored::answered(session, answer, exchange, self.tiers);
         Ok(())
@@ -207,9 +208,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         error: Box<Error>,
         exchange: &mut Exchange,
-        _: bool,
+        reused: bool,
     ) -> Box<Error> {
-        tries::broken(session, exchange, error)
+        tries::broken(session, exchange, error, reused)
     }
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +251,9 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         answer::frame_for_old_clients(session, answer);
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
+        }
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }
@@ -269,6 +273,7 @@ impl ProxyHttp for Gateway {
 
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.tries.end(error.is_none());
         record::count(session, exchange, &self.unrouted);
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal as on};
+use tokio::signal::unix::{Signal as Listened, SignalKind, signal as on};
 use tokio::task::JoinHandle;
 
 use crate::telemetry::Meters;
@@ -17,18 +17,35 @@ pub(super) enum Signal {
     Interrupt,
 }
 
-/// Waits for a signal.
-pub(super) async fn signal() -> io::Result<Signal> {
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => Ok(Signal::Terminate),
-        _ = interrupt.recv() => Ok(Signal::Interrupt),
+/// The signals of the process. From when this is made, a signal waits here instead of killing.
+pub(super) struct Signals {
+    terminate: Listened,
+    interrupt: Listened,
+}
+
+impl Signals {
+    /// Fails only where the system has no room for a handler.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+        }
     }
 }
 
 /// Waits until no listener accepts, no request is in flight and every connection is closed; `grace` at most. A second
 /// `SIGTERM` or `SIGINT` ends the wait.
-pub(super) async fn wait(accepting: Vec<JoinHandle<()>>, meters: &Meters, grace: Duration) {
+pub(super) async fn wait(
+    accepting: Vec<JoinHandle<()>>,
+    meters: &Meters,
+    grace: Duration,
+    signals: &mut Signals,
+) {
     let end = Instant::now() + grace;
     let requests = meters.in_flight.with([]);
     let connections = ["https", "http"].map(|listener| meters.connections_open.with([listener]));
@@ -51,7 +68,7 @@ pub(super) async fn wait(accepting: Vec<JoinHandle<()>>, meters: &Meters, grace:
         () = tokio::time::sleep_until(end.into()) => {
             tracing::warn!(requests = requests.get(), "the grace period is over; what is in flight is cut off");
         }
-        _ = signal() => tracing::warn!(requests = requests.get(), "asked again; what is in flight is cut off"),
+        _ = signals.next() => tracing::warn!(requests = requests.get(), "asked again; what is in flight is cut off"),
     }
 }
 

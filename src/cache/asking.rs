@@ -21,7 +21,7 @@ use super::freshness::Times;
 use super::key::Target;
 use super::policy::{self, Bypass, NotKept, Reuse, Stored};
 use super::status::{Forwarded, Member};
-use super::tiers::{PATIENCE, Tiers, lock};
+use super::tiers::{PATIENCE, Tiers};
 use super::{Rules, key, merge, vary};
 use crate::telemetry::CacheOutcome;
 
@@ -123,7 +123,7 @@ impl Asking {
             session.req_header().method == Method::GET && !session.req_header().headers.contains_key(RANGE);
         let mut bounds = CacheOptionOverrides::default();
         bounds.wait_timeout = Some(PATIENCE);
-        session.cache.enable(self.tiers, None, None, waits.then(lock), Some(bounds));
+        session.cache.enable(self.tiers, None, None, waits.then(|| self.tiers.lock()), Some(bounds));
         if self.tiers.unstored.has(&self.url, self.authorized)
             && let Some(key) = self.key.take()
         {
@@ -304,11 +304,7 @@ impl Asking {
                 status: self.origin_status.map(|status| status.as_u16()),
                 stored: self.origin_status.is_some()
                     && matches!(phase, CachePhase::Miss | CachePhase::Expired),
-                detail: self
-                    .not_kept
-                    .map(NotKept::code)
-                    .or(self.passes.map(Pass::code))
-                    .or(waited_in_vain(phase)),
+                detail: self.detail(phase),
                 ..Member::default()
             },
         }
@@ -335,6 +331,12 @@ impl Asking {
             Some(Pass::Bypass(_) | Pass::Unstored | Pass::Authorization) => Forwarded::Bypass,
             _ => self.forwarded.unwrap_or(Forwarded::UriMiss),
         }
+    }
+
+    fn detail(&self, phase: CachePhase) -> Option<&'static str> {
+        let unasked = (self.origin_status.is_none() && self.must_not_forward()).then_some("only-if-cached");
+        let not_kept = self.not_kept.map(NotKept::code);
+        not_kept.or(unasked).or(self.passes.map(Pass::code)).or(waited_in_vain(phase))
     }
 
     /// Whether the answer was fetched for another request while this one was here.

@@ -70,7 +70,7 @@ mod tiers;
 pub mod vary;
 
 pub use asking::{Asking, range};
-pub use tiers::{PATIENCE, Tiers, lock};
+pub use tiers::{PATIENCE, Tiers};
 
 /// How a route caches.
 #[derive(Clone, Debug)]

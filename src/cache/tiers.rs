@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,18 +27,13 @@ use crate::telemetry::meters::Meters;
 /// How long a request waits for another's answer, and how long one request may keep others waiting.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The lock by which concurrent misses of one URL become one fetch. Held until the head of the answer is there.
-pub fn lock() -> &'static CacheKeyLockImpl {
-    static LOCK: LazyLock<CacheLock> = LazyLock::new(|| CacheLock::new(PATIENCE));
-    &*LOCK
-}
-
 /// The store of a process. Outlives every reload.
 pub struct Tiers {
     memory: Memory,
     pub(super) fills: Fills,
     pub(super) purges: Purges,
     pub(super) unstored: Unstored,
+    lock: CacheLock,
 }
 
 impl Tiers {
@@ -50,7 +45,13 @@ impl Tiers {
             fills: Fills::new(memory_bytes),
             purges: Purges::new(),
             unstored: Unstored::new(),
+            lock: CacheLock::new(PATIENCE),
         }))
+    }
+
+    /// The lock by which concurrent misses of one URL become one fetch. Held until the head of the answer is there.
+    pub fn lock(&'static self) -> &'static CacheKeyLockImpl {
+        &self.lock
     }
 
     /// The largest body that can be stored, in bytes.

@@ -113,7 +113,8 @@ pub fn is_protected(name: &str) -> bool {
     ) || ["content-", "if-", "x-forwarded-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn is_websocket(head: &RequestHeader) -> bool {
+/// Whether a request asks to go on as a `WebSocket` (RFC 6455 §4.1): the one change of protocol that is passed on.
+pub fn is_websocket(head: &RequestHeader) -> bool {
     let mut protocols = head.headers.get_all(UPGRADE).into_iter();
     head.method == Method::GET
         && head.version == Version::HTTP_11

@@ -6,11 +6,13 @@ use http::{header, uri};
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
-use crate::forward::{self, request_id};
+use crate::forward::{self, hop, request_id};
 use crate::listen::{self, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{host_of, path};
+
+use super::tries::UPGRADED_IDLE;
 
 /// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
 pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
@@ -18,11 +20,12 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
         connection.request_begins();
     }
     exchange.asked = Some(who_asks(session, &exchange.plan));
+    exchange.upgrades = hop::is_websocket(session.req_header());
     let bounds = &exchange.plan.bounds;
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
     }
-    session.set_read_timeout(Some(bounds.body_timeout));
+    session.set_read_timeout(Some(if exchange.upgrades { UPGRADED_IDLE } else { bounds.body_timeout }));
     session.set_write_timeout(Some(bounds.send_timeout));
     // What is left of a body after an early answer is read for this long, so that the client sees the answer.
     session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
@@ -84,7 +87,7 @@ pub(super) fn admit(session: &Session, exchange: &mut Exchange) -> Result<(), Re
 
     if let Some(limits) = &route.limits {
         let verdict = limits.charge(asked.client);
-        let standing = verdict.as_ref().map_or_else(|no| &no.standing, |standing| standing);
+        let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
         exchange.standing = Some(standing.clone());
         verdict.map_err(Refusal::Exceeded)?;
     }

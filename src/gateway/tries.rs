@@ -1,7 +1,9 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
-use http::{Uri, header};
-use pingora::http::RequestHeader;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, Uri, header};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -20,7 +22,8 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
         exchange.tries.upstream = Some(upstream);
     } else {
-        tokio::time::sleep(exchange.tries.backoff).await;
+        let pause = exchange.tries.backoff;
+        tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
     }
 
     let left = exchange.time_left();
@@ -35,10 +38,16 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
-    let peer = peer::http_peer(&lease, &timeouts, left);
+    let mut peer = peer::http_peer(&lease, &timeouts, left);
+    if exchange.upgrades {
+        peer.options.read_timeout = Some(UPGRADED_IDLE);
+    }
     exchange.tries.begin(lease);
     Ok(Box::new(peer))
 }
+
+/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say.
+pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(600);
 
 /// No connection to the server could be made.
 pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
@@ -54,15 +63,25 @@ pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> B
 }
 
 /// The server failed in mid-exchange; what the client did is no server's failure.
-pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn broken(
+    session: &Session,
+    exchange: &mut Exchange,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error; // decided where the answer came in
     }
     error.set_retry(false);
     if let Some(fault) = fault_of(&error) {
-        let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
         exchange.tries.fault = Some(fault);
-        let backoff = exchange.tries.failed(failure, is_repeatable(session));
+        let (tries, repeatable) = (&mut exchange.tries, is_repeatable(session));
+        let backoff = match fault {
+            // Servers close connections that were idle for long, now and then just when a request is on its way.
+            Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
+            Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
+            _ => tries.failed(Failure::Reset, repeatable),
+        };
         error.set_retry(backoff.is_some());
         exchange.tries.backoff = backoff.unwrap_or_default();
     }
@@ -73,18 +92,26 @@ pub(super) fn broken(session: &Session, exchange: &mut Exchange, mut error: Box<
 pub(super) fn answered(
     session: &Session,
     exchange: &mut Exchange,
-    status: http::StatusCode,
+    answer: &ResponseHeader,
 ) -> pingora::Result<()> {
+    let status = answer.status;
+    exchange.lasting = status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(answer);
     let Some(failure) = Failure::of_status(status.as_u16()) else {
-        exchange.tries.succeeded();
+        exchange.tries.answered();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.failed(failure, is_repeatable(session)) else { return Ok(()) };
+    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else { return Ok(()) };
     exchange.tries.backoff = backoff;
     exchange.tries.fault = Some(Fault::BrokeOff);
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
     error.set_retry(true);
     Err(error)
+}
+
+/// Server-sent events go on for as long as somebody listens.
+fn is_event_stream(answer: &ResponseHeader) -> bool {
+    let media = answer.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    media.len() >= 17 && media[..17].eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the

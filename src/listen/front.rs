@@ -137,7 +137,12 @@ where
         };
         let _open = Open::new(&self.open);
 
-        let guarded = self.receive(tcp, ends).await?;
+        // Who has not said hello when the gateway ends has nothing to lose, and is not waited for.
+        let mut stopping = shutdown.clone();
+        let guarded = tokio::select! {
+            guarded = self.receive(tcp, ends) => guarded?,
+            _ = stopping.wait_for(|stop| *stop) => return None,
+        };
         self.proxy.process_new(Box::new(guarded), shutdown).await
     }
 

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::config::route::{TimeoutOverrides, UpstreamHost};
-use crate::config::{Config, Period, Problem};
+use crate::config::{Config, Period, Place, Problem};
 use crate::forward::{BadPathRule, PathRule};
 use crate::place;
 use crate::upstream::Overrides;
@@ -49,19 +49,15 @@ pub(super) fn action(
 /// Shown at a key that another layer brings along, for that is the one that is easily forgotten.
 fn too_many(name: &str, said: &[&'static str], layered: &Layered<'_>) -> Problem {
     let places: Vec<_> = said.iter().map(|key| layered.place(key)).collect();
-    let own = |place: &&crate::config::Place| place.starts_with(&["routes"]);
+    let own = |place: &&Place| place.starts_with(&["routes"]);
     let listed: Vec<_> = said.iter().map(|key| format!("`{key}`")).collect();
     let message = format!("route `{name}` has {}", listed.join(" and "));
-    match places.iter().find(|place| !own(place)) {
-        Some(inherited) => {
-            let remedy = format!("only one can answer; write this on the routes it is for, not on `{name}`");
-            Problem::new(inherited.clone().key(), message, remedy)
-        }
-        None => {
-            let last = places.into_iter().next_back().unwrap_or_else(|| place!["routes", name]);
-            Problem::new(last.key(), message, "only one can answer; remove the others")
-        }
+    if let Some(inherited) = places.iter().find(|place| !own(place)) {
+        let remedy = format!("only one can answer; write this on the routes it is for, not on `{name}`");
+        return Problem::new(inherited.clone().key(), message, remedy);
     }
+    let last = places.into_iter().next_back().unwrap_or_else(|| place!["routes", name]);
+    Problem::new(last.key(), message, "only one can answer; remove the others")
 }
 
 /// Keys that a route itself sets and that nothing would ever read, as it asks no upstream.

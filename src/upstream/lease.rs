@@ -10,8 +10,9 @@ use super::retry::Failure;
 
 /// One request in flight to a server; dropping it ends the count, also when the request is cancelled.
 ///
-/// Say how the try went with [`Lease::succeeded`] or [`Lease::failed`], once; later words are not heard. A lease that
-/// is dropped without a word says nothing of the server: its client went away.
+/// Say how the try went with [`Lease::succeeded`] or [`Lease::failed`], once; later words are not heard. A head alone
+/// is no success yet: an answer may break off after it. A lease that is dropped without a word says nothing of the
+/// server: its client went away.
 #[derive(Debug)]
 #[must_use = "a dropped lease counts no request"]
 pub struct Lease {
@@ -32,11 +33,14 @@ impl Lease {
     }
 
     /// The answer's head came, this long after the server was chosen.
-    pub fn succeeded(&mut self, elapsed: Duration) {
+    pub fn answered(&self, elapsed: Duration) {
+        self.endpoint.server().group_counts.seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// The answer came whole.
+    pub fn succeeded(&mut self) {
         if self.settle() {
-            let server = self.endpoint.server();
-            server.counts.ok.inc();
-            server.group_counts.seconds.observe(elapsed.as_secs_f64());
+            self.endpoint.server().counts.ok.inc();
             self.endpoint.vitals().conduct.succeeded();
         }
     }

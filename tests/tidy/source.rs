@@ -12,7 +12,7 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// Comments and the insides of strings blanked out, line by line the same.
     pub(crate) code: String,
-    /// `code` down to the tests at the file's end.
+    /// `code` down to the tests at the file's end; nothing of a file of tests.
     pub(crate) production: String,
 }
 
@@ -25,7 +25,12 @@ impl Source {
             |at: &usize| code[*at..].lines().nth(2).is_some_and(|line| line.ends_with("mod tests {"));
         let tests = tests.filter(in_place).last().unwrap_or(code.len());
         let production = code[..tests].to_owned();
-        Self { path: path.to_owned(), text: text.to_owned(), code, production }
+        let mut source = Self { path: path.to_owned(), text: text.to_owned(), code, production };
+        // A file of tests beside the code it tests: all of it is at "the end".
+        if source.is_test() && path.starts_with("src/") {
+            source.production.clear();
+        }
+        source
     }
 
     /// The top-level module of the gateway that the file belongs to.
@@ -36,7 +41,7 @@ impl Source {
     pub(crate) fn is_test(&self) -> bool {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
-            || ["tests.rs", "testing.rs"].iter().any(|name| self.path.ends_with(name))
+            || ["/tests.rs", "/testing.rs", "_tests.rs"].iter().any(|name| self.path.ends_with(name))
     }
 }
 

@@ -5,3 +5,4 @@ mod room;
 mod bounds;
 mod handshakes;
 mod heads;
+mod panics;

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -36,8 +36,19 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The deadlines under test.
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 
-/// Answers every request by itself: with what it knows of the connection.
-struct Answering(Arc<Edge>);
+/// Answers every request by itself: with what it knows of the connection. `/panic` makes it panic, and `/held` waits to
+/// be let go.
+struct Answering {
+    edge: Arc<Edge>,
+    held: Held,
+}
+
+/// Where requests for `/held` wait: one permit for each that has come, and one for each that may go.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) come: Arc<Semaphore>,
+    pub(super) go: Arc<Semaphore>,
+}
 
 #[async_trait]
 impl ProxyHttp for Answering {
@@ -49,13 +60,21 @@ impl ProxyHttp for Answering {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
         connection(session).expect("each request comes over a connection").request_begins();
-        *ctx = head::check(session, self.0.bounds().head()).err();
+        *ctx = head::check(session, self.edge.bounds().head()).err();
         // Leaves the body of a refused upload to be read before the next head.
         session.set_close_on_response_before_downstream_finish(false);
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+        match session.req_header().uri.path() {
+            "/panic" => panic!("as asked for"),
+            "/held" => {
+                self.held.come.add_permits(1);
+                self.held.go.acquire().await.expect("it is never closed").forget();
+            }
+            _ => {}
+        }
         let (status, body) = match ctx {
             Some(bad) => (bad.status(), bad.reason().to_owned()),
             None => (http::StatusCode::OK, format!("{:?}", connection(session).expect("as above"))),
@@ -83,6 +102,7 @@ pub(super) struct Room {
     pub(super) https: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) ticketing: Ticketing,
+    pub(super) held: Held,
     dev: DevFiles,
     shutdown: watch::Sender<bool>,
     services: Vec<JoinHandle<()>>,
@@ -127,7 +147,10 @@ impl Room {
 
         // Pingora reads the system's roots unless it is given others, and panics where there are none.
         let conf = ServerConf { ca_file: Some(dev.ca.display().to_string()), ..ServerConf::default() };
-        let mut proxy = http_proxy(&Arc::new(conf), Answering(edge.clone()));
+        let nobody = || Arc::new(Semaphore::new(0));
+        let held = Held { come: nobody(), go: nobody() };
+        let answering = Answering { edge: edge.clone(), held: held.clone() };
+        let mut proxy = http_proxy(&Arc::new(conf), answering);
         let (server, h2) = server_options(&bounds);
         (proxy.server_options, proxy.h2_options) = (Some(server), Some(h2));
 
@@ -144,7 +167,7 @@ impl Room {
                 tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
             })
             .collect();
-        Self { edge, meters, https, http, ticketing, dev, shutdown, services, _dir: dir }
+        Self { edge, meters, https, http, ticketing, held, dev, shutdown, services, _dir: dir }
     }
 
     /// A client's settings that trust the development CA.

@@ -25,6 +25,19 @@ pub(crate) fn plain() -> String {
     "listen = [\"http://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n".to_owned()
 }
 
+/// A configuration of one route that takes everything, to the upstream `main` of these servers (`ip:port`, or
+/// `{ address, weight }` as they stand in the file). `settings` are lines of `[upstreams.main]`.
+pub(crate) fn group(certs: &Certs, servers: &[String], settings: &str) -> String {
+    let quoted = |server: &String| {
+        if server.starts_with('{') { server.clone() } else { format!("{server:?}") }
+    };
+    let servers = servers.iter().map(quoted).collect::<Vec<_>>().join(", ");
+    let top = https(certs);
+    format!(
+        "{top}\n[upstreams.main]\nservers = [{servers}]\n{settings}\n\n[routes.all]\nupstream = \"main\"\n"
+    )
+}
+
 /// A running gateway, ended when dropped. What it wrote is printed when its test fails.
 pub(crate) struct Gateway {
     process: Process,
@@ -45,6 +58,10 @@ impl Gateway {
         for (name, text) in beside {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
+        Self::start_in(folder).await
+    }
+
+    async fn start_in(folder: TempDir) -> Self {
         let (process, said) = Process::start("tidegate", &mut command(folder.path())).await;
         let listening = said["listening"].as_array().expect("`listening` is a list");
         let listening = listening.iter().map(|url| url.as_str().expect("a URL").to_owned()).collect();
@@ -128,14 +145,41 @@ impl Gateway {
         sum_of(page.text(), series)
     }
 
+    /// What `/upstreams` says of a server, by its place in the configuration.
+    pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
+        let upstreams = self.admin_get("/upstreams").await.json();
+        let mut servers =
+            upstreams.as_array().into_iter().flatten().filter_map(|it| it["servers"].as_array()).flatten();
+        let found = servers.find(|it| it["server"] == server).cloned();
+        found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
+    }
+
+    /// The same of what is counted in whole numbers; panics where it is none.
+    pub(crate) async fn count(&self, series: &str) -> u64 {
+        let value = self.metric(series).await;
+        value.to_string().parse().unwrap_or_else(|_| panic!("{series} is {value}"))
+    }
+
     /// Asks it to end gracefully and waits for it.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.process.stop().await
     }
 
+    /// Asks it to end gracefully and starts it again in the same folder, on other ports.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { mut process, folder, .. } = self;
+        process.stop().await;
+        Self::start_in(folder).await
+    }
+
     /// Its process, for signals and what it wrote.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Replaces its configuration file; nothing is told to it.

@@ -9,16 +9,18 @@ pub(crate) mod raw;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
+pub(crate) mod wire;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
-pub(crate) use gateway::{Gateway, https, plain};
+pub(crate) use gateway::{Gateway, group, https, plain};
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
 pub(crate) use speaker::Speaker;
+pub(crate) use wire::{Line, Wire};
 
 /// Longest wait for anything that is expected to happen: far beyond what it takes on a busy machine, so that
 /// only what never happens runs into it.

@@ -167,7 +167,17 @@ async fn serve(stream: &mut BufReader<TcpStream>, script: &Script) -> io::Result
 }
 
 /// One request, or none where the peer has closed.
-async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
+pub(super) async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
+    let Some(mut seen) = read_head(stream).await? else { return Ok(None) };
+    if seen.field("expect").is_some() {
+        stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+    }
+    seen.body = read_body(stream, &seen).await?;
+    Ok(Some(seen))
+}
+
+/// The head of a request, its body yet to be read; none where the peer has closed.
+pub(super) async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
     let first = read_line(stream).await?;
     let mut words = first.split(' ').map(str::to_owned);
     let (Some(method), Some(target), Some(_version)) = (words.next(), words.next(), words.next()) else {
@@ -179,10 +189,6 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Se
         let Some((name, value)) = line.split_once(':') else { break };
         seen.fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    if seen.field("expect").is_some() {
-        stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
-    }
-    seen.body = read_body(stream, &seen).await?;
     Ok(Some(seen))
 }
 

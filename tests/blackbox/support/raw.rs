@@ -1,10 +1,11 @@
 //! A client that sends exactly the bytes it is given, for requests no library would make.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::client::Answer;
@@ -21,6 +22,14 @@ impl Raw {
     /// A plain TCP connection.
     pub(crate) async fn tcp(address: SocketAddr) -> Self {
         let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// A plain TCP connection from an address of one's own, such as `127.0.0.2`.
+    pub(crate) async fn tcp_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        let stream = must("a TCP connection", socket.connect(address)).await.unwrap();
         Self(BufReader::new(Box::new(stream)))
     }
 
@@ -133,6 +142,13 @@ impl Raw {
         // A reset after the last bytes is an end like any other.
         let _ = must("the peer closes", self.0.read_to_end(&mut rest)).await;
         rest
+    }
+
+    /// Whether the peer closes within this time; what it sends until then is thrown away.
+    pub(crate) async fn is_closed_within(&mut self, time: Duration) -> bool {
+        let mut thrown_away = Vec::new();
+        let closes = self.0.read_to_end(&mut thrown_away);
+        tokio::time::timeout(time, closes).await.is_ok()
     }
 }
 
