@@ -23,6 +23,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::{self, Asking, Tiers};
 use crate::exchange::Exchange;
@@ -30,8 +31,8 @@ use crate::forward::{self, hop};
 use crate::listen::{self, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
+use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::{Meters, RouteMeters};
 
 /// The gateway: what all requests share.
 pub struct Gateway {
@@ -39,8 +40,8 @@ pub struct Gateway {
     pub live: Arc<ArcSwap<Plan>>,
     /// Where answers are kept. Outlives every plan.
     pub tiers: &'static Tiers,
-    /// Every metric.
-    pub meters: Arc<Meters>,
+    /// How many requests are here.
+    pub in_flight: Gauge,
     /// The metrics of requests that found no route.
     pub unrouted: RouteMeters,
     /// One line per request.
@@ -57,7 +58,7 @@ impl ProxyHttp for Gateway {
 
     /// Pins the plan and reads the clock.
     fn new_ctx(&self) -> Exchange {
-        Exchange::begin(self.live.load_full(), &self.meters.in_flight.with([]))
+        Exchange::begin(self.live.load_full(), &self.in_flight)
     }
 
     /// Refuses what could be read in two ways, before anything else looks at it.
@@ -250,10 +251,10 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        answer::frame_for_old_clients(session, answer);
         if session.is_process_shutting_down() {
             session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
         }
+        answer::frame_for_old_clients(session, answer);
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }

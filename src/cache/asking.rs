@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, IF_RANGE, RANGE, SET_COOKIE};
+use http::header::{AGE, AUTHORIZATION, RANGE, SET_COOKIE};
 use http::{HeaderName, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::storage::HitHandler;
@@ -12,7 +12,7 @@ use pingora::cache::{
     RespCacheable,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{RangeType, Session, range_header_filter};
+use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::directives::RequestDirectives;
@@ -26,9 +26,6 @@ use super::{Rules, key, merge, vary};
 use crate::telemetry::CacheOutcome;
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// More ranges than this in one request are not served one by one: the whole is.
-const RANGES_MAX: Option<usize> = Some(32);
 
 /// What one request asks of the cache, and what came of it. Lives in the exchange.
 pub struct Asking {
@@ -371,17 +368,6 @@ fn ttl(meta: &CacheMeta) -> i64 {
 fn steady_now() -> SystemTime {
     static START: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
     START.0 + START.1.elapsed()
-}
-
-/// For `range_header_filter`: which part of a whole answer the client gets (RFC 9110 §14).
-///
-/// `If-Range` with a weak tag matches nothing (§13.1.5): Pingora alone would compare it byte by byte.
-pub fn range(session: &Session, answer: &mut ResponseHeader) -> RangeType {
-    let request = session.req_header();
-    if request.headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes().starts_with(b"W/")) {
-        return RangeType::None;
-    }
-    range_header_filter(request, answer, RANGES_MAX)
 }
 
 #[cfg(test)]

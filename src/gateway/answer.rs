@@ -6,6 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use crate::cache::status;
 use crate::exchange::{Asked, Exchange, Tries};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
@@ -28,11 +29,18 @@ pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> 
 }
 
 /// Fields of a "no": those, and what the cache has to say.
-fn refusal_fields(session: &Session, exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
+fn refusal_fields(
+    session: &Session,
+    exchange: &Exchange,
+    refusal: &Refusal,
+) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields = own_fields(exchange);
-    if let Some(asking) = &exchange.cache {
-        fields.push((HeaderName::from_static("cache-status"), asking.member(&session.cache).value()));
-    }
+    let caches = exchange.forward().is_some() && exchange.route.as_ref().is_some_and(|it| it.cache.is_some());
+    let member = match &exchange.cache {
+        Some(asking) => Some(asking.member(&session.cache).value()),
+        None => caches.then(|| status::unasked(refusal.reason().code)),
+    };
+    fields.extend(member.map(|member| (HeaderName::from_static("cache-status"), member)));
     fields
 }
 
@@ -62,7 +70,7 @@ pub(super) async fn refusal(
     refusal: Refusal,
 ) -> Result<bool> {
     let refusal = exchange.refusal.insert(refusal).clone();
-    let fields = refusal_fields(session, exchange);
+    let fields = refusal_fields(session, exchange, &refusal);
     refusal.answer(session, exchange.id(), &fields).await?;
     Ok(true)
 }
@@ -132,7 +140,7 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = session.response_written().is_none();
-    let fields = refusal_fields(session, exchange);
+    let fields = refusal_fields(session, exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }

@@ -2,9 +2,10 @@
 //!
 //! Pingora's parser is lenient where RFC 9112 lets it be, and what it lets pass it may hand on: bare line feeds,
 //! repeated lengths, codings other than `chunked`. An attacker needs only one hop that reads such a head otherwise
-//! (RFC 9112 section 11.2, request smuggling). The checks here see the bytes as they came.
+//! (RFC 9112 section 11.2, request smuggling). The checks here see the bytes as they came, but for one thing: blanks,
+//! quotes and control bytes within a target are percent-encoded by Pingora before anybody can refuse them.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::proxy::Session;
 
 /// How much a request head may hold.
@@ -34,6 +35,9 @@ pub enum BadHead {
     /// Not `METHOD TARGET HTTP/1.x`, one space between (RFC 9112 section 3).
     #[error("the request line is malformed")]
     RequestLine,
+    /// A target that is neither a path, nor an `http` or `https` URL, nor the `*` of `OPTIONS` (RFC 9112 section 3.2).
+    #[error("the request target is malformed")]
+    Target,
     /// A line that continues the one before it (RFC 9112 section 5.2).
     #[error("a field is folded over lines")]
     Folded,
@@ -94,6 +98,7 @@ impl BadHead {
             Self::TargetTooLong => "target-too-long",
             Self::LineEnd => "bad-line-end",
             Self::RequestLine => "bad-request-line",
+            Self::Target => "bad-target",
             Self::Folded => "folded-field",
             Self::SpaceBeforeColon => "space-before-colon",
             Self::FieldName => "bad-field-name",
@@ -113,10 +118,12 @@ impl BadHead {
 
 /// Checks the head of the request at hand, whatever version of HTTP it came in.
 pub fn check(session: &Session, limits: Limits) -> Result<(), BadHead> {
-    match session.as_http1() {
-        Some(h1) => check_head(&h1.get_headers_raw_bytes(), limits),
-        None => check_fields(&session.req_header().headers, limits),
+    if let Some(h1) = session.as_http1() {
+        return check_head(&h1.get_headers_raw_bytes(), limits);
     }
+    let request = session.req_header();
+    ensure(request.uri.path() != "*" || request.method == Method::OPTIONS, BadHead::Target)?;
+    check_fields(&request.headers, limits)
 }
 
 /// Checks the bytes of an HTTP/1 request head, from the request line to the empty line.
@@ -197,11 +204,20 @@ fn request_line(line: &[u8]) -> Result<Version, BadHead> {
     if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(BadHead::RequestLine);
     }
+    ensure(is_target(method, target), BadHead::Target)?;
     match version {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
         _ => Err(BadHead::RequestLine),
     }
+}
+
+/// A path, an absolute URL, or the `*` of `OPTIONS`, none of them with a fragment. Anything else Pingora would take for
+/// the root. `CONNECT`, which alone has a target of another form, is refused before.
+fn is_target(method: &[u8], target: &[u8]) -> bool {
+    let begins = |with: &[u8]| target.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with));
+    let form = target.starts_with(b"/") || begins(b"http://") || begins(b"https://");
+    (form || (target == b"*" && method == b"OPTIONS")) && !target.contains(&b'#')
 }
 
 fn field_line(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
@@ -352,6 +368,14 @@ mod tests {
             ("GET /\u{0} HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::RequestLine)),
             ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::RequestLine)),
             (" / HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::RequestLine)),
+            ("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("GET HTTPS://a HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
             // Fields.
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", Err(BadHead::Folded)),
             ("GET / HTTP/1.1\r\nHost: a\r\n\tX: b\r\n\r\n", Err(BadHead::Folded)),
@@ -439,7 +463,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn well_formed_heads_pass(target in "/[!-~]{0,40}", fields in prop::collection::vec(field(), 0..20)) {
+        fn well_formed_heads_pass(target in "/[!\"$-~]{0,40}", fields in prop::collection::vec(field(), 0..20)) {
             let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", lines(&fields));
             prop_assert_eq!(check_head(head.as_bytes(), WIDE), Ok(()), "{}", head);
         }

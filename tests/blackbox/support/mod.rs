@@ -6,13 +6,16 @@ pub(crate) mod reply;
 pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
+pub(crate) mod h2;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
 pub(crate) mod wire;
+pub(crate) mod cached;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{Gateway, group, https, plain};

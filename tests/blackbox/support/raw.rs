@@ -35,9 +35,14 @@ impl Raw {
 
     /// A TLS connection that asks for `host` and offers HTTP/1.1.
     pub(crate) async fn tls(address: SocketAddr, host: &str, certs: &Certs) -> Self {
+        Self::tls_offering("http/1.1", address, host, certs).await
+    }
+
+    /// A TLS connection that asks for `host` and offers this protocol.
+    pub(crate) async fn tls_offering(protocol: &str, address: SocketAddr, host: &str, certs: &Certs) -> Self {
         let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
         let name = ServerName::try_from(host.to_owned()).unwrap();
-        let connector = TlsConnector::from(certs.client(&["http/1.1"]));
+        let connector = TlsConnector::from(certs.client(&[protocol]));
         let stream = must("a TLS handshake", connector.connect(name, stream)).await.unwrap();
         Self(BufReader::new(Box::new(stream)))
     }
@@ -134,6 +139,12 @@ impl Raw {
         };
         must("the head of an answer", whole).await;
         String::from_utf8_lossy(&head).into_owned()
+    }
+
+    /// So many bytes; none where the peer closes before.
+    pub(crate) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        must("bytes come", self.0.read_exact(&mut bytes)).await.ok().map(|_| bytes)
     }
 
     /// Everything until the peer closes, by farewell or by reset.
