@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::speaker::{self, Speaker};
-use crate::support::{Certs, Client, Gate, Gateway, Origin, Raw, Reply, https, must, plain};
+use crate::support::{Answer, Certs, Client, Gateway, Origin, Raw, Reply, Speaker, https, plain};
 
 /// A gateway over plain HTTP that sends everything to this address; `top` are keys before the first table.
 async fn before(origin: std::net::SocketAddr, top: &str) -> Gateway {
@@ -24,7 +22,7 @@ async fn before_tls(origin: std::net::SocketAddr, certs: &Certs) -> Gateway {
 }
 
 /// `GET /` with these field lines.
-async fn get(gateway: &Gateway, fields: &[&str]) -> crate::support::Answer {
+async fn get(gateway: &Gateway, fields: &[&str]) -> Answer {
     let lines = [&["GET / HTTP/1.1", "Host: a.test"], fields, &["", ""]].concat();
     Raw::tcp(gateway.http()).await.ask(lines.join("\r\n")).await
 }

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::support::speaker::{self, Speaker};
 use crate::support::{
-    Certs, Client, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https, must, plain,
+    Answer, Certs, Client, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https, must, plain,
 };
 
 /// A gateway over plain HTTP that sends everything to this address; `top` are keys before the first table.
@@ -24,7 +24,7 @@ async fn before_tls(origin: std::net::SocketAddr, certs: &Certs) -> Gateway {
 }
 
 /// `GET /` with these field lines.
-async fn get(gateway: &Gateway, fields: &[&str]) -> crate::support::Answer {
+async fn get(gateway: &Gateway, fields: &[&str]) -> Answer {
     let lines = [&["GET / HTTP/1.1", "Host: a.test"], fields, &["", ""]].concat();
     Raw::tcp(gateway.http()).await.ask(lines.join("\r\n")).await
 }
@@ -253,4 +253,3 @@ async fn head_tells_of_a_body_and_sends_none() {
     let answer = client.send(client.request("HEAD", "https://a.test/")).await;
     assert_eq!((answer.status, answer.field("content-length"), answer.body.len()), (200, Some("1234"), 0));
 }
-

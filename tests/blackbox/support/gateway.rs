@@ -160,12 +160,6 @@ impl Gateway {
         found.unwrap_or_else(|| panic!("no {server} in {upstreams}"))
     }
 
-    /// The same of what is counted in whole numbers; panics where it is none.
-    pub(crate) async fn count(&self, series: &str) -> u64 {
-        let value = self.metric(series).await;
-        value.to_string().parse().unwrap_or_else(|_| panic!("{series} is {value}"))
-    }
-
     /// Asks it to end gracefully and waits for it.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.process.stop().await
