@@ -1,5 +1,7 @@
 //! Answers that the gateway writes itself: redirects, fixed words, and what follows a failure.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -11,6 +13,7 @@ use crate::exchange::{Asked, Exchange, Tries};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
+use crate::route::path;
 
 use super::tries::fault_of;
 
@@ -80,7 +83,7 @@ pub(super) async fn refusal(
 pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u16) -> Result<bool> {
     let Some(asked) = &exchange.asked else { return Ok(false) };
     let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
-    let query = session.req_header().uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = query(session).map(|query| format!("?{query}")).unwrap_or_default();
     let to = format!("https://{host}{}{query}", asked.path);
     let head = redirect(StatusCode::PERMANENT_REDIRECT, &to)?;
     send(session, head, Bytes::new()).await
@@ -113,8 +116,13 @@ fn target(to: &Template, asked: &Asked, session: &Session) -> String {
         scheme: asked.scheme,
         host: &asked.host,
         path: &asked.path,
-        query: session.req_header().uri.query(),
+        query: query(session).as_deref(),
     })
+}
+
+/// The query, as it may stand in a field.
+fn query(session: &Session) -> Option<Cow<'_, str>> {
+    session.req_header().uri.query().map(path::escape_query)
 }
 
 fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {

@@ -179,11 +179,12 @@ pub(super) fn pass_on(
     Ok(())
 }
 
-/// The target in origin form: the normal form of the path, and the query as it came.
-fn target(session: &Session, path: &str) -> Option<Uri> {
+/// The target in origin form: the normal form of the path, and the query as it came, but for what HTTP/1 does not let
+/// stand there.
+fn target(session: &Session, normal: &str) -> Option<Uri> {
     match session.req_header().uri.query() {
-        Some(query) => format!("{path}?{query}").parse().ok(),
-        None => path.parse().ok(),
+        Some(query) => format!("{normal}?{}", path::escape_query(query)).parse().ok(),
+        None => normal.parse().ok(),
     }
 }
 

@@ -22,6 +22,7 @@ mod d_heads;
 mod e_route;
 mod f_limit;
 mod g_forward;
+mod g_streams;
 mod h_refusal;
 mod i_cache;
 mod j_cache_safety;

@@ -21,13 +21,12 @@ fn families(text: &str) -> BTreeMap<String, (String, Vec<Sample>)> {
     for line in body.lines() {
         assert!(!line.is_empty() && line.trim() == line, "{line:?}");
         if let Some(meta) = line.strip_prefix("# ") {
-            let mut words = meta.splitn(3, ' ');
-            let (word, name, rest) =
-                (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+            let (word, rest) = meta.split_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let (name, rest) = rest.split_once(' ').unwrap_or_else(|| panic!("{line}"));
             match word {
-                "HELP" => family = name.to_owned(),
+                "HELP" => name.clone_into(&mut family),
                 "TYPE" => {
-                    family = name.to_owned();
+                    name.clone_into(&mut family);
                     let before = families.insert(family.clone(), (rest.to_owned(), Vec::new()));
                     assert!(before.is_none_or(|(_, samples)| samples.is_empty()), "{name} comes twice");
                 }
@@ -136,31 +135,31 @@ async fn metrics_are_valid_and_count_what_was_done() {
 
     let server = origin.address();
     for (series, value) in [
-        ("tidegate_connections_total{listener=\"https\"}".to_owned(), 2.0),
-        ("tidegate_tls_handshakes_total{version=\"1.3\",resumed=\"no\"}".to_owned(), 2.0),
-        ("tidegate_tls_handshake_seconds_count".to_owned(), 2.0),
-        ("tidegate_requests_total{route=\"users\",status=\"200\"}".to_owned(), 5.0),
-        ("tidegate_requests_total{route=\"users\",status=\"404\"}".to_owned(), 1.0),
-        ("tidegate_requests_total{route=\"users\",status=\"429\"}".to_owned(), 1.0),
-        ("tidegate_requests_total{route=\"fixed\",status=\"200\"}".to_owned(), 1.0),
-        ("tidegate_requests_total{route=\"-\",status=\"404\"}".to_owned(), 1.0),
-        ("tidegate_request_seconds_count{route=\"users\"}".to_owned(), 7.0),
-        ("tidegate_request_seconds_count{route=\"fixed\"}".to_owned(), 1.0),
-        ("tidegate_refusals_total{route=\"-\",reason=\"route-not-found\"}".to_owned(), 1.0),
-        ("tidegate_refusals_total{route=\"users\",reason=\"limit-exceeded\"}".to_owned(), 1.0),
-        ("tidegate_refusals_total".to_owned(), 2.0),
-        ("tidegate_limit_decisions_total{route=\"users\",outcome=\"admitted\"}".to_owned(), 6.0),
-        ("tidegate_limit_decisions_total{route=\"users\",outcome=\"refused\"}".to_owned(), 1.0),
-        ("tidegate_limit_keys{route=\"users\"}".to_owned(), 1.0),
-        (format!("tidegate_upstream_requests_total{{server=\"{server}\",outcome=\"ok\"}}"), 6.0),
-        ("tidegate_upstream_seconds_count".to_owned(), 6.0),
-        (format!("tidegate_upstream_server_up{{server=\"{server}\"}}"), 1.0),
-        ("tidegate_requests_in_flight".to_owned(), 0.0),
-        ("tidegate_upstream_in_flight".to_owned(), 0.0),
-        ("tidegate_panics_total".to_owned(), 0.0),
-        ("tidegate_access_log_dropped_total".to_owned(), 0.0),
+        ("tidegate_connections_total{listener=\"https\"}".to_owned(), 2),
+        ("tidegate_tls_handshakes_total{version=\"1.3\",resumed=\"no\"}".to_owned(), 2),
+        ("tidegate_tls_handshake_seconds_count".to_owned(), 2),
+        ("tidegate_requests_total{route=\"users\",status=\"200\"}".to_owned(), 5),
+        ("tidegate_requests_total{route=\"users\",status=\"404\"}".to_owned(), 1),
+        ("tidegate_requests_total{route=\"users\",status=\"429\"}".to_owned(), 1),
+        ("tidegate_requests_total{route=\"fixed\",status=\"200\"}".to_owned(), 1),
+        ("tidegate_requests_total{route=\"-\",status=\"404\"}".to_owned(), 1),
+        ("tidegate_request_seconds_count{route=\"users\"}".to_owned(), 7),
+        ("tidegate_request_seconds_count{route=\"fixed\"}".to_owned(), 1),
+        ("tidegate_refusals_total{route=\"-\",reason=\"route-not-found\"}".to_owned(), 1),
+        ("tidegate_refusals_total{route=\"users\",reason=\"limit-exceeded\"}".to_owned(), 1),
+        ("tidegate_refusals_total".to_owned(), 2),
+        ("tidegate_limit_decisions_total{route=\"users\",outcome=\"admitted\"}".to_owned(), 6),
+        ("tidegate_limit_decisions_total{route=\"users\",outcome=\"refused\"}".to_owned(), 1),
+        ("tidegate_limit_keys{route=\"users\"}".to_owned(), 1),
+        (format!("tidegate_upstream_requests_total{{server=\"{server}\",outcome=\"ok\"}}"), 6),
+        ("tidegate_upstream_seconds_count".to_owned(), 6),
+        (format!("tidegate_upstream_server_up{{server=\"{server}\"}}"), 1),
+        ("tidegate_requests_in_flight".to_owned(), 0),
+        ("tidegate_upstream_in_flight".to_owned(), 0),
+        ("tidegate_panics_total".to_owned(), 0),
+        ("tidegate_access_log_dropped_total".to_owned(), 0),
     ] {
-        assert_eq!(gateway.metric(&series).await, value, "{series}");
+        assert_eq!(gateway.count(&series).await, value, "{series}");
     }
 }
 
@@ -196,21 +195,21 @@ async fn requests_in_flight_are_counted_and_the_count_returns_to_zero() {
     let client = Client::http2(&gateway, &certs);
     let held = [(); 3].map(|()| tokio::spawn(client.get_later("https://a.test/held")));
     let leaving = tokio::spawn(client.get_later("https://a.test/held"));
-    let in_flight = async |count: f64| {
-        gateway.metric("tidegate_requests_in_flight").await == count
-            && gateway.metric("tidegate_upstream_in_flight").await == count
+    let in_flight = async |count: u64| {
+        gateway.count("tidegate_requests_in_flight").await == count
+            && gateway.count("tidegate_upstream_in_flight").await == count
     };
-    eventually(PATIENCE, "four are in flight", async || in_flight(4.0).await).await;
-    assert_eq!(gateway.metric("tidegate_connections_open{listener=\"https\"}").await, 1.0);
+    eventually(PATIENCE, "four are in flight", async || in_flight(4).await).await;
+    assert_eq!(gateway.count("tidegate_connections_open{listener=\"https\"}").await, 1);
     leaving.abort();
-    eventually(PATIENCE, "one has left", async || in_flight(3.0).await).await;
+    eventually(PATIENCE, "one has left", async || in_flight(3).await).await;
     gate.open();
     for held in held {
         assert_eq!(must("an answer", held).await.unwrap().text(), "late");
     }
-    eventually(PATIENCE, "nothing is in flight", async || in_flight(0.0).await).await;
+    eventually(PATIENCE, "nothing is in flight", async || in_flight(0).await).await;
     drop(client);
-    let open = async || gateway.metric("tidegate_connections_open{listener=\"https\"}").await == 0.0;
+    let open = async || gateway.count("tidegate_connections_open{listener=\"https\"}").await == 0;
     eventually(PATIENCE, "the connection is gone", open).await;
 }
 
@@ -418,8 +417,8 @@ async fn a_client_that_leaves_is_told_apart_from_a_failure() {
     eventually(PATIENCE, "it is logged", async || !gateway.access_lines().is_empty()).await;
     let line = &gateway.access_lines()[0];
     assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(0), Some("client-left")), "{line}");
-    assert_eq!(gateway.metric("tidegate_refusals_total").await, 0.0);
-    assert_eq!(gateway.metric("tidegate_upstream_requests_total{outcome=\"error\"}").await, 0.0);
+    assert_eq!(gateway.count("tidegate_refusals_total").await, 0);
+    assert_eq!(gateway.count("tidegate_upstream_requests_total{outcome=\"error\"}").await, 0);
 }
 
 #[tokio::test]
