@@ -192,14 +192,19 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    /// Holds the answer to the time for the whole; at its end the server is free, whatever its client still has to read.
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
         _: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        tries::within_bounds(exchange).map(|()| None).map_err(|refusal| refuse(exchange, refusal))
+        tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))?;
+        if end {
+            exchange.tries.end(true);
+        }
+        Ok(None)
     }
 
     /// The server failed in mid-exchange: perhaps another.

@@ -15,7 +15,7 @@ use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 
-use super::tries::fault_of;
+use super::tries::{fault_of, final_head};
 
 /// Fields that every answer of an exchange carries, whoever made it.
 pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
@@ -85,7 +85,10 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
     let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
     let query = query(session).map(|query| format!("?{query}")).unwrap_or_default();
     let to = format!("https://{host}{}{query}", asked.path);
-    let head = redirect(StatusCode::PERMANENT_REDIRECT, &to)?;
+    let mut head = redirect(StatusCode::PERMANENT_REDIRECT, &to)?;
+    for (name, value) in own_fields(exchange) {
+        head.insert_header(name, value)?;
+    }
     send(session, head, Bytes::new()).await
 }
 
@@ -148,7 +151,7 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     session.set_keepalive(None);
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
-    let unanswered = session.response_written().is_none();
+    let unanswered = final_head(session).is_none();
     let fields = refusal_fields(session, exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");

@@ -11,6 +11,8 @@ use crate::refusal::{Fault, Refusal};
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::{Record, Text};
 
+use super::tries::final_head;
+
 /// Counts the exchange on its route, or on the row of those that found none.
 pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMeters) {
     let meters = exchange.route.as_ref().map_or(unrouted, |route| &route.meters);
@@ -66,5 +68,5 @@ fn reason(error: &Error) -> &'static str {
 const NOBODY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 fn status(session: &Session) -> u16 {
-    session.response_written().map_or(0, |answer| answer.status.as_u16())
+    final_head(session).map_or(0, |answer| answer.status.as_u16())
 }

@@ -20,8 +20,8 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange, tiers: &'stat
     let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return };
     let Some(rules) = &route.cache else { return };
     let uri = session.req_header().uri.clone();
-    let host = authority(session, asked).into_owned();
-    let target = Target { scheme: asked.scheme, host: &host, path: &asked.path, query: uri.query() };
+    let (scheme, host) = origin(session, asked);
+    let target = Target { scheme, host: &host, path: &asked.path, query: uri.query() };
     exchange.cache = Some(Asking::enable(session, rules, tiers, &target));
 }
 
@@ -48,11 +48,12 @@ pub(super) fn answered(
     else {
         return;
     };
-    let host = authority(session, asked);
-    let target = Target { scheme: asked.scheme, host: &host, path: &asked.path, query: request.uri.query() };
+    let named = authority(session, asked);
+    let target = Target { scheme: asked.scheme, host: &named, path: &asked.path, query: request.uri.query() };
+    let (scheme, host) = origin(session, asked);
     for place in places(&target, &answer.headers) {
         let Ok(path) = path::normalise(&place.path) else { continue };
-        let target = Target { path: &path, query: place.query.as_deref(), ..target };
+        let target = Target { scheme, host: &host, path: &path, query: place.query.as_deref() };
         if let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) {
             tiers.purge(&key::of(&rules.query, &target));
         }
@@ -63,6 +64,29 @@ pub(super) fn answered(
 fn rules_of_a_get<'a>(plan: &'a Plan, asked: &Asked, path: &str) -> Option<&'a Arc<crate::cache::Rules>> {
     let route: &Arc<Route> = plan.routes.find(&asked.host, path, &Method::GET).ok()?;
     route.cache.as_ref()
+}
+
+/// The scheme and the host under which answers are kept.
+///
+/// What a trusted proxy claims of its client goes upstream as it came, so answers may differ by it: whoever claims
+/// something else is kept apart, and cannot put words of his own into an answer for others.
+fn origin(session: &Session, asked: &Asked) -> (&'static str, String) {
+    let mut scheme = asked.scheme;
+    let mut host = authority(session, asked).into_owned();
+    if asked.trusted {
+        for (name, value) in &session.req_header().headers {
+            match (name.as_str(), value.as_bytes()) {
+                ("x-forwarded-for", _) => {}
+                ("x-forwarded-proto", b"https") => scheme = "https",
+                ("x-forwarded-proto", b"http") => scheme = "http",
+                (name, claim) if name == "forwarded" || name.starts_with("x-forwarded-") => {
+                    host.extend(["|", name, "=", &claim.escape_ascii().to_string()]);
+                }
+                _ => {}
+            }
+        }
+    }
+    (scheme, host)
 }
 
 /// The host, with its port where that is not the scheme's own: two ports are two origins (RFC 9110 §4.3.2).
