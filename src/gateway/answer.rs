@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::cache::status;
+use crate::cache::status::{self, Member};
 use crate::exchange::{Asked, Exchange, Tries};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
@@ -40,7 +40,8 @@ fn refusal_fields(
     let mut fields = own_fields(exchange);
     let caches = exchange.forward().is_some() && exchange.route.as_ref().is_some_and(|it| it.cache.is_some());
     let member = match &exchange.cache {
-        Some(asking) => Some(asking.member(&session.cache).value()),
+        // What broke off after its head was stored is not stored.
+        Some(asking) => Some(Member { stored: false, ..asking.member(&session.cache) }.value()),
         None => caches.then(|| status::unasked(refusal.reason().code)),
     };
     fields.extend(member.map(|member| (HeaderName::from_static("cache-status"), member)));

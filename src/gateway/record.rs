@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use pingora::Error;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorSource};
 
 use crate::exchange::Exchange;
 use crate::listen;
+use crate::refusal::{Fault, Refusal};
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::{Record, Text};
 
@@ -43,7 +44,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),
         status: status(session),
-        reason: refused.or_else(|| error.map(|_| "client-left")),
+        reason: refused.or_else(|| error.map(reason)),
         cache: exchange.cache.as_ref().map(|asking| asking.outcome(&session.cache)),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: session.body_bytes_read() as u64,
@@ -51,6 +52,14 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         elapsed,
         upstream_elapsed: tries.waited,
         request_id: Text::from(exchange.id()),
+    }
+}
+
+/// Why an answer that had begun did not end.
+fn reason(error: &Error) -> &'static str {
+    match error.esource() {
+        ErrorSource::Upstream => Refusal::Failed(Fault::BrokeOff).reason().code,
+        _ => "client-left",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::{Method, uri};
+use http::Method;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -32,13 +32,16 @@ pub(super) fn asking(exchange: &mut Exchange) -> Result<&mut Asking> {
 
 /// The head of an answer came: noted for the store, and what it changes is forgotten before the client hears of it.
 pub(super) fn answered(
-    session: &Session,
+    session: &mut Session,
     answer: &ResponseHeader,
     exchange: &mut Exchange,
     tiers: &'static Tiers,
 ) {
     if let Some(asking) = &mut exchange.cache {
         asking.answered(answer);
+        // What is sure to be stored is read at the origin's pace, not at that of the client whose request it was: others
+        // may follow. Otherwise that pace is what bounds the bytes held here. Pingora can do so for HTTP/1.1 alone.
+        session.set_proxy_tasks_enabled(asking.fits(answer));
     }
     let request = session.req_header();
     let Some(asked) = exchange.asked.as_ref().filter(|_| policy::invalidates(&request.method, answer.status))
@@ -63,13 +66,16 @@ fn rules_of_a_get<'a>(plan: &'a Plan, asked: &Asked, path: &str) -> Option<&'a A
 }
 
 /// The host, with its port where that is not the scheme's own: two ports are two origins (RFC 9110 §4.3.2).
-fn authority<'a>(session: &Session, asked: &'a Asked) -> Cow<'a, str> {
+pub(super) fn authority<'a>(session: &Session, asked: &'a Asked) -> Cow<'a, str> {
     let request = session.req_header();
-    let named = request.uri.authority().and_then(uri::Authority::port_u16);
-    let port = named.or_else(|| {
-        let host = request.headers.get(http::header::HOST)?.to_str().ok()?;
-        host.rsplit_once(':')?.1.parse().ok()
-    });
+    // Of the two that a request may name, the one that its host was taken from.
+    let port = match request.uri.authority() {
+        Some(authority) => authority.port_u16(),
+        None => request.headers.get(http::header::HOST).and_then(|host| {
+            let (_, port) = host.to_str().ok()?.rsplit_once(':')?;
+            port.parse().ok()
+        }),
+    };
     match (port, asked.scheme) {
         (None, _) | (Some(443), "https") | (Some(80), "http") => Cow::Borrowed(&asked.host),
         (Some(port), _) => Cow::Owned(format!("{}:{port}", asked.host)),

@@ -1,5 +1,6 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, Uri, header};
@@ -8,19 +9,23 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::cache::Asking;
 use crate::exchange::Exchange;
 use crate::forward::{self, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
 
+use super::stored;
+
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
     if exchange.tries.upstream.is_none() {
         let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
+        // Told first, so that the access line names it also where there is no place.
+        exchange.tries.upstream = Some(upstream.clone());
         exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
-        exchange.tries.upstream = Some(upstream);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
@@ -75,7 +80,8 @@ pub(super) fn broken(
     error.set_retry(false);
     if let Some(fault) = fault_of(&error) {
         exchange.tries.fault = Some(fault);
-        let (tries, repeatable) = (&mut exchange.tries, is_repeatable(session));
+        let repeatable = is_repeatable(session, exchange);
+        let tries = &mut exchange.tries;
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
@@ -100,7 +106,9 @@ pub(super) fn answered(
         exchange.tries.answered();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else { return Ok(()) };
+    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session, exchange)) else {
+        return Ok(());
+    };
     exchange.tries.backoff = backoff;
     exchange.tries.fault = Some(Fault::BrokeOff);
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
@@ -115,12 +123,13 @@ fn is_event_stream(answer: &ResponseHeader) -> bool {
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
-/// client has seen nothing of an answer.
-fn is_repeatable(session: &Session) -> bool {
+/// client has seen nothing of an answer, nor has the store, from which others may be reading it already.
+fn is_repeatable(session: &Session, exchange: &Exchange) -> bool {
     let client = session.as_ref();
     session.req_header().method.is_idempotent()
         && !client.retry_buffer_truncated()
         && client.response_written().is_none()
+        && !exchange.cache.as_ref().is_some_and(Asking::is_kept)
 }
 
 /// How an error in mid-exchange is the server's; `None` if it is not.
@@ -158,8 +167,13 @@ pub(super) fn pass_on(
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
-    if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
-        request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;
+    // In the form by which it was routed and stored: no spelling of one client's is answered to another.
+    let host = match (forward.host_of_server, &exchange.tries.server) {
+        (true, Some(server)) => Cow::Borrowed(&**server),
+        _ => stored::authority(session, asked),
+    };
+    if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {
+        request.insert_header(header::HOST, &*host).map_err(|_| Refusal::Internal)?;
     }
     route.request_edit.request(request);
     Ok(())

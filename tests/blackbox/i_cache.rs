@@ -2,24 +2,14 @@
 
 use serde_json::Value;
 
-use crate::support::cached::{is_hit, status, ttl};
+use crate::support::cached::{ask, get, is_hit, status, ttl, url};
 use crate::support::client::Answer;
 use crate::support::origin::Seen;
 use crate::support::{Cached, Client, Raw, Reply, https};
 
-fn url(path: &str) -> String {
-    format!("https://a.test{path}")
-}
-
-/// `GET path` with these fields.
-async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
-    ask(client, "GET", path, fields).await
-}
-
-async fn ask(client: &Client, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
-    let request = client.request(method, &url(path));
-    client.send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
-}
+type Fields<'a> = &'a [(&'a str, &'a str)];
+/// A range and `If-Range`; the status, the body and `Content-Range` of its answer.
+type Part<'a> = (&'a str, Option<&'a str>, u16, &'a str, Option<&'a str>);
 
 // ── hits ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,7 +87,7 @@ cache = { ttl = "100s", ignore_origin = true }
     )
     .await;
     // For how long the second request finds it fresh; none: it finds nothing.
-    let rows: [(&str, &str, &[(&str, &str)], Option<i64>); 20] = [
+    let rows: [(&str, &str, Fields, Option<i64>); 20] = [
         ("/none/silent", "200", &[], None),
         ("/none/named", "200", &[("cache-control", "max-age=30")], Some(30)),
         ("/none/shared", "200", &[("cache-control", "max-age=30, s-maxage=70")], Some(70)),
@@ -298,7 +288,7 @@ async fn variants_are_kept_apart_by_the_fields_that_the_origin_or_the_route_name
     for (client, place) in cached.clients() {
         let path = format!("{place}/page");
         cached.origin.answer_by(&path, reply);
-        let rows: [(&[(&str, &str)], &str, bool); 12] = [
+        let rows: [(Fields, &str, bool); 12] = [
             (&[("accept-language", "de, en")], "de, en - -", false),
             (&[("accept-language", "fr")], "fr - -", false),
             (&[], "- - -", false),
@@ -385,7 +375,7 @@ async fn head_is_answered_from_what_get_has_stored_and_stores_nothing_itself() {
 #[tokio::test]
 async fn parts_are_cut_from_a_stored_whole() {
     let cached = Cached::start().await;
-    let body: String = (0..100).map(|n| format!("{n:04} line\n")).collect();
+    let body = "0123456789".repeat(100);
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     for (client, place) in cached.clients() {
         let path = format!("{place}/file");
@@ -393,7 +383,7 @@ async fn parts_are_cut_from_a_stored_whole() {
         cached.origin.answer(&path, reply);
         get(client, &path, &[]).await;
         // The part, its `Content-Range`; none where the whole is to come, or 416.
-        let rows: [(&str, Option<&str>, u16, &str, Option<&str>); 14] = [
+        let rows: [Part<'_>; 14] = [
             ("bytes=0-8", None, 206, &body[..9], Some("bytes 0-8/1000")),
             ("bytes=990-", None, 206, &body[990..], Some("bytes 990-999/1000")),
             ("bytes=-10", None, 206, &body[990..], Some("bytes 990-999/1000")),

@@ -173,7 +173,7 @@ async fn beyond_the_bound_one_request_waits_and_the_next_is_refused() {
     let gate = Gate::closed();
     origin.answer("/slow", Reply::ok("at last").behind(&gate));
     let settings = "limits = { max_connections = 1, max_pending = 1 }\ntimeouts = { connect = \"30s\" }";
-    let gateway = Gateway::start(&group(&certs, &[origin.address().to_string()], settings)).await;
+    let mut gateway = Gateway::start(&group(&certs, &[origin.address().to_string()], settings)).await;
     let client = Arc::new(Client::http2(&gateway, &certs));
     let slow = || {
         let client = Arc::clone(&client);
@@ -190,6 +190,9 @@ async fn beyond_the_bound_one_request_waits_and_the_next_is_refused() {
     assert_eq!((third.status, &third.json()["reason"]), (503, &"upstream-saturated".into()));
     assert!(third.field("retry-after").is_some());
     assert_eq!(origin.requests("/slow"), 1);
+    let logged =
+        async || gateway.process().output().contains("reason=upstream-saturated route=all upstream=main");
+    eventually(PATIENCE, "the access line names the upstream", logged).await;
 
     gate.open();
     for waiting in [first, second] {
@@ -274,6 +277,7 @@ async fn nothing_is_left_behind(gateway: &Gateway, certs: &Certs, gate: &Gate) {
     for gauge in [IN_FLIGHT, "tidegate_requests_in_flight"] {
         eventually(PATIENCE, gauge, async || gateway.count(gauge).await == 0).await;
     }
+    assert_eq!(gateway.count("tidegate_upstream_requests_total{outcome=\"ok\"}").await, 0);
     gate.open();
     assert_eq!(Client::http2(gateway, certs).get(URL).await.text(), "halfhalf");
     assert_eq!(gateway.count("tidegate_upstream_requests_total{outcome=\"error\"}").await, 0);

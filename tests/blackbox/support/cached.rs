@@ -74,3 +74,19 @@ pub(crate) fn ttl(hit: &Answer) -> i64 {
     let ttl = status(hit).split("; ").find_map(|part| part.strip_prefix("ttl="));
     ttl.unwrap_or_else(|| panic!("no ttl: {hit:?}")).parse().unwrap()
 }
+
+/// The URL of a path at `a.test`.
+pub(crate) fn url(path: &str) -> String {
+    format!("https://a.test{path}")
+}
+
+/// `GET path` with these fields.
+pub(crate) async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
+    ask(client, "GET", path, fields).await
+}
+
+/// `method path` with these fields.
+pub(crate) async fn ask(client: &Client, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+    let request = client.request(method, &url(path));
+    client.send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
