@@ -174,12 +174,12 @@ impl Process {
         let gateway = Gateway {
             tiers: Tiers::new(live.load().config.cache.memory.0, &meters),
             live,
-            meters: meters.clone(),
+            in_flight: meters.in_flight.with([]),
             unrouted: RouteMeters::new(&meters, "-"),
             access,
             https_port: https_port(&listeners),
         };
-        let serving = accept(gateway, listeners, &edge, threads, &stopping);
+        let serving = accept(gateway, listeners, &edge, &meters, threads, &stopping);
 
         announce(&addresses, admin_address);
         tracing::info!(listening = addresses.join(" "), admin = %admin_address, "listening");
@@ -221,15 +221,15 @@ fn accept(
     gateway: Gateway,
     listeners: Vec<Bound>,
     edge: &Arc<Edge>,
+    meters: &Meters,
     threads: usize,
     stopping: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
-    let meters = gateway.meters.clone();
     let mut proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway);
     let (server, h2) = listen::server_options(&edge.bounds());
     proxy.server_options = Some(server);
     proxy.h2_options = Some(h2);
-    let serving = listen::serve(listeners, edge, &Arc::new(proxy), &meters);
+    let serving = listen::serve(listeners, edge, &Arc::new(proxy), meters);
     let fds = serving.fds;
     let start = |mut service: pingora::services::listening::Service<_>| {
         let (fds, stopping) = (fds.clone(), stopping.clone());
@@ -262,7 +262,7 @@ fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>)
     Admin {
         meters: meters.clone(),
         ready: ready.clone(),
-        config: Arc::new(move || serde_json::to_value(&config.load().config).unwrap_or_default()),
+        config: Arc::new(move || serde_json::to_value(config.load().effective()).unwrap_or_default()),
         upstreams: Arc::new(move || {
             let plan = upstreams.load();
             let views: Vec<_> = plan.upstreams.values().map(|upstream| upstream.snapshot()).collect();

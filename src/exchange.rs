@@ -30,6 +30,8 @@ pub struct Exchange {
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
     pub upgrades: bool,
+    /// Whether it did.
+    pub changed_protocol: bool,
     /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
     pub lasting: bool,
     /// Bytes of the request body so far.
@@ -96,6 +98,7 @@ impl Exchange {
             cache: None,
             tries: Tries::default(),
             upgrades: false,
+            changed_protocol: false,
             lasting: false,
             body_bytes: 0,
             refusal: None,

@@ -23,6 +23,7 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::{self, Asking, Tiers};
 use crate::exchange::Exchange;
@@ -30,8 +31,8 @@ use crate::forward::{self, hop};
 use crate::listen::{self, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
+use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::{Meters, RouteMeters};
 
 /// The gateway: what all requests share.
 pub struct Gateway {
@@ -39,8 +40,8 @@ pub struct Gateway {
     pub live: Arc<ArcSwap<Plan>>,
     /// Where answers are kept. Outlives every plan.
     pub tiers: &'static Tiers,
-    /// Every metric.
-    pub meters: Arc<Meters>,
+    /// How many requests are here.
+    pub in_flight: Gauge,
     /// The metrics of requests that found no route.
     pub unrouted: RouteMeters,
     /// One line per request.
@@ -57,7 +58,7 @@ impl ProxyHttp for Gateway {
 
     /// Pins the plan and reads the clock.
     fn new_ctx(&self) -> Exchange {
-        Exchange::begin(self.live.load_full(), &self.meters.in_flight.with([]))
+        Exchange::begin(self.live.load_full(), &self.in_flight)
     }
 
     /// Refuses what could be read in two ways, before anything else looks at it.
@@ -191,14 +192,19 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    /// Holds the answer to the time for the whole; at its end the server is free, whatever its client still has to read.
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
         _: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
-        tries::within_bounds(exchange).map(|()| None).map_err(|refusal| refuse(exchange, refusal))
+        tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))?;
+        if end {
+            exchange.tries.end(true);
+        }
+        Ok(None)
     }
 
     /// The server failed in mid-exchange: perhaps another.
@@ -253,6 +259,7 @@ impl ProxyHttp for Gateway {
         if session.is_process_shutting_down() {
             session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
         }
+        answer::frame_for_old_clients(session, answer);
         forward::via_response(answer, answer.version);
         answer::label(session, answer, exchange)
     }
@@ -277,6 +284,7 @@ impl ProxyHttp for Gateway {
         if self.access.is_on() {
             self.access.write(record::line(session, error, exchange));
         }
+        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, IF_RANGE, RANGE, SET_COOKIE};
+use http::header::{AGE, AUTHORIZATION, RANGE, SET_COOKIE};
 use http::{HeaderName, Method, StatusCode};
 use pingora::cache::key::HashBinary;
 use pingora::cache::storage::HitHandler;
@@ -12,7 +12,7 @@ use pingora::cache::{
     RespCacheable,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{RangeType, Session, range_header_filter};
+use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::directives::RequestDirectives;
@@ -26,9 +26,6 @@ use super::{Rules, key, merge, vary};
 use crate::telemetry::CacheOutcome;
 
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-
-/// More ranges than this in one request are not served one by one: the whole is.
-const RANGES_MAX: Option<usize> = Some(32);
 
 /// What one request asks of the cache, and what came of it. Lives in the exchange.
 pub struct Asking {
@@ -49,6 +46,8 @@ pub struct Asking {
     origin_status: Option<StatusCode>,
     not_modified: Option<Box<ResponseHeader>>,
     not_kept: Option<NotKept>,
+    /// Whether an answer to it has begun to be stored.
+    kept: bool,
     /// Whether it follows another request's fill.
     follows: bool,
 }
@@ -106,6 +105,7 @@ impl Asking {
             origin_status: None,
             not_modified: None,
             not_kept: None,
+            kept: false,
             follows: false,
         };
         // Content without a length is seen by the session alone: HTTP/2 needs none.
@@ -215,6 +215,20 @@ impl Asking {
         self.not_modified = (answer.status == StatusCode::NOT_MODIFIED).then(|| Box::new(answer.clone()));
     }
 
+    /// Whether the answer, should it be stored, is sure not to turn out too large for that.
+    pub fn fits(&self, answer: &ResponseHeader) -> bool {
+        policy::length(&answer.headers).is_some_and(|length| length <= self.size_max())
+    }
+
+    fn size_max(&self) -> u64 {
+        self.rules.max_object.min(self.tiers.largest())
+    }
+
+    /// Whether an answer to this request has begun to be stored: its one fetch is spent, and must not be repeated.
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// For `response_cache_filter`: whether the answer is stored, and how long it is fresh.
     ///
     /// After a 304 Pingora brings the stored header; here it gets all fields of the 304 that renew it.
@@ -232,7 +246,7 @@ impl Asking {
         merge::strip(&mut header);
         let times = Times { asked: self.sent, answered: SystemTime::now() };
         let kept = policy::keep(session.req_header(), &header, &self.rules, times).and_then(|lifetime| {
-            let size_max = self.rules.max_object.min(self.tiers.largest());
+            let size_max = self.size_max();
             if policy::length(&header.headers).is_some_and(|length| length > size_max) {
                 Err(NotKept::TooLarge)
             } else if self.tiers.purges.count(&self.url) != self.purges {
@@ -243,6 +257,7 @@ impl Asking {
         });
         match kept {
             Ok((lifetime, terms)) => {
+                self.kept = true;
                 self.tiers.unstored.clear(&self.url, self.authorized);
                 let mut meta = CacheMeta::new(lifetime.fresh_until, steady_now(), 0, 0, header);
                 meta.set_epoch_override(lifetime.born);
@@ -371,17 +386,6 @@ fn ttl(meta: &CacheMeta) -> i64 {
 fn steady_now() -> SystemTime {
     static START: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
     START.0 + START.1.elapsed()
-}
-
-/// For `range_header_filter`: which part of a whole answer the client gets (RFC 9110 §14).
-///
-/// `If-Range` with a weak tag matches nothing (§13.1.5): Pingora alone would compare it byte by byte.
-pub fn range(session: &Session, answer: &mut ResponseHeader) -> RangeType {
-    let request = session.req_header();
-    if request.headers.get(IF_RANGE).is_some_and(|tag| tag.as_bytes().starts_with(b"W/")) {
-        return RangeType::None;
-    }
-    range_header_filter(request, answer, RANGES_MAX)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
-use pingora::proxy::{HttpProxy, ProxyHttp, http_proxy};
+use pingora::proxy::{HttpProxy, ProxyHttp, RangeType, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -127,7 +127,7 @@ impl ProxyHttp for Gate {
         answer: &mut ResponseHeader,
         _: &mut Self::CTX,
     ) -> RangeType {
-        range(session, answer)
+        crate::cache::range(session, answer)
     }
 
     fn should_serve_stale(&self, _: &mut Session, _: &mut Self::CTX, _: Option<&Error>) -> bool {

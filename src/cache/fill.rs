@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use pingora::cache::trace::SpanHandle;
 use pingora::cache::{CacheKey, Storage};
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::memory::{Head, Object};
 use super::policy;
@@ -27,6 +28,8 @@ use super::tiers::Tiers;
 
 /// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
 const PIECES_MAX: usize = 1 << 16;
+/// How long the client of a fill may hold it up until nobody new follows it.
+const HELD_UP_MAX: Duration = Duration::from_secs(1);
 /// How far a reader may lag behind the writer of a body that is not stored, in bytes, before something is done.
 const LAG_MAX: u64 = 1 << 20;
 /// The longest pause between two pieces, while the writer's own client lags.
@@ -64,9 +67,10 @@ impl Fills {
         fill
     }
 
-    /// The newest fill of a key, if it began after the last purge of its URL.
+    /// The newest fill of a key that began after the last purge of its URL and is not held up by its client.
     pub(super) fn newest(&self, key: &HashBinary, purges: u64) -> Option<Arc<Fill>> {
-        self.by_key.lock().get(key)?.last().filter(|fill| fill.terms.purges == purges).cloned()
+        let by_key = self.by_key.lock();
+        by_key.get(key)?.iter().rev().find(|fill| fill.terms.purges == purges && !fill.is_held_up()).cloned()
     }
 
     /// One fill of a key among several.
@@ -113,6 +117,8 @@ struct State {
     /// Pieces of the body, of which the first `dropped` are held no more.
     pieces: VecDeque<Bytes>,
     dropped: usize,
+    /// When the last one came.
+    moved: Option<Instant>,
     /// Bytes written, and bytes held.
     written: u64,
     held: u64,
@@ -131,6 +137,8 @@ enum End {
 #[derive(Debug)]
 struct Place {
     next: AtomicUsize,
+    /// Whether it has asked for a piece that is not there yet.
+    waits: AtomicBool,
     /// Whether it reads for the client whose request is writing.
     own: bool,
 }
@@ -140,9 +148,21 @@ const GONE: usize = usize::MAX;
 impl Fill {
     /// A reader from the first byte on. `own`: for the client whose request is writing.
     pub(super) fn follow(&self, own: bool) -> Follower {
-        let place = Arc::new(Place { next: AtomicUsize::new(0), own });
+        let place = Arc::new(Place { next: AtomicUsize::new(0), waits: AtomicBool::new(false), own });
         self.readers.lock().push(Arc::clone(&place));
         Follower { state: self.state.subscribe(), place, next: 0, offset: 0, window: 0..u64::MAX }
+    }
+
+    /// Whether it is the client whose request is writing that keeps the next piece from coming, and not the origin.
+    ///
+    /// Over HTTP/2, Pingora reads no more from the origin while that client takes nothing.
+    fn is_held_up(&self) -> bool {
+        let moved = self.state.borrow().moved;
+        let rests = moved.is_some_and(|moved| moved.elapsed() > HELD_UP_MAX);
+        let busy = |place: &Arc<Place>| {
+            place.own && !place.waits.load(Ordering::Acquire) && place.next.load(Ordering::Acquire) != GONE
+        };
+        rests && self.readers.lock().iter().any(busy)
     }
 
     /// Lets go of the pieces that all readers have seen, and of followers that lag too far behind.
@@ -206,6 +226,7 @@ impl Writer {
             all.written += size;
             all.held += size;
             all.pieces.push_back(piece);
+            all.moved = Some(Instant::now());
             state = (all.written, all.pieces.len());
         });
         let (written, pieces) = state;
@@ -344,6 +365,7 @@ impl Follower {
     }
 
     fn advance(&mut self, size: usize) {
+        self.place.waits.store(false, Ordering::Release);
         self.next += 1;
         self.offset += size as u64;
         self.place.next.store(self.next, Ordering::Release);
@@ -363,6 +385,7 @@ impl HandleHit for Follower {
                     }
                 }
                 Step::Nothing => {
+                    self.place.waits.store(true, Ordering::Release);
                     if self.state.changed().await.is_err() {
                         return broken();
                     }
@@ -422,7 +445,8 @@ impl Drop for Follower {
 }
 
 fn broken<T>() -> Result<T> {
-    Error::e_explain(ErrorType::ConnectionClosed, "the answer broke off while it was being stored")
+    let error = Error::explain(ErrorType::ConnectionClosed, "the answer broke off while it was being stored");
+    Err(error.into_up())
 }
 
 /// The part of a piece that begins at `offset` which lies within the window.

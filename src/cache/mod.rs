@@ -65,11 +65,13 @@ mod marks;
 mod memory;
 mod merge;
 pub mod policy;
+mod range;
 pub mod status;
 mod tiers;
 pub mod vary;
 
-pub use asking::{Asking, range};
+pub use asking::Asking;
+pub use range::range;
 pub use tiers::{PATIENCE, Tiers};
 
 /// How a route caches.

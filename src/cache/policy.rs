@@ -6,10 +6,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE,
     LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Times};
@@ -87,6 +87,8 @@ pub enum NotKept {
     Authorization,
     /// It sets a cookie (§7.3).
     SetCookie,
+    /// The request has a cookie, and only the route's own `ttl` would keep the answer.
+    Cookie,
     /// It is a part of something (§3.3).
     Partial,
     /// Its status is not one that is stored, or only on the origin's explicit word (§3, §4.2.2).
@@ -111,6 +113,7 @@ impl NotKept {
             Self::Private => "private",
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
+            Self::Cookie => "cookie",
             Self::Partial => "partial",
             Self::Status => "status",
             Self::Vary => "vary",
@@ -123,7 +126,7 @@ impl NotKept {
 
     /// Whether the next answer of this URL is likely to have the same fate, so that nobody need wait for it.
     pub fn lasts(self) -> bool {
-        !matches!(self, Self::Partial | Self::Status | Self::Purged)
+        !matches!(self, Self::Partial | Self::Status | Self::Purged | Self::Cookie)
     }
 }
 
@@ -146,6 +149,10 @@ pub fn keep(
     let (lifetime, age) = match (named, own) {
         (_, Some(ttl)) if rules.ignore_origin => (ttl, freshness::age_value(headers)),
         (Some(named), _) => (named, freshness::initial_age(headers, times)),
+        // The route's word is for what is alike for all, and a request with a cookie most often is not.
+        (None, Some(_)) if request.headers.contains_key(COOKIE) && !speaks_for_cookies(&directives, rules) => {
+            return Err(NotKept::Cookie);
+        }
         (None, Some(ttl)) => (ttl, freshness::age_value(headers)),
         (None, None) => {
             return Err(if by_default(response.status) { NotKept::NoLifetime } else { NotKept::Status });
@@ -183,14 +190,26 @@ fn may_store(
         Err(NotKept::Status)
     } else if vary::fields(headers, &rules.vary).is_err() {
         Err(NotKept::Vary)
-    } else if headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
-    {
+    } else if is_event_stream(headers) {
         Err(NotKept::Stream)
     } else if length(headers).is_some_and(|length| length > rules.max_object) {
         Err(NotKept::TooLarge)
     } else {
         Ok(())
     }
+}
+
+/// Whether somebody said that answers to requests with cookies may be shared: the origin, or the route by telling
+/// them apart.
+fn speaks_for_cookies(directives: &ResponseDirectives, rules: &Rules) -> bool {
+    directives.shared() || rules.vary.contains(&COOKIE)
+}
+
+/// Server-sent events: an answer that goes on for as long as somebody listens.
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    const MEDIA_TYPE: &[u8] = b"text/event-stream";
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..MEDIA_TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
 /// Statuses to which the route's own `ttl` applies. Errors are not among them: they are stored on the origin's word.

@@ -7,6 +7,12 @@ use http::HeaderValue;
 /// The name under which this cache speaks of itself.
 pub const NAME: &str = "tidegate";
 
+/// What is said where a request was answered before the cache was asked: neither `hit` nor `fwd`, but why (§2.8).
+pub fn unasked(reason: &'static str) -> HeaderValue {
+    // As below: made of tokens.
+    HeaderValue::try_from(format!("{NAME}; detail={reason}")).unwrap_or(HeaderValue::from_static(NAME))
+}
+
 /// Why a request went to the origin (`fwd`, RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {

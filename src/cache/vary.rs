@@ -7,8 +7,8 @@ use pingora::cache::key::{HashBinary, hash_key};
 /// The most fields by which the answers of one URL may differ; with more, they are not stored.
 pub const FIELDS_MAX: usize = 8;
 
-/// Why an answer is not stored for its `Vary`: it names `*`, a cookie that the route does not list, no field name at
-/// all, or more than [`FIELDS_MAX`] of them.
+/// Why an answer is not stored for its `Vary`: it names `*`, a cookie that the route does not list, a field that the
+/// gateway itself writes, no field name at all, or more than [`FIELDS_MAX`] of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unbounded;
 
@@ -24,7 +24,7 @@ pub fn fields(answer: &HeaderMap, route: &[HeaderName]) -> Result<Vec<HeaderName
         // `*` is a token like any other to the parser of names, hence the comparison before it.
         let field = if name == b"*" { None } else { HeaderName::from_bytes(name).ok() };
         let field = field.ok_or(Unbounded)?;
-        if field == COOKIE && !route.contains(&COOKIE) {
+        if (field == COOKIE && !route.contains(&COOKIE)) || is_written_here(field.as_str()) {
             return Err(Unbounded);
         }
         fields.push(field);
@@ -39,6 +39,14 @@ pub fn fields(answer: &HeaderMap, route: &[HeaderName]) -> Result<Vec<HeaderName
     fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     fields.dedup();
     if fields.len() > FIELDS_MAX { Err(Unbounded) } else { Ok(fields) }
+}
+
+/// Whether the origin sees another value of this field than the client sent: variants are told apart by what the
+/// client sent, so these tell nothing, and all clients would share the answer to one.
+fn is_written_here(name: &str) -> bool {
+    matches!(name, "forwarded" | "via" | "x-real-ip" | "x-request-id")
+        || name.starts_with("x-forwarded-")
+        || name.contains('_')
 }
 
 /// What tells this request's variant from the others of its URL. `None`: there is one answer for all.

@@ -178,7 +178,8 @@ pub enum Cache {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheTable {
-    /// How long an answer is fresh when the origin says nothing. Absent: such answers are not kept.
+    /// How long an answer is fresh when the origin says nothing. Absent: such answers are not kept. Neither are those to
+    /// requests with a `Cookie`, unless the origin says `public` or `vary` lists `cookie`.
     #[schemars(example = "30s")]
     pub ttl: Option<Period>,
     /// The longest that an answer is fresh, whatever the origin says.

@@ -195,7 +195,8 @@ pub struct Timeouts {
     /// Longest wait between two reads or writes.
     #[schemars(extend("x-least" = "1ms"))]
     pub idle: Period,
-    /// Longest time for the whole exchange, retries included; `0s` for none.
+    /// Longest time for the whole exchange, retries included, to within one read; `0s` for none. Event streams and
+    /// connections that changed their protocol may last.
     pub total: Period,
     /// How long a connection without a request is kept for the next one.
     pub keep_alive: Period,

@@ -28,27 +28,16 @@ static FIXED: [HeaderName; 11] = [
 /// - The fixed list, and the fields that `Connection` names. Some cannot be named away: see [`is_protected`].
 /// - `Upgrade` stays, with its `Connection`, on a real WebSocket handshake: `GET`, HTTP/1.1, `Upgrade: websocket`
 ///   (RFC 6455 §4.1). Nothing else is upgraded, `h2c` least of all: behind it, requests would pass unseen.
-/// - `TE` is reduced to `trailers`, as HTTP/2 demands (RFC 9113 §8.2.2); in HTTP/1.1, `Connection` names it (RFC 9110
-///   §10.1.4).
+/// - `TE` goes: trailers of an answer end here, so none are asked for (RFC 9110 §6.5.1, §10.1.4).
 /// - `Transfer-Encoding` goes, for framing is made anew; so does a `Content-Length` beside it, which it overrules (RFC
 ///   9112 §6.3).
 pub fn strip_request(head: &mut RequestHeader) {
     let upgrades = is_websocket(head);
-    let trailers = accepts_trailers(&head.headers);
     strip(head);
     if upgrades {
         head.set(&UPGRADE, HeaderValue::from_static("websocket"));
+        head.set(&CONNECTION, HeaderValue::from_static("Upgrade"));
     }
-    if trailers {
-        head.set(&TE, HeaderValue::from_static("trailers"));
-    }
-    let options = match (upgrades, trailers && head.version <= Version::HTTP_11) {
-        (false, false) => return,
-        (true, false) => "Upgrade",
-        (false, true) => "TE",
-        (true, true) => "Upgrade, TE",
-    };
-    head.set(&CONNECTION, HeaderValue::from_static(options));
 }
 
 /// Removes what the server said to us alone: as [`strip_request`], but for a 101, which keeps its `Upgrade`.
@@ -132,11 +121,6 @@ pub fn is_websocket(head: &RequestHeader) -> bool {
         && protocols.next().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && protocols.next().is_none()
         && options(&head.headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
-}
-
-fn accepts_trailers(fields: &HeaderMap) -> bool {
-    let lines = fields.get_all(TE).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 #[cfg(test)]
@@ -234,14 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn te_says_trailers_or_nothing() {
-        let te = ("TE", "gzip;q=0.5, Trailers");
-        assert_eq!(stripped("GET", &[te]), pairs(&[("connection", "TE"), ("te", "trailers")]));
-        assert_eq!(stripped("GET", &[("TE", "gzip")]), []);
-        let mut second = request("GET", &[te]);
+    fn trailers_are_not_asked_for() {
+        assert_eq!(stripped("GET", &[("TE", "gzip;q=0.5, Trailers"), ("Connection", "TE")]), []);
+        let mut second = request("GET", &[("TE", "trailers")]);
         second.set_version(Version::HTTP_2);
         strip_request(&mut second);
-        assert_eq!(listed(&second.headers), pairs(&[("te", "trailers")]), "HTTP/2 has no Connection");
+        assert!(second.headers.is_empty());
     }
 
     #[test]
@@ -335,11 +317,7 @@ mod tests {
             let named: Vec<String> = options(&head.headers).map(str::to_ascii_lowercase).collect();
             strip_request(&mut head);
             for name in named.iter().filter(|name| !is_protected(name)) {
-                let kept = match name.as_str() {
-                    "upgrade" => Some("websocket"),
-                    "te" => Some("trailers"),
-                    _ => None,
-                };
+                let kept = (name == "upgrade").then_some("websocket");
                 let survives = head.headers.get(name).map(|value| value.to_str().unwrap());
                 prop_assert!(survives.is_none() || survives == kept, "{}: {:?}", name, survives);
             }

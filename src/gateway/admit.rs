@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{header, uri};
+use http::{Method, header, uri};
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
@@ -10,9 +10,7 @@ use crate::forward::{self, hop, request_id};
 use crate::listen::{self, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::route::{host_of, path};
-
-use super::tries::UPGRADED_IDLE;
+use crate::route::{NotFound, host_of, path};
 
 /// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
 pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
@@ -25,7 +23,7 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
     }
-    session.set_read_timeout(Some(if exchange.upgrades { UPGRADED_IDLE } else { bounds.body_timeout }));
+    session.set_read_timeout(Some(bounds.body_timeout));
     session.set_write_timeout(Some(bounds.send_timeout));
     // What is left of a body after an early answer is read for this long, so that the client sees the answer.
     session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
@@ -65,6 +63,10 @@ fn who_asks(session: &Session, plan: &Plan) -> Asked {
 pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(asked) = &mut exchange.asked else { return Err(Refusal::Internal) };
     let request = session.req_header();
+    if matches!(request.method, Method::CONNECT | Method::TRACE) {
+        // A tunnel would pass everything by; a trace would show the server's view of cookies (RFC 9110 §9.3.8).
+        return Err(Refusal::NotFound(NotFound::Method { allow: Vec::new() }));
+    }
     let authority = request.uri.authority().map(uri::Authority::as_str);
     let field = || request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = authority.or_else(field).unwrap_or_default();

@@ -2,13 +2,16 @@
 
 use std::time::SystemTime;
 
-use pingora::Error;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorSource};
 
 use crate::exchange::Exchange;
 use crate::listen;
+use crate::refusal::{Fault, Refusal};
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::{Record, Text};
+
+use super::tries::final_head;
 
 /// Counts the exchange on its route, or on the row of those that found none.
 pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMeters) {
@@ -43,7 +46,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),
         status: status(session),
-        reason: refused.or_else(|| error.map(|_| "client-left")),
+        reason: refused.or_else(|| error.map(reason)),
         cache: exchange.cache.as_ref().map(|asking| asking.outcome(&session.cache)),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: session.body_bytes_read() as u64,
@@ -54,8 +57,16 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
     }
 }
 
+/// Why an answer that had begun did not end.
+fn reason(error: &Error) -> &'static str {
+    match error.esource() {
+        ErrorSource::Upstream => Refusal::Failed(Fault::BrokeOff).reason().code,
+        _ => "client-left",
+    }
+}
+
 const NOBODY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 fn status(session: &Session) -> u16 {
-    session.response_written().map_or(0, |answer| answer.status.as_u16())
+    final_head(session).map_or(0, |answer| answer.status.as_u16())
 }

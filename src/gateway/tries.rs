@@ -1,26 +1,31 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{StatusCode, Uri, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::cache::{Asking, policy};
 use crate::exchange::Exchange;
 use crate::forward::{self, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
 
+use super::stored;
+
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
     if exchange.tries.upstream.is_none() {
         let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
+        // Told first, so that the access line names it also where there is no place.
+        exchange.tries.upstream = Some(upstream.clone());
         exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
-        exchange.tries.upstream = Some(upstream);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
@@ -40,14 +45,16 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
     })?;
     let mut peer = peer::http_peer(&lease, &timeouts, left);
     if exchange.upgrades {
-        peer.options.read_timeout = Some(UPGRADED_IDLE);
+        // Pingora takes the bound for the answer's head as well: it cannot be changed once the protocol has.
+        peer.options.read_timeout = peer.options.read_timeout.max(Some(UPGRADED_IDLE));
     }
     exchange.tries.begin(lease);
     Ok(Box::new(peer))
 }
 
-/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say.
-pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(600);
+/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say, but its ends
+/// send a ping now and then, most often within a minute.
+const UPGRADED_IDLE: Duration = Duration::from_secs(75);
 
 /// No connection to the server could be made.
 pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
@@ -64,7 +71,7 @@ pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> B
 
 /// The server failed in mid-exchange; what the client did is no server's failure.
 pub(super) fn broken(
-    session: &Session,
+    session: &mut Session,
     exchange: &mut Exchange,
     mut error: Box<Error>,
     reused: bool,
@@ -74,8 +81,19 @@ pub(super) fn broken(
     }
     error.set_retry(false);
     if let Some(fault) = fault_of(&error) {
+        if fault == Fault::Timeout && !session.is_body_done() && session.response_written().is_none() {
+            // The server waits for the rest of the request as we do: nothing is said of it.
+            exchange.tries.lease = None;
+            exchange.refusal = Some(Refusal::BodyStalled);
+            return error;
+        }
+        if fault == Fault::Timeout && exchange.lasting {
+            exchange.tries.lease = None; // silence is what lasts, and no failure
+            return error;
+        }
         exchange.tries.fault = Some(fault);
-        let (tries, repeatable) = (&mut exchange.tries, is_repeatable(session));
+        let repeatable = is_repeatable(session, exchange);
+        let tries = &mut exchange.tries;
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
@@ -90,17 +108,23 @@ pub(super) fn broken(
 
 /// Settles a try by the head of its answer. An error asks for another; anything else is passed on.
 pub(super) fn answered(
-    session: &Session,
+    session: &mut Session,
     exchange: &mut Exchange,
     answer: &ResponseHeader,
 ) -> pingora::Result<()> {
     let status = answer.status;
-    exchange.lasting = status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(answer);
+    exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
+    exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
+    if exchange.changed_protocol {
+        session.set_read_timeout(Some(UPGRADED_IDLE));
+    }
     let Some(failure) = Failure::of_status(status.as_u16()) else {
         exchange.tries.answered();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else { return Ok(()) };
+    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session, exchange)) else {
+        return Ok(());
+    };
     exchange.tries.backoff = backoff;
     exchange.tries.fault = Some(Fault::BrokeOff);
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
@@ -108,19 +132,20 @@ pub(super) fn answered(
     Err(error)
 }
 
-/// Server-sent events go on for as long as somebody listens.
-fn is_event_stream(answer: &ResponseHeader) -> bool {
-    let media = answer.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    media.len() >= 17 && media[..17].eq_ignore_ascii_case(b"text/event-stream")
-}
-
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
-/// client has seen nothing of an answer.
-fn is_repeatable(session: &Session) -> bool {
+/// client has seen nothing of an answer, nor has the store, from which others may be reading it already.
+fn is_repeatable(session: &Session, exchange: &Exchange) -> bool {
     let client = session.as_ref();
     session.req_header().method.is_idempotent()
         && !client.retry_buffer_truncated()
-        && client.response_written().is_none()
+        && final_head(session).is_none()
+        && !exchange.cache.as_ref().is_some_and(Asking::is_kept)
+}
+
+/// The head of the answer that the client got; a 100 or a 103 is none (RFC 9110 §15.2).
+pub(super) fn final_head(session: &Session) -> Option<&ResponseHeader> {
+    let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| is_final(head.status))
 }
 
 /// How an error in mid-exchange is the server's; `None` if it is not.
@@ -158,25 +183,32 @@ pub(super) fn pass_on(
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
-    if let (true, Some(server)) = (forward.host_of_server, &exchange.tries.server) {
-        request.insert_header(header::HOST, &**server).map_err(|_| Refusal::Internal)?;
+    // In the form by which it was routed and stored: no spelling of one client's is answered to another.
+    let host = match (forward.host_of_server, &exchange.tries.server) {
+        (true, Some(server)) => Cow::Borrowed(&**server),
+        _ => stored::authority(session, asked),
+    };
+    if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {
+        request.insert_header(header::HOST, &*host).map_err(|_| Refusal::Internal)?;
     }
     route.request_edit.request(request);
     Ok(())
 }
 
-/// The target in origin form: the normal form of the path, and the query as it came.
-fn target(session: &Session, path: &str) -> Option<Uri> {
+/// The target in origin form: the normal form of the path, and the query as it came, but for what HTTP/1 does not let
+/// stand there.
+fn target(session: &Session, normal: &str) -> Option<Uri> {
     match session.req_header().uri.query() {
-        Some(query) => format!("{path}?{query}").parse().ok(),
-        None => path.parse().ok(),
+        Some(query) => format!("{normal}?{}", path::escape_query(query)).parse().ok(),
+        None => normal.parse().ok(),
     }
 }
 
 /// Whether body and time are still within their bounds.
 pub(super) fn within_bounds(exchange: &Exchange) -> Result<(), Refusal> {
     let limit = exchange.route.as_ref().map_or(u64::MAX, |route| route.max_body);
-    if exchange.body_bytes > limit {
+    // What flows after a change of protocol is no request body.
+    if exchange.body_bytes > limit && !exchange.changed_protocol {
         return Err(Refusal::BodyTooLarge { limit });
     }
     match exchange.time_left() {

@@ -84,7 +84,7 @@ impl<P: ProxyHttp> Front<P> {
             head: HeadGuard::new(multiplexed),
         };
         let heads = self.edge.counts.heads.clone();
-        Guarded::new(transport, connection, bounds.header_timeout, heads).ok()
+        Guarded::new(transport, connection, &bounds, heads).ok()
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.

@@ -3,7 +3,8 @@
 //! ```text
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
 //!                         ├─ tls ── certs ── dev
-//!                         └─ stream ── guard
+//!                         └─ stream ─┬─ guard
+//!                                    └─ sending
 //! head, client            what the gateway asks about each request
 //! ```
 
@@ -16,6 +17,7 @@ pub mod tls;
 pub mod certs;
 pub mod dev;
 mod stream;
+mod sending;
 pub mod guard;
 pub mod connection;
 pub mod head;

@@ -20,7 +20,9 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Connection;
+use super::edge::Bounds;
 use super::guard::{Deadline, HeadFailures, HeadGuard};
+use super::sending::SendDeadline;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -50,6 +52,7 @@ impl Transport {
 pub(super) struct Guarded {
     transport: Transport,
     deadline: Deadline,
+    sending: SendDeadline,
     head: HeadGuard,
     alpn: Option<ALPN>,
     ssl: Option<Arc<SslDigest>>,
@@ -61,11 +64,11 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    /// A stream whose request heads must be whole within `within` of their first byte.
+    /// A stream whose request heads must be whole in time, and whose client must take bytes in time.
     pub(super) fn new(
         transport: Transport,
         connection: Connection,
-        within: Duration,
+        bounds: &Bounds,
         failures: HeadFailures,
     ) -> pingora::Result<Self> {
         let head = connection.head.clone();
@@ -80,7 +83,8 @@ impl Guarded {
         let carrier = Arc::new(ProxyDigest::new(empty, Some(Box::new(connection))));
         Ok(Self {
             transport,
-            deadline: Deadline::new(head.clone(), within, failures),
+            deadline: Deadline::new(head.clone(), bounds.header_timeout, failures),
+            sending: SendDeadline::new(bounds.send_timeout),
             head,
             alpn,
             ssl,
@@ -141,7 +145,8 @@ impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.deadline.sending();
-        this.io().poll_write(cx, bytes)
+        let written = this.io().poll_write(cx, bytes);
+        this.sending.judge(written, cx)
     }
 
     fn poll_write_vectored(
@@ -151,7 +156,8 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.deadline.sending();
-        this.io().poll_write_vectored(cx, slices)
+        let written = this.io().poll_write_vectored(cx, slices);
+        this.sending.judge(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -162,7 +168,9 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().io().poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = this.io().poll_flush(cx);
+        this.sending.judge(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::config::route::{TimeoutOverrides, UpstreamHost};
-use crate::config::{Config, Period, Problem};
+use crate::config::{Config, Period, Place, Problem};
 use crate::forward::{BadPathRule, PathRule};
 use crate::place;
 use crate::upstream::Overrides;
@@ -49,7 +49,7 @@ pub(super) fn action(
 /// Shown at a key that another layer brings along, for that is the one that is easily forgotten.
 fn too_many(name: &str, said: &[&'static str], layered: &Layered<'_>) -> Problem {
     let places: Vec<_> = said.iter().map(|key| layered.place(key)).collect();
-    let own = |place: &&crate::config::Place| place.starts_with(&["routes"]);
+    let own = |place: &&Place| place.starts_with(&["routes"]);
     let listed: Vec<_> = said.iter().map(|key| format!("`{key}`")).collect();
     let message = format!("route `{name}` has {}", listed.join(" and "));
     if let Some(inherited) = places.iter().find(|place| !own(place)) {

@@ -5,6 +5,7 @@
 
 mod actions;
 mod compile;
+mod effective;
 mod edits;
 mod layers;
 mod listeners;
@@ -49,11 +50,16 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
     pub admin: SocketAddr,
-    /// What was written, for `/config`.
+    /// What was written.
     pub config: Config,
 }
 
 impl Plan {
+    /// The configuration as it works out, without secrets.
+    pub fn effective(&self) -> Config {
+        effective::effective(&self.config)
+    }
+
     /// Takes the certificates out, for the listeners to hold.
     pub fn split_tls(mut self) -> (Self, Option<TlsTable>) {
         let tls = self.tls.take();

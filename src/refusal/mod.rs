@@ -38,6 +38,8 @@ pub enum Refusal {
         /// The bound in bytes.
         limit: u64,
     },
+    /// The chunks of the body are malformed.
+    Body,
     /// The client stopped sending in the middle of its body.
     BodyStalled,
     /// The request passed this gateway before.
@@ -87,6 +89,7 @@ impl Refusal {
             Self::NotFound(NotFound::Method { .. }) => &reason::METHOD_NOT_ALLOWED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
+            Self::Body => &reason::BAD_BODY,
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
             Self::NotCached => &reason::NOT_CACHED,
@@ -146,7 +149,10 @@ impl Refusal {
         let mut head = self.head(extra)?;
         head.insert_header(header::CONTENT_TYPE, media_type)?;
         head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
-        if matches!(self, Self::Head(_) | Self::Host | Self::BodyStalled | Self::BodyTooLarge { .. }) {
+        if matches!(
+            self,
+            Self::Head(_) | Self::Host | Self::Body | Self::BodyStalled | Self::BodyTooLarge { .. }
+        ) {
             session.set_keepalive(None);
         }
         session.write_response_header(Box::new(head), only_head).await?;

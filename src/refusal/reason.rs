@@ -43,6 +43,8 @@ reasons! {
         "The `Host` or `:authority` of the request is missing or not a host name. The client must mend it.";
     BAD_PATH: BAD_REQUEST "bad-path", "The path cannot be read safely", "http_request_error",
         "The path climbs above its root, hides a separator in an escape, or holds an invalid escape. The client must mend it.";
+    BAD_BODY: BAD_REQUEST "bad-body", "The request body is malformed", "http_request_error",
+        "The chunks of the request body break the rules of HTTP. The client must mend it.";
     HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",
         "No route is for this host. Check the name, or add a route.";
     ROUTE_NOT_FOUND: NOT_FOUND "route-not-found", "No such path here", "http_request_denied",

@@ -80,6 +80,18 @@ pub fn normalise_rewritten(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if slashes(&normal) < slashes(path) { Err(BadPath::DotSegment) } else { Ok(normal) }
 }
 
+/// A query as it may stand on a line of HTTP/1. HTTP/2 lets more through: what is not visible ASCII becomes its escape.
+pub fn escape_query(query: &str) -> Cow<'_, str> {
+    if query.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(query);
+    }
+    let mut escaped = String::with_capacity(query.len() + 16);
+    for byte in query.bytes() {
+        if byte.is_ascii_graphic() { escaped.push(byte.into()) } else { push_escape(byte, &mut escaped) }
+    }
+    Cow::Owned(escaped)
+}
+
 /// Whether there is nothing to do, seen in one pass. May say no to a normal path, never yes to another.
 fn is_normal(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
@@ -289,6 +301,12 @@ mod tests {
             ";", "é", " ", "%", "%0", "\\", "*", "~", "%20",
         ]);
         prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
+    }
+
+    #[test]
+    fn a_query_is_escaped_where_it_must_be() {
+        assert!(matches!(escape_query("a=%2e&b=/../?c#"), Cow::Borrowed("a=%2e&b=/../?c#")));
+        assert_eq!(escape_query("q=caf\u{e9} \r\n"), "q=caf%C3%A9%20%0D%0A");
     }
 
     #[test]

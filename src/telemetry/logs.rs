@@ -57,6 +57,8 @@ fn filter(level: LevelFilter) -> EnvFilter {
         ("pingora_proxy", if level > LevelFilter::INFO { LevelFilter::WARN } else { LevelFilter::OFF }),
         // Malformed bytes from a peer are reported here at `warn`; they are counted as request head failures.
         ("pingora_core::protocols", at_most(LevelFilter::ERROR)),
+        // A peer that speaks no HTTP/2 after agreeing on it is its own doing, once per connection.
+        ("pingora_core::apps", LevelFilter::OFF),
         ("pingora_core", at_most(LevelFilter::WARN)),
         ("pingora_cache", at_most(LevelFilter::WARN)),
         // TLS alerts are a peer's doing, and counted as failed handshakes.

@@ -117,7 +117,7 @@ meters! {
         "Answers dropped from the memory tier to make room",
         "A rate near that of misses means the working set does not fit.";
     upstream_requests: counter["upstream", "server", "outcome"] "upstream_requests",
-        "Tries sent to a server, by outcome (`ok`, `error`: connection failures, timeouts, 502, 503, 504)",
+        "Tries sent to a server, by outcome (`ok`, `error`: connection failures, timeouts, answers that break off, 502, 503, 504)",
         "Compare servers of one upstream: one that stands out is sick.";
     upstream_seconds: histogram["upstream"] "upstream_seconds",
         "Time from choosing a server to the head of its answer, in seconds",

@@ -11,6 +11,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use access::is_secret;
 pub use access::{AccessLog, Record};
 pub use logs::{count_panics, start_logs};
 pub use meters::Meters;

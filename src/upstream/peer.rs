@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::lease::Lease;
 
@@ -85,6 +85,9 @@ pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> 
     peer.options.idle_timeout = Some(timeouts.keep_alive);
     peer.options.tcp_keepalive = Some(PROBES);
     peer.options.set_http_version(1, 1);
+    // What is for one hop is taken off by `forward::hop`. Pingora's own rules would come first, and let a client name
+    // `Authorization` away, or end without an answer where it names `Host`.
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     peer
 }
 

@@ -13,7 +13,7 @@ use super::clock::Moment;
 pub enum Failure {
     /// No connection could be made; nothing was sent.
     Connect,
-    /// The connection broke before a whole answer head came.
+    /// The connection broke before the answer was whole, or what came is not HTTP.
     Reset,
     /// The answer did not begin in time.
     Timeout,

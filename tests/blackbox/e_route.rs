@@ -1,6 +1,6 @@
 //! Which route takes a request, under which path it reaches the origin, and what a route does with it.
 
-use crate::support::{Answer, Certs, Client, Gateway, Origin, Raw, https, plain};
+use crate::support::{Answer, Certs, Client, Gateway, Origin, PATIENCE, Raw, eventually, h2, https, plain};
 
 /// Asks a gateway that serves plain HTTP, target and host as they are given.
 async fn ask(gateway: &Gateway, method: &str, host: &str, target: &str) -> Answer {
@@ -173,6 +173,31 @@ async fn http2_paths_are_held_to_the_same_form() {
     assert_eq!(origin.seen()[0].target, "/a/users?x=%2F");
     assert_eq!(client.get("https://a.test/a%2Fb").await.json()["reason"], "bad-path");
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn characters_beyond_ascii_are_escaped_wherever_they_stand() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let config = format!(
+        "{}log.access = \"json\"\n[routes.open]\nupstream = \"{}\"\n\
+         [routes.moved]\npath = \"/old/*\"\nredirect = {{ to = \"https://www.test{{path}}{{query}}\" }}\n",
+        https(&certs),
+        origin.address()
+    );
+    let gateway = Gateway::start(&config).await;
+    let fields = |path| [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", path)];
+
+    for path in ["/café?q=café", "/old/café?q=café"] {
+        let mut client = Raw::tls_offering("h2", gateway.https(), "a.test", &certs).await;
+        client.send([h2::PREFACE, &h2::request(&fields(path))].concat()).await;
+        h2::verdict(&mut client).await;
+    }
+
+    eventually(PATIENCE, "both are answered", async || gateway.access_lines().len() == 2).await;
+    let status: Vec<_> = gateway.access_lines().iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(status, [200, 308]);
+    assert_eq!(origin.seen()[0].target, "/caf%C3%A9?q=caf%C3%A9");
 }
 
 #[tokio::test]

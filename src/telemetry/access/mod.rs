@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 
 pub use record::{Record, Text};
+pub use redact::is_secret;
 
 use super::Condition;
 

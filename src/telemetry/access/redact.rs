@@ -62,7 +62,8 @@ fn holds_secret(value: &str) -> bool {
             .any(|(name, _)| is_secret(name))
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether something of this name, a parameter or a header field, is likely to hold a secret.
+pub fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     SECRET_PARTS.iter().any(|part| lower.contains(part))
         || spaced(name).split(' ').any(|word| SECRET_WORDS.contains(&word))

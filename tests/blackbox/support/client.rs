@@ -42,6 +42,11 @@ impl Client {
         self.send(self.request("GET", url)).await
     }
 
+    /// The same, to be awaited elsewhere.
+    pub(crate) fn get_later(&self, url: &str) -> impl Future<Output = Answer> + use<> {
+        Answer::of(self.request("GET", url))
+    }
+
     /// A request to be added to and sent.
     pub(crate) fn request(&self, method: &str, url: &str) -> RequestBuilder {
         self.0.request(Method::from_bytes(method.as_bytes()).unwrap(), url)

@@ -145,6 +145,12 @@ impl Gateway {
         sum_of(page.text(), series)
     }
 
+    /// The same of what is counted in whole numbers.
+    pub(crate) async fn count(&self, series: &str) -> u64 {
+        let sum = self.metric(series).await;
+        format!("{sum}").parse().unwrap_or_else(|_| panic!("{series} is {sum}"))
+    }
+
     /// What `/upstreams` says of a server, by its place in the configuration.
     pub(crate) async fn server(&self, server: &str) -> serde_json::Value {
         let upstreams = self.admin_get("/upstreams").await.json();
@@ -164,6 +170,29 @@ impl Gateway {
         let Self { mut process, folder, .. } = self;
         process.stop().await;
         Self::start_in(folder).await
+    }
+
+    /// Everything it wrote so far.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+
+    /// The access line of this path that `is` wanted, once it is written; `log.access` is to be `"json"`.
+    pub(crate) async fn access_line_of(
+        &self,
+        path: &str,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let mut found = None;
+        let what = format!("an access line of {path}");
+        eventually(PATIENCE, &what, async || {
+            let output = self.output();
+            let mut lines = output.lines().filter_map(|line| serde_json::from_str(line).ok());
+            found = lines.find(|line: &serde_json::Value| line["path"] == path && is(line));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
     }
 
     /// Its process, for signals and what it wrote.

@@ -11,9 +11,11 @@ pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
 pub(crate) mod wire;
+pub(crate) mod cached;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
 pub(crate) use gateway::{Gateway, group, https, plain};

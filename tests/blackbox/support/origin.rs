@@ -22,9 +22,12 @@ pub(crate) struct Origin {
 
 struct Script {
     name: String,
-    replies: Mutex<HashMap<String, Reply>>,
+    replies: Mutex<HashMap<String, Answers>>,
     seen: Mutex<Vec<Seen>>,
 }
+
+/// What a path answers, by what was asked.
+type Answers = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -71,7 +74,12 @@ impl Origin {
 
     /// Answers this path (without query) with that reply from now on.
     pub(crate) fn answer(&self, path: &str, reply: Reply) {
-        self.script.replies.lock().unwrap().insert(path.to_owned(), reply);
+        self.answer_by(path, move |_| reply.clone());
+    }
+
+    /// Answers this path (without query) from now on as `reply` makes of each request.
+    pub(crate) fn answer_by(&self, path: &str, reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) {
+        self.script.replies.lock().unwrap().insert(path.to_owned(), Arc::new(reply));
     }
 
     /// Every request that came whole, oldest first.
@@ -150,7 +158,10 @@ async fn serve(stream: &mut BufReader<TcpStream>, script: &Script) -> io::Result
     loop {
         let Some(seen) = read_request(stream).await? else { return Ok(End::Closed) };
         let scripted = script.replies.lock().unwrap().get(path_of(&seen.target)).cloned();
-        let reply = scripted.unwrap_or_else(|| Reply::ok(format!("{} answers", script.name)));
+        let reply = match scripted {
+            Some(answers) => answers(&seen),
+            None => Reply::ok(format!("{} answers", script.name)),
+        };
         let bytes = reply.bytes(&seen.method, &script.name);
         script.seen.lock().unwrap().push(seen);
 
@@ -158,10 +169,17 @@ async fn serve(stream: &mut BufReader<TcpStream>, script: &Script) -> io::Result
         if let Some(gate) = &reply.gate {
             gate.opened().await;
         }
-        stream.get_mut().write_all(&bytes).await?;
+        let pause = reply.pause.as_ref().map(|(at, gate)| (bytes.len().min(*at), gate));
+        let (first, rest) = bytes.split_at(pause.map_or(bytes.len(), |(at, _)| at));
+        stream.get_mut().write_all(first).await?;
         stream.get_mut().flush().await?;
+        if let Some((_, gate)) = pause {
+            gate.opened().await;
+            stream.get_mut().write_all(rest).await?;
+            stream.get_mut().flush().await?;
+        }
         if !reply.keeps_alive() {
-            return Ok(if reply.cut.is_some() { End::Reset } else { End::Closed });
+            return Ok(if reply.resets() { End::Reset } else { End::Closed });
         }
     }
 }

@@ -15,8 +15,12 @@ pub(crate) struct Reply {
     pub(crate) delay: Duration,
     /// What must open before it sends the first byte.
     pub(crate) gate: Option<Gate>,
-    /// How many bytes it sends before it resets the connection instead of going on.
+    /// After how many bytes it sends no more until the gate opens.
+    pub(crate) pause: Option<(usize, Gate)>,
+    /// How many bytes it sends before it ends the connection instead of going on.
     pub(crate) cut: Option<usize>,
+    /// Whether a cut is a farewell, as from a server that has sent everything, and not a reset.
+    farewell: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -36,7 +40,9 @@ impl Reply {
             framing: Framing::Length,
             delay: Duration::ZERO,
             gate: None,
+            pause: None,
             cut: None,
+            farewell: false,
         }
     }
 
@@ -84,6 +90,23 @@ impl Reply {
     pub(crate) fn cut_after(mut self, bytes: usize) -> Self {
         self.cut = Some(bytes);
         self
+    }
+
+    /// Closed in good order after so many bytes, head included, as if that were all.
+    pub(crate) fn closed_after(mut self, bytes: usize) -> Self {
+        self.farewell = true;
+        self.cut_after(bytes)
+    }
+
+    /// Paused after so many bytes, head included, until the gate opens.
+    pub(crate) fn paused_after(mut self, bytes: usize, gate: &Gate) -> Self {
+        self.pause = Some((bytes, gate.clone()));
+        self
+    }
+
+    /// Whether the connection ends by a reset.
+    pub(crate) fn resets(&self) -> bool {
+        self.cut.is_some() && !self.farewell
     }
 
     /// Whether the connection may carry another answer after this one.

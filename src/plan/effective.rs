@@ -1,0 +1,63 @@
+//! The configuration as it works out, for `/config`: every route with its layers merged, and no secrets.
+
+use crate::config::route::HeaderRules;
+use crate::config::{Config, Route};
+use crate::telemetry;
+
+use super::layers::Layered;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "[redacted]";
+
+/// The configuration in force. Its layers have gone into its routes; values of header fields that by their names hold
+/// secrets are left out.
+pub(super) fn effective(config: &Config) -> Config {
+    // A configuration that compiled has no problems left to find.
+    let merged = |name: &String| (name.clone(), shown(Layered::of(name, config, &mut Vec::new()).route));
+    Config {
+        routes: config.routes.keys().map(merged).collect(),
+        policies: std::collections::BTreeMap::new(),
+        defaults: Route::default(),
+        ..config.clone()
+    }
+}
+
+fn shown(mut route: Route) -> Route {
+    for rules in [&mut route.request_headers, &mut route.response_headers].into_iter().flatten() {
+        redact(rules);
+    }
+    route
+}
+
+fn redact(rules: &mut HeaderRules) {
+    let secret = |(name, _): &(&String, &mut String)| telemetry::is_secret(name);
+    for (_, value) in rules.set.iter_mut().chain(&mut rules.add).filter(secret) {
+        REDACTED.clone_into(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read_text;
+
+    #[test]
+    fn routes_have_their_layers_and_no_secrets() {
+        let text = r#"
+            [defaults]
+            max_body = "1MiB"
+            [policies.inner]
+            request_headers = { set = { authorization = "Basic c2VjcmV0", x-team = "blue" }, add = { X-Api-Key = "k" } }
+            [routes.a]
+            use = ["inner"]
+            upstream = "10.0.0.1:80"
+        "#;
+        let config = effective(&read_text("test.toml", text).unwrap().config);
+        let route = &config.routes["a"];
+        let rules = route.request_headers.as_ref().unwrap();
+        assert_eq!(route.max_body.unwrap().to_string(), "1MiB");
+        assert_eq!((&*rules.set["authorization"], &*rules.set["x-team"]), (REDACTED, "blue"));
+        assert_eq!(rules.add["X-Api-Key"], REDACTED);
+        assert!(config.policies.is_empty());
+    }
+}
