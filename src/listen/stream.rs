@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Connection;
@@ -23,7 +24,7 @@ use super::edge::Bounds;
 use super::guard::{Deadline, HeadFailures, HeadGuard};
 use super::sending::SendDeadline;
 
-/// A client that takes no more bytes may not hold up the end of its connection for longer.
+/// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A client's byte stream.
@@ -58,6 +59,8 @@ pub(super) struct Guarded {
     /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
     /// connection has none of.
     carrier: Arc<ProxyDigest>,
+    /// Runs once the last byte is written.
+    farewell: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
@@ -86,6 +89,7 @@ impl Guarded {
             alpn,
             ssl,
             carrier,
+            farewell: None,
         })
     }
 
@@ -93,6 +97,25 @@ impl Guarded {
         match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp),
             Transport::Tls(tls) => Pin::new(tls),
+        }
+    }
+}
+
+impl Guarded {
+    /// Reads and forgets until the client closes as well, for a time. A socket that is closed with bytes unread is reset
+    /// by the system, and what the client has not taken yet of its answer is lost (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL)));
+        if patience.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut forgotten = [0; 1024];
+        loop {
+            let mut read = ReadBuf::new(&mut forgotten);
+            // That the client is gone in whatever way is what is waited for.
+            if ready!(self.io().poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 }
@@ -151,7 +174,11 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().io().poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.farewell.is_none() {
+            ready!(this.io().poll_shutdown(cx))?;
+        }
+        this.poll_linger(cx)
     }
 }
 

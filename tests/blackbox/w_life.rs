@@ -186,6 +186,7 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_begun() {
         "the client is told to go elsewhere: {head}"
     );
     assert_eq!(http1.rest().await, b"");
+    drop(http1);
     let answer = http2.await.unwrap();
     assert_eq!((answer.status, answer.text()), (200, "at last"));
     assert_eq!(gateway.process().ended().await.code(), Some(0));
@@ -214,6 +215,7 @@ async fn an_upload_and_a_download_in_the_middle_are_finished() {
     refuses(address).await;
     up.send("world").await;
     assert_eq!(up.answer().await.1, b"one answers");
+    drop(up);
     assert!(down.bytes().await.unwrap() == large.as_bytes(), "the download is whole");
     assert_eq!(gateway.process().ended().await.code(), Some(0));
     assert_eq!(origin.seen().iter().find(|seen| seen.target == "/up").unwrap().body, b"helloworld");
