@@ -2,10 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::cached::{ask, get, is_hit, status, ttl, url};
-use crate::support::client::Answer;
+use crate::support::cached::{ask, get, is_hit, status, ttl};
 use crate::support::origin::Seen;
-use crate::support::{Cached, Certs, Client, Gate, Gateway, Origin, Raw, Reply, https};
+use crate::support::{Cached, Raw, Reply};
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 

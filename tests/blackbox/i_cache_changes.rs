@@ -2,10 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::cached::{ask, get, is_hit, status, ttl, url};
+use crate::support::cached::{ask, get, is_hit, status, url};
 use crate::support::client::Answer;
-use crate::support::origin::Seen;
-use crate::support::{Cached, Certs, Client, Gate, Gateway, Origin, Raw, Reply, https};
+use crate::support::{Cached, Certs, Client, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https};
 
 // ── what changes, and what is not stored ────────────────────────────────────────────────────────────────────────
 
@@ -89,10 +88,10 @@ async fn a_route_without_a_cache_caches_nothing_whatever_the_defaults_say() {
 
 #[tokio::test]
 async fn redirects_and_fixed_words_of_the_gateway_are_not_for_the_store() {
-    let certs = crate::support::Certs::for_names(&["a.test"]);
+    let certs = Certs::for_names(&["a.test"]);
     let listen = https(&certs)
         .replace("[\"https://127.0.0.1:0\"]", "[\"https://127.0.0.1:0\", \"http://127.0.0.1:0\"]");
-    let gateway = crate::support::Gateway::start(&format!(
+    let gateway = Gateway::start(&format!(
         "{listen}[defaults]\ncache = \"60s\"\n[routes.words]\nrespond = {{ body = \"words\" }}\n"
     ))
     .await;
@@ -183,7 +182,7 @@ async fn failures_of_the_upstream_say_what_the_cache_did_and_are_not_stored() {
         "[upstreams.one]\nservers = [\"ORIGIN\"]\noutlier_detection = false\ntimeouts = { first_byte = \"300ms\", idle = \"300ms\" }\nretries = { attempts = 1 }\n[routes.all]\ncache = \"60s\"\nupstream = \"one\"\n",
     )
     .await;
-    let never = crate::support::Gate::closed();
+    let never = Gate::closed();
     for (client, place) in cached.clients() {
         let rows = [
             ("reset", Reply::ok("x").cut_after(0), 502, "tidegate; fwd=uri-miss"),
@@ -204,8 +203,30 @@ async fn failures_of_the_upstream_say_what_the_cache_did_and_are_not_stored() {
 }
 
 #[tokio::test]
+async fn what_is_stored_is_served_while_no_server_is_healthy_and_the_rest_is_a_503() {
+    let cached = Cached::over(
+        "",
+        "[upstreams.one]\nservers = [\"ORIGIN\"]\nhealth = { path = \"/healthz\", interval = \"100ms\", timeout = \"100ms\", unhealthy_threshold = 1 }\n[routes.all]\ncache = \"60s\"\nupstream = \"one\"\n",
+    )
+    .await;
+    cached.gateway.ready().await;
+    get(&cached.http1, "/stored", &[]).await;
+    cached.origin.answer("/healthz", Reply::new(500, "unwell"));
+    for (client, place) in cached.clients() {
+        let path = format!("{place}/other");
+        eventually(PATIENCE, "the server is down", async || {
+            get(client, &path, &[("cache-control", "no-store")]).await.status == 503
+        })
+        .await;
+        let refused = get(client, &path, &[]).await;
+        assert_eq!((refused.status, status(&refused)), (503, "tidegate; fwd=uri-miss"));
+        assert!(is_hit(&get(client, "/stored", &[]).await));
+    }
+}
+
+#[tokio::test]
 async fn what_the_second_server_answers_is_stored_like_any_other() {
-    let broken = crate::support::Origin::start("broken").await;
+    let broken = Origin::start("broken").await;
     let first = broken.address();
     let cached = Cached::over(
         "",

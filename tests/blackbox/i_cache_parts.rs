@@ -1,11 +1,8 @@
 //! How requests are answered from what is stored: HEAD, ranges, conditions, directives.
 
-use serde_json::Value;
-
-use crate::support::cached::{ask, get, is_hit, status, ttl, url};
-use crate::support::client::Answer;
+use crate::support::cached::{ask, get, is_hit, status};
 use crate::support::origin::Seen;
-use crate::support::{Cached, Certs, Client, Gate, Gateway, Origin, Raw, Reply, https};
+use crate::support::{Cached, Reply};
 
 /// A range and `If-Range`; the status, the body and `Content-Range` of its answer.
 type Part<'a> = (&'a str, Option<&'a str>, u16, &'a str, Option<&'a str>);

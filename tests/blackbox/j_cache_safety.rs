@@ -1,11 +1,9 @@
 //! Nobody is served what is another's, and nobody a part for the whole.
 
-use std::time::Duration;
-
 use crate::support::cached::{ask, get, is_hit, numbered, status, url};
 use crate::support::client::Answer;
 use crate::support::origin::Seen;
-use crate::support::{Cached, Client, Gate, PATIENCE, Raw, Reply, eventually, must};
+use crate::support::{Cached, Gate, Raw, Reply, must};
 
 // ── whose ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
