@@ -40,6 +40,12 @@
 //! - With a store that can be read while it is written, the lock is released when the head of an answer is stored. Those
 //!   who waited look it up again and follow the fill. Where the answer is not stored, all go to the origin at once, and
 //!   the URL is marked so that its next requests neither wait nor lose their conditions (`marks::Unstored`).
+//! - The client whose request fetches is written to by the task that fetches. Over HTTP/1.1 Pingora can do both at once
+//!   (`set_proxy_tasks_enabled`), which the gateway asks for where the length says that the answer will be stored. Over
+//!   HTTP/2 it cannot: a client that takes nothing holds up its fetch, and those who follow, for up to `send_timeout` at
+//!   a time. Nobody new follows a fetch that is held up (`fill`).
+//! - Ranges are not looked at closely by Pingora: [`range()`] sorts out those that it would get wrong.
+//! - `Date` is set anew on every answer, stored ones included. `Age` says how old they are.
 //! - `set_max_file_size_bytes` breaks off answers without `Content-Length` that turn out too large. It is not used: the
 //!   fill stops storing, and goes on sending (`fill`).
 //! - A 304 renews five fields only. [`Asking::answered`] keeps it, so that [`Asking::keep`] renews all.

@@ -124,25 +124,25 @@ async fn nobody_new_follows_a_fill_that_its_client_holds_up_for_long() {
     let tiers = tiers();
     let (mut writer, mut own) = begin(tiers, &key("a"), &meta(&[])).await;
     let long = Duration::from_secs(5);
-    tokio::time::sleep(long).await;
+    tokio::time::advance(long).await;
     assert!(find(tiers, &key("a")).await.is_some(), "the origin has sent nothing yet");
 
     writer.write_body(Bytes::from_static(b"one"), false).await.unwrap();
     assert_eq!(own.read_body().await.unwrap().unwrap(), "one");
     assert!(find(tiers, &key("a")).await.is_some());
     // It has a piece, and does not ask for the next one.
-    tokio::time::sleep(long).await;
+    tokio::time::advance(long).await;
     assert!(find(tiers, &key("a")).await.is_none());
     // It asks: the origin is what is slow.
     let asks = tokio::time::timeout(Duration::from_millis(1), own.read_body()).await;
     assert!(asks.is_err());
-    tokio::time::sleep(long).await;
+    tokio::time::advance(long).await;
     assert!(find(tiers, &key("a")).await.is_some());
     // It goes: nobody holds up anything.
     writer.write_body(Bytes::from_static(b"two"), false).await.unwrap();
     own.read_body().await.unwrap();
     drop(own);
-    tokio::time::sleep(long).await;
+    tokio::time::advance(long).await;
     assert!(find(tiers, &key("a")).await.is_some());
 }
 

@@ -1,6 +1,10 @@
 //! A gateway that caches what one scripted origin answers, and a client of each version of HTTP.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Reply;
 use super::client::Answer;
+use super::origin::Seen;
 use super::{Certs, Client, Gateway, Origin, PATIENCE, eventually, https};
 
 /// The three actors of a test about stored answers. When dropped, a panic in the gateway fails the test.
@@ -37,6 +41,14 @@ impl Cached {
     /// Each client, with a path of its own to begin its URLs with, so that neither meets what the other stored.
     pub(crate) fn clients(&self) -> [(&Client, &'static str); 2] {
         [(&self.http1, "/h1"), (&self.http2, "/h2")]
+    }
+
+    /// Waits until so many requests are in the gateway, the ones waiting for others included.
+    pub(crate) async fn in_flight(&self, wanted: u32) {
+        let is = async || {
+            (self.gateway.metric("tidegate_requests_in_flight").await - f64::from(wanted)).abs() < 0.5
+        };
+        eventually(PATIENCE, &format!("{wanted} requests in flight"), is).await;
     }
 
     /// How many requests ended so, by the metric; waits until it is `wanted`.
@@ -89,4 +101,12 @@ pub(crate) async fn get(client: &Client, path: &str, fields: &[(&str, &str)]) ->
 pub(crate) async fn ask(client: &Client, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
     let request = client.request(method, &url(path));
     client.send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
+
+/// Answers each request with a number of its own, and the fields of `reply`.
+pub(crate) fn numbered(
+    reply: impl Fn(&Seen) -> Reply + Send + Sync,
+) -> impl Fn(&Seen) -> Reply + Send + Sync {
+    let count = AtomicUsize::new(0);
+    move |seen| reply(seen).field("x-number", &count.fetch_add(1, Ordering::Relaxed).to_string())
 }
