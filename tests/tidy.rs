@@ -41,7 +41,7 @@ const PINGORA_MAY_BE_IN: &[&str] = &[
     "src/upstream/peer.rs",
 ];
 
-/// Longest file and longest function, in lines. Tests at a file's end are left out: a table of cases may be long.
+/// Longest file and longest function, in lines. Tests are left out: a table of cases may be long.
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
@@ -90,7 +90,7 @@ fn module_docs(file: &Source) -> Vec<String> {
 fn file_length(file: &Source) -> Vec<String> {
     let lines = file.production.lines().count();
     problem(
-        lines > FILE_LINES_MAX,
+        lines > FILE_LINES_MAX && !file.is_test(),
         format!("has {lines} lines without its tests; {FILE_LINES_MAX} are the most"),
     )
 }

@@ -81,7 +81,7 @@ meters! {
         "TLS handshakes that failed, by reason (`timeout`, `closed`, `protocol`, `no_certificate`)",
         "`protocol` rises with scanners and with clients older than `tls.min_version`.";
     handshake_seconds: histogram[] "tls_handshake_seconds",
-        "Time from the first byte of a handshake to its last, in seconds",
+        "Time from accepting a connection to the end of its handshake, in seconds",
         "Rises with the distance to clients and with CPU load.";
     head_timeouts: counter["reason"] "request_head_failures",
         "Connections ended before a whole request head was read (`timeout`, `malformed`)",
@@ -103,7 +103,7 @@ meters! {
         "A large refused share on a route is an attack, or a limit set too low.";
     limit_keys: gauge["route"] "limit_keys",
         "Clients remembered by the limits of a route",
-        "Bounded; at the bound, the least recent are forgotten first.";
+        "Bounded; at the bound, those with the least counted against them are forgotten first.";
     cache_outcomes: counter["route", "outcome"] "cache_requests",
         "Requests on caching routes, by outcome (`hit`, `miss`, `stale`, `bypass`, `collapsed`, `uncacheable`)",
         "hit / (hit + miss) is the hit ratio; many `uncacheable` mean that origins forbid what the route asks.";
@@ -146,9 +146,6 @@ meters! {
     access_log_dropped: counter[] "access_log_dropped",
         "Access lines dropped because the log could not be written fast enough",
         "Above 0: the reader of standard output is too slow.";
-    config_reloads: counter["outcome"] "config_reloads",
-        "Reloads of the configuration (`applied`, `refused`)",
-        "After `refused` the former configuration stays in force; the log says why.";
 }
 
 /// One row of the table of metrics.

@@ -35,4 +35,5 @@ mod m_retry;
 mod n_answers;
 mod v_observe;
 mod w_life;
+mod x_outside;
 mod z_system;

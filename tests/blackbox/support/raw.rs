@@ -57,6 +57,11 @@ impl Raw {
         let _ = must("bytes are taken", sent).await;
     }
 
+    /// Sends bytes to a peer that may have closed; whether they were taken.
+    pub(crate) async fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.get_mut().write_all(bytes.as_ref()).await.is_ok()
+    }
+
     /// Sends one request and reads its whole answer: body by length, by chunks, or none where there is none.
     pub(crate) async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.send(request.as_ref()).await;
