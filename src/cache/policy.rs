@@ -150,7 +150,9 @@ pub fn keep(
         (_, Some(ttl)) if rules.ignore_origin => (ttl, freshness::age_value(headers)),
         (Some(named), _) => (named, freshness::initial_age(headers, times)),
         // The route's word is for what is alike for all, and a request with a cookie most often is not.
-        (None, Some(_)) if request.headers.contains_key(COOKIE) && !speaks_for_cookies(&directives, rules) => {
+        (None, Some(_))
+            if request.headers.contains_key(COOKIE) && !speaks_for_cookies(&directives, rules) =>
+        {
             return Err(NotKept::Cookie);
         }
         (None, Some(ttl)) => (ttl, freshness::age_value(headers)),

@@ -144,7 +144,8 @@ fn is_repeatable(session: &Session, exchange: &Exchange) -> bool {
 
 /// The head of the answer that the client got; a 100 or a 103 is none (RFC 9110 §15.2).
 pub(super) fn final_head(session: &Session) -> Option<&ResponseHeader> {
-    let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    let is_final =
+        |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
     session.response_written().filter(|head| is_final(head.status))
 }
 
