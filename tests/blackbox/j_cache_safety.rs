@@ -55,6 +55,7 @@ const NOT_FOR_OTHERS: &[(Fields, u16, Fields)] = &[
     (&[("authorization", "Bearer a")], 200, &[("expires", "Fri, 01 Jan 2100 00:00:00 GMT")]),
     (&[("authorization", "Bearer a")], 200, &[("cache-control", "public, private")]),
     (&[("authorization", "Bearer a")], 404, &[("cache-control", "max-age=60")]),
+    (&[("cookie", "id=1")], 200, &[]),
     (&[("cache-control", "no-store")], 200, &[("cache-control", "public, max-age=60")]),
 ];
 
