@@ -47,19 +47,32 @@ pub fn run(path: &Path) -> ExitCode {
     })
 }
 
-/// Compiles a configuration without running it. `path` is where it was read from.
+/// Reads and compiles a configuration without running it.
 ///
 /// # Errors
-/// Every problem, with its place.
-pub fn check(loaded: &Loaded, path: &Path) -> Result<(), Rejected> {
+/// Every problem that can be found, each with its place: where the shape is wrong, also those of names in the rest.
+pub fn check(path: &Path) -> Result<Loaded, Rejected> {
+    let loaded = load(path)?;
+    let problems = problems(&loaded, path);
+    if problems.is_empty() { Ok(loaded) } else { Err(loaded.document.reject(problems)) }
+}
+
+fn load(path: &Path) -> Result<Loaded, Rejected> {
+    config::load(path).map_err(|rejected| match rejected.rest().map(|rest| problems(rest, path)) {
+        Some(more) => rejected.and(more),
+        None => rejected,
+    })
+}
+
+fn problems(loaded: &Loaded, path: &Path) -> Vec<Problem> {
     listen::tls::install_provider();
-    let problems = match Ticketing::new() {
+    match Ticketing::new() {
         Ok(ticketing) => plan::compile(&loaded.config, &around(path), &ticketing, &Meters::new()).err(),
         Err(error) => {
             Some(vec![Problem::new(place!["tls"], error.to_string(), "this system has no randomness")])
         }
-    };
-    problems.map_or(Ok(()), |problems| Err(loaded.document.reject(problems)))
+    }
+    .unwrap_or_default()
 }
 
 /// Why the gateway does not run.
@@ -75,7 +88,7 @@ fn surroundings(error: impl std::fmt::Display) -> Failure {
 
 fn start(path: &Path) -> Result<ExitCode, Failure> {
     listen::tls::install_provider();
-    let loaded = config::load(path).map_err(|rejected| {
+    let loaded = load(path).map_err(|rejected| {
         let message = rejected.render(std::io::stderr().is_terminal());
         Failure { message, code: 2 }
     })?;

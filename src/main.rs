@@ -6,5 +6,5 @@ use tidegate::cli::Hooks;
 use tidegate::{boot, cli};
 
 fn main() -> ExitCode {
-    cli::main(&Hooks { run: boot::run, compile: boot::check, make_dev_certs: boot::make_dev_certs })
+    cli::main(&Hooks { run: boot::run, check: boot::check, make_dev_certs: boot::make_dev_certs })
 }

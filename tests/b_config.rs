@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tidegate::boot;
 use tidegate::cli;
-use tidegate::config::{Rejected, load, read_text, reference};
+use tidegate::config::{Rejected, read_text, reference};
 
 const CORPUS: &str = "tests/config/broken";
 
@@ -26,7 +26,7 @@ fn corpus() -> Vec<PathBuf> {
 
 /// Everything that is checked before a configuration is used.
 fn refusal(path: &Path) -> Option<Rejected> {
-    load(path).and_then(|loaded| boot::check(&loaded, path)).err()
+    boot::check(path).err()
 }
 
 #[test]

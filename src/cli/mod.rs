@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Loaded, Rejected, load, reference};
+use crate::config::{Loaded, Rejected, reference};
 use crate::refusal::reasons_reference;
 use crate::telemetry::meters_reference;
 
@@ -23,8 +23,8 @@ const WRONG: u8 = 2;
 pub struct Hooks {
     /// Serves until told to stop.
     pub run: fn(&Path) -> ExitCode,
-    /// Resolves every name in a configuration of the right shape, without serving anything.
-    pub compile: fn(&Loaded, &Path) -> Result<(), Rejected>,
+    /// Reads a configuration and resolves every name in it, without serving anything.
+    pub check: fn(&Path) -> Result<Loaded, Rejected>,
     /// Makes the development certificate under this directory; returns what to tell the user.
     pub make_dev_certs: fn(&Path) -> Result<String, String>,
 }
@@ -113,8 +113,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn check(path: &Path, hooks: &Hooks) -> ExitCode {
-    let loaded = load(path).and_then(|loaded| (hooks.compile)(&loaded, path).map(|()| loaded));
-    match loaded {
+    match (hooks.check)(path) {
         Ok(loaded) => print(&format!("{} is fine: {}\n", path.display(), summary(&loaded))),
         Err(rejected) => {
             let stderr = io::stderr();
@@ -185,6 +184,8 @@ fn tell(message: &str) {
 mod tests {
     use clap::CommandFactory;
 
+    use crate::config::load;
+
     use super::*;
 
     fn command(words: &[&str]) -> Cli {
@@ -209,11 +210,8 @@ mod tests {
 
     #[test]
     fn a_good_file_passes_and_a_bad_one_is_wrong_configuration() {
-        let hooks = Hooks {
-            run: |_| ExitCode::FAILURE,
-            compile: |_, _| Ok(()),
-            make_dev_certs: |_| Err("not here".to_owned()),
-        };
+        let hooks =
+            Hooks { run: |_| ExitCode::FAILURE, check: load, make_dev_certs: |_| Err("not here".to_owned()) };
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tidegate.toml");
         fs::write(&file, "").unwrap();

@@ -124,6 +124,25 @@ impl Node {
         }
     }
 
+    /// Takes out what stands at a place.
+    pub(super) fn remove(&mut self, steps: &[Step]) {
+        match (steps, &mut self.value) {
+            ([Step::Key(key)], Value::Table(table)) => drop(table.remove(key)),
+            ([Step::Index(index)], Value::List(list)) if *index < list.len() => drop(list.remove(*index)),
+            ([Step::Key(key), rest @ ..], Value::Table(table)) => {
+                if let Some(node) = table.get_mut(key) {
+                    node.remove(rest);
+                }
+            }
+            ([Step::Index(index), rest @ ..], Value::List(list)) => {
+                if let Some(node) = list.get_mut(*index) {
+                    node.remove(rest);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The entries, where this is a table.
     pub(super) fn table(&self) -> Option<&BTreeMap<String, Self>> {
         match &self.value {

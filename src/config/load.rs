@@ -50,15 +50,34 @@ pub fn read_text(name: &str, text: &str) -> Result<Loaded, Rejected> {
     let whole = files.findings.is_empty();
     let document = Document { sources: files.sources.into(), root: files.root };
     let mut findings = files.findings;
-    for problem in check::check(&document.root, whole) {
+    let problems = check::check(&document.root, whole);
+    let rest = if whole { rest(&document, &problems) } else { None };
+    for problem in problems {
         let at = Some(document.find(&problem.place));
         findings.push(Finding { at, message: problem.message, label: problem.label });
     }
     if !findings.is_empty() {
-        return Err(Rejected::new(document.sources, findings));
+        return Err(Rejected::new(document.sources, findings).with_rest(rest));
     }
     let config = typed(&document)?;
     Ok(Loaded { config, document })
+}
+
+/// What is left of a document without its mistakes, where each is inside of one route, policy or upstream.
+///
+/// Whole tables are not taken out: others refer to them, and would be called wrong for it.
+fn rest(document: &Document, problems: &[Problem]) -> Option<Loaded> {
+    let inside = |problem: &Problem| problem.place.steps.len() > 2 && document.has(&problem.place);
+    if problems.is_empty() || !problems.iter().all(inside) {
+        return None;
+    }
+    let mut rest = document.clone();
+    // From the end of a list to its start, so that places stay what they are.
+    for problem in problems.iter().rev() {
+        rest.root.remove(&problem.place.steps);
+    }
+    let config = typed(&rest).ok()?;
+    Some(Loaded { config, document: document.clone() })
 }
 
 /// The last step, which has nothing left to refuse; if it does, the operator gets to know where.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Level, Padding, Renderer, Snippet};
 
 use super::document::{Source, Span};
+use super::load::Loaded;
 
 /// One mistake, its place in the document, and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +113,7 @@ macro_rules! place {
 pub struct Rejected {
     sources: Arc<[Source]>,
     findings: Vec<Finding>,
+    rest: Option<Box<Loaded>>,
 }
 
 /// A problem with its place found.
@@ -128,7 +130,29 @@ impl Rejected {
     pub(super) fn new(sources: Arc<[Source]>, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.at.as_ref().map(|at| (at.source, at.range.start)));
         findings.dedup();
-        Self { sources, findings }
+        Self { sources, findings, rest: None }
+    }
+
+    /// The same, with what is left of the document once everything wrong was taken out.
+    pub(super) fn with_rest(mut self, rest: Option<Loaded>) -> Self {
+        self.rest = rest.map(Box::new);
+        self
+    }
+
+    /// What is left of the configuration, to look for problems in that the shape alone does not show.
+    ///
+    /// `None` where too much is missing to say anything of it: mistakes at the top, or in what others refer to.
+    pub fn rest(&self) -> Option<&Loaded> {
+        self.rest.as_deref()
+    }
+
+    /// Adds problems found in the rest. Those of a whole route are left out: what was taken out may be their cause.
+    #[must_use]
+    pub fn and(mut self, problems: Vec<Problem>) -> Self {
+        let Some(rest) = self.rest.take() else { return self };
+        let of_a_part = problems.into_iter().filter(|problem| problem.place.steps.len() > 2);
+        self.findings.extend(rest.document.reject(of_a_part.collect()).findings);
+        Self::new(self.sources, self.findings)
     }
 
     /// How many problems there are; at least one.
