@@ -138,6 +138,8 @@ async fn readiness_names_what_is_missing_and_a_signal_does_not_wait_for_it() {
         assert!(waiting.text().contains("upstreams"), "{}", waiting.text());
         gateway.process().signal(signal);
         assert_eq!(gateway.process().ended().await.code(), Some(code));
+        let said = gateway.process().output();
+        assert!(!said.contains("boot: ready"), "it was not waited for: {said}");
     }
     let mut gateway = Gateway::start(&config).await;
     origin.restart();
