@@ -7,7 +7,6 @@
 mod drain;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,13 +20,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin, Ready};
+use crate::admin::{self, Admin, Ready, Socket};
 use crate::cache::Tiers;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
 use crate::gateway::Gateway;
 use crate::listen::{self, Bound, Edge, Kind, Ticketing};
 use crate::place;
-use crate::plan::{self, Plan, Surroundings};
+use crate::plan::{self, AdminAddress, Plan, Surroundings};
 use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
 use crate::upstream::Upstream;
@@ -142,13 +141,17 @@ struct Process {
     meters: Arc<Meters>,
     threads: usize,
     listeners: Vec<Bound>,
-    admin: TcpListener,
+    admin: Socket,
 }
 
 impl Process {
     fn bind(plan: Plan, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
         let listeners = listen::bind(&plan.listeners).map_err(surroundings)?;
-        let admin = TcpListener::bind(plan.admin).map_err(|error| {
+        let admin = match &plan.admin {
+            AdminAddress::Tcp(address) => Socket::tcp(*address),
+            AdminAddress::Unix(path) => Socket::unix(path),
+        };
+        let admin = admin.map_err(|error| {
             surroundings(format!("the admin listener cannot be bound to {}: {error}", plan.admin))
         })?;
         Ok(Self { plan, meters, threads, listeners, admin })
@@ -173,7 +176,7 @@ impl Process {
         let mut signals = drain::Signals::listen().map_err(surroundings)?;
         let Self { plan, meters, threads, listeners, admin } = self;
         let addresses: Vec<String> = listeners.iter().map(|bound| bound.listener.to_string()).collect();
-        let admin_address = admin.local_addr().map_err(surroundings)?;
+        let admin_address = admin.address().map_err(surroundings)?;
         let grace = plan.config.shutdown_grace.0;
         let ready = Arc::new(Ready::waiting_for(["listeners", "upstreams"]));
         let (stop, stopping) = watch::channel(false);
@@ -194,7 +197,7 @@ impl Process {
         };
         let serving = accept(gateway, listeners, &edge, &meters, threads, &stopping);
 
-        announce(&addresses, admin_address);
+        announce(&addresses, &admin_address);
         tracing::info!(listening = addresses.join(" "), admin = %admin_address, "listening");
         ready.has("listeners");
         let _starting = tokio::spawn(get_ready(ready.clone(), upstreams));
@@ -274,6 +277,7 @@ fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>)
     let (config, upstreams) = (live.clone(), live.clone());
     Admin {
         meters: meters.clone(),
+        token: live.load().admin_token.clone(),
         ready: ready.clone(),
         config: Arc::new(move || serde_json::to_value(config.load().effective()).unwrap_or_default()),
         upstreams: Arc::new(move || {
@@ -285,8 +289,8 @@ fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>)
 }
 
 /// Tells on standard output where the gateway listens, as one JSON line: with port 0, nobody else knows.
-fn announce(listening: &[String], admin: SocketAddr) {
-    let line = serde_json::json!({ "listening": listening, "admin": admin.to_string() });
+fn announce(listening: &[String], admin: &str) {
+    let line = serde_json::json!({ "listening": listening, "admin": admin });
     // A closed standard output is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -30,7 +30,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/config", get(config))
         .route("/upstreams", get(upstreams))
         .fallback(async || Problem(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn_with_state(admin.token.clone(), guard::check))
         .with_state(admin)
 }
 

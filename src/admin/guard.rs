@@ -1,19 +1,20 @@
 //! What every request to the admin listener must pass, and what every answer carries.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, Request};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::json;
 
-/// The address of ours that a connection came to.
+/// The address of ours that a connection came to; none for a socket of the file system.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Local(pub(super) IpAddr);
+pub(super) struct Local(pub(super) Option<IpAddr>);
 
 /// Said by every answer.
 const ALWAYS: [(HeaderName, HeaderValue); 4] = [
@@ -26,8 +27,13 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 ];
 
 /// Refuses what is not a plain read addressed to this listener.
-pub(super) async fn check(Extension(local): Extension<Local>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&request, local.0) {
+pub(super) async fn check(
+    State(token): State<Option<Arc<str>>>,
+    Extension(local): Extension<Local>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match refusal(&request, local.0, token.as_deref()) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
@@ -35,18 +41,34 @@ pub(super) async fn check(Extension(local): Extension<Local>, request: Request, 
     response
 }
 
-fn refusal(request: &Request, local: IpAddr) -> Option<Problem> {
+fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Option<Problem> {
     match host(request) {
         None => return Some(Problem(StatusCode::BAD_REQUEST, "the request must name one host")),
         // A page on the web can point its own name at 127.0.0.1 and then read what is here as its own. The name it
         // came by stays in `Host`, and is not one of ours.
-        Some(host) if !is_ours(&host, local) => {
+        // Whoever has the token, or the right to open the file, is no such page.
+        Some(host) if token.is_none() && local.is_some_and(|local| !is_ours(&host, local)) => {
             return Some(Problem(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback name or address"));
         }
         Some(_) => {}
     }
+    // Probes have no token, and learn no more than whether to send requests.
+    let open = matches!(request.uri().path(), "/health" | "/ready");
+    if let Some(token) = token.filter(|_| !open)
+        && !carries(request, token)
+    {
+        return Some(Problem(StatusCode::UNAUTHORIZED, "the admin token is needed"));
+    }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     (!reads).then_some(Problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"))
+}
+
+/// Whether the request carries the token (RFC 6750 §2.1). Takes as long whichever byte is wrong.
+fn carries(request: &Request, token: &str) -> bool {
+    let field = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let Some(given) = field.strip_prefix(b"Bearer ") else { return false };
+    let differ = given.iter().zip(token.as_bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
+    given.len() == token.len() && differ == 0
 }
 
 /// The host that was asked for, without its port: of the request target if it has one, else the one of `Host`
@@ -82,6 +104,9 @@ impl IntoResponse for Problem {
             json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }),
         );
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }

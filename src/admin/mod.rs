@@ -7,6 +7,7 @@ mod api;
 mod guard;
 mod ready;
 mod serve;
+mod socket;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,12 +19,15 @@ use crate::telemetry::Meters;
 
 pub use ready::Ready;
 pub use serve::serve;
+pub use socket::Socket;
 
 /// What the admin listener shows.
 #[derive(Clone)]
 pub struct Admin {
     /// The metrics of the process.
     pub meters: Arc<Meters>,
+    /// What requests must carry as `Authorization: Bearer …`, but for `/health` and `/ready`. None: anybody may ask.
+    pub token: Option<Arc<str>>,
     /// Whether the gateway may be sent requests.
     pub ready: Arc<Ready>,
     /// The configuration in force, as the gateway understood it. Must leave secrets out.

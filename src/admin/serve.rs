@@ -1,7 +1,6 @@
 //! The admin listener's connections: one request each, all of it bounded.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::guard::Local;
+use super::socket::{Accepted, Listener, Socket};
 use super::{Admin, api};
 use crate::telemetry::{Condition, chain};
 
@@ -42,12 +41,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// Fails only if the listener cannot be handed to the runtime.
 pub async fn serve(
-    listener: TcpListener,
+    socket: Socket,
     admin: Admin,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let listener = socket.listen()?;
     let router = api::router(admin);
     let mut connections = JoinSet::new();
     tokio::select! {
@@ -61,7 +59,7 @@ pub async fn serve(
 }
 
 /// Accepts for ever.
-async fn accept(listener: &tokio::net::TcpListener, router: &Router, connections: &mut JoinSet<()>) {
+async fn accept(listener: &Listener, router: &Router, connections: &mut JoinSet<()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let failing = Condition::default();
     loop {
@@ -70,8 +68,8 @@ async fn accept(listener: &tokio::net::TcpListener, router: &Router, connections
         let accepted = listener.accept().await;
         let changed = failing.changed(accepted.is_err());
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(converse(stream, router.clone(), place));
+            Ok(accepted) => {
+                connections.spawn(converse(accepted, router.clone(), place));
             }
             Err(error) => {
                 if changed {
@@ -84,9 +82,8 @@ async fn accept(listener: &tokio::net::TcpListener, router: &Router, connections
 }
 
 /// Serves one connection; its place is free again when this ends, however it does.
-async fn converse(stream: TcpStream, router: Router, _place: OwnedSemaphorePermit) {
-    let Ok(local) = stream.local_addr() else { return };
-    let service = TowerToHyperService::new(router.layer(Extension(Local(local.ip()))));
+async fn converse((stream, local): Accepted, router: Router, _place: OwnedSemaphorePermit) {
+    let service = TowerToHyperService::new(router.layer(Extension(Local(local))));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)

@@ -20,20 +20,30 @@ struct Served {
     task: JoinHandle<std::io::Result<()>>,
 }
 
+fn admin(token: Option<Arc<str>>) -> Admin {
+    Admin {
+        meters: Arc::new(Meters::new()),
+        token,
+        ready: Arc::new(Ready::waiting_for(["listeners"])),
+        config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
+        upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
+    }
+}
+
 impl Served {
     fn start() -> Self {
-        let admin = Admin {
-            meters: Arc::new(Meters::new()),
-            ready: Arc::new(Ready::waiting_for(["listeners"])),
-            config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
-            upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
-        };
+        Self::start_with(None)
+    }
+
+    fn start_with(token: Option<Arc<str>>) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let admin = admin(token);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shown = admin.clone();
         let task = tokio::spawn(async move {
-            serve(listener, shown, async {
+            serve(Socket::Tcp(listener), shown, async {
                 let _ = stopped.await;
             })
             .await
@@ -353,4 +363,59 @@ fn quoted(text: &str) -> (String, &str) {
         }
     }
     panic!("no closing quote: {text}")
+}
+
+#[tokio::test]
+async fn a_token_guards_everything_but_what_probes_ask() {
+    let served = Served::start_with(Some("0123456789abcdef".into()));
+    let ask = async |path: &str, token: Option<&str>| {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request =
+            client.get(format!("http://{}{path}", served.address)).header("host", "gateway.internal");
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        request.send().await.unwrap()
+    };
+    for path in ["/", "/metrics", "/config", "/upstreams", "/nowhere"] {
+        let refused = ask(path, None).await;
+        assert_eq!(
+            (refused.status().as_u16(), header(&refused, "www-authenticate")),
+            (401, "Bearer"),
+            "{path}"
+        );
+        assert_eq!(ask(path, Some("0123456789abcdeX")).await.status(), 401, "{path}");
+        assert_eq!(ask(path, Some("0123456789abcdef0")).await.status(), 401, "{path}");
+        assert_ne!(ask(path, Some("0123456789abcdef")).await.status(), 401, "{path}");
+    }
+    assert_eq!(ask("/health", None).await.status(), 200);
+    assert_eq!(ask("/ready", None).await.status(), 503, "nothing is ready here");
+}
+
+#[tokio::test]
+async fn a_socket_of_the_file_system_serves_its_owner_and_goes_with_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    // Left behind by a process that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let socket = Socket::unix(&path).unwrap();
+    assert_eq!(socket.address().unwrap(), format!("unix:{}", path.display()));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(Socket::unix(&path).is_err(), "in use");
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(serve(socket, admin(None), async {
+        let _ = stopped.await;
+    }));
+    let asked = path.clone();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::os::unix::net::UnixStream::connect(asked).unwrap();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: anything\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert!(answer.await.unwrap().starts_with("HTTP/1.1 200 "));
+    stop.send(()).unwrap();
+    task.await.unwrap().unwrap();
+    assert!(!path.exists());
 }

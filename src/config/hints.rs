@@ -97,7 +97,6 @@ const LATER: &[Later] = &[
     (&["Config"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
-    (&["Config"], &["admin_token"], "leave it out, and keep `admin` on a loopback address"),
     (&["Tls"], &["client_ca", "acme"], "leave it out; certificates come from files in `certs`"),
     (&["ListenerTable"], &["proxy_protocol"], "leave it out"),
     (&["CacheStore"], &["redis", "invalidate"], "leave it out; answers are kept in `memory`"),

@@ -45,9 +45,15 @@ pub struct Config {
     #[schemars(length(min = 1), extend("x-takes-effect" = "restart"))]
     pub listen: Vec<Listener>,
 
-    /// Where metrics, health and the admin API are served: a loopback `ADDRESS:PORT`.
-    #[schemars(extend("x-takes-effect" = "restart", "format" = "loopback"))]
+    /// Where metrics, health and the admin API are served: `ADDRESS:PORT`, or `unix:PATH`. An address that others than
+    /// this machine can reach needs an `admin_token`.
+    #[schemars(extend("x-takes-effect" = "restart", "format" = "admin-address"))]
     pub admin: String,
+
+    /// Guards the admin listener: requests must carry `Authorization: Bearer TOKEN`, but for `/health` and `/ready`. At
+    /// least 16 characters.
+    #[schemars(extend("x-takes-effect" = "restart"))]
+    pub admin_token: Option<Secret>,
 
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Everybody else's are dropped.
     #[schemars(with = "Vec<text::Network>", example = ["10.0.0.0/8"])]
@@ -102,6 +108,7 @@ impl Default for Config {
                 Listener::Url("http://[::]:80".to_owned()),
             ],
             admin: "127.0.0.1:9000".to_owned(),
+            admin_token: None,
             trusted_proxies: Vec::new(),
             shutdown_grace: Period(Duration::from_secs(30)),
             threads: None,
@@ -116,6 +123,18 @@ impl Default for Config {
             routes: BTreeMap::new(),
         }
     }
+}
+
+/// A secret, kept outside of the file: in the environment or in a file of its own, one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The name of an environment variable.
+    #[serde(default)]
+    pub env: Option<String>,
+    /// A file that holds the secret alone.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
 }
 
 /// One address clients may connect to: a URL, or a table where the URL alone does not say enough.

@@ -33,7 +33,7 @@ const KINDS: &[Kind] = &[
     Kind { format: "rate", noun: "a rate", example: "100/s", check: rate },
     Kind { format: "share", noun: "a share", example: "20%", check: share },
     Kind { format: "listen-url", noun: "a URL", example: "https://[::]:443", check: listen_url },
-    Kind { format: "loopback", noun: "a loopback address", example: "127.0.0.1:9000", check: loopback },
+    Kind { format: "admin-address", noun: "an address", example: "127.0.0.1:9000", check: admin_address },
     Kind { format: "network", noun: "a network", example: "10.0.0.0/8", check: network },
     Kind { format: "server", noun: "an address", example: "10.0.1.11:8080", check: server },
     Kind {
@@ -179,18 +179,16 @@ fn bad_port(port: &str) -> String {
     format!("`{port}` is not a port; ports go from 0 to 65535")
 }
 
-fn loopback(text: &str) -> Result<(), String> {
-    if let Ok(address) = SocketAddr::from_str(text) {
-        return if address.ip().is_loopback() {
+fn admin_address(text: &str) -> Result<(), String> {
+    if SocketAddr::from_str(text).is_ok() {
+        return Ok(());
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.starts_with('/') {
             Ok(())
         } else {
-            Err(format!("the admin listener stays on this machine; write `127.0.0.1:{}`", address.port()))
+            Err("write the whole path: `unix:/run/tidegate.sock`".into())
         };
-    }
-    if text.starts_with("unix:") {
-        return Err(
-            "sockets of the file system are not supported in this version; write `127.0.0.1:9000`".into()
-        );
     }
     let bare = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     if let Some(rest) = bare {
@@ -201,7 +199,7 @@ fn loopback(text: &str) -> Result<(), String> {
         Some((address, port)) if address.parse::<IpAddr>().is_ok() => bad_port(port),
         None if text.parse::<IpAddr>().is_ok() => format!("the port is missing: `{text}:9000`"),
         None if text.parse::<u16>().is_ok() => format!("write `127.0.0.1:{text}`"),
-        _ => "write a loopback address and a port: `127.0.0.1:9000`".to_owned(),
+        _ => "write an address and a port: `127.0.0.1:9000`".to_owned(),
     })
 }
 
@@ -523,7 +521,7 @@ mod tests {
             ("path-pattern", &["/", "/*", "/a", "/a/*", "/a/b.c", "/a%20b"]),
             ("method", &["GET", "PURGE", "M-SEARCH"]),
             ("redirect", &["https://{host}{path}{query}", "/new", "{scheme}://www.a.b{path}"]),
-            ("loopback", &["127.0.0.1:0", "[::1]:9000"]),
+            ("admin-address", &["127.0.0.1:0", "[::1]:9000", "0.0.0.0:9000", "unix:/run/tidegate.sock"]),
         ] {
             let kind = kind(format).unwrap();
             for text in texts {

@@ -6,7 +6,7 @@ use crate::place;
 use crate::telemetry::Meters;
 
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, listeners, routes};
+use super::{Plan, Surroundings, admin, listeners, routes};
 
 /// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
 ///
@@ -20,7 +20,8 @@ pub fn compile(
 ) -> Result<Plan, Vec<Problem>> {
     let mut problems = Vec::new();
     let listeners = listeners::compile(config, &mut problems);
-    let admin = listeners::admin(config, &mut problems);
+    let admin = admin::address(config, &mut problems);
+    let admin_token = admin::token(config, &around.directory, &mut problems);
     let tls = tls(config, around, ticketing, &mut problems);
     let mut upstreams = Upstreams::compile(config, meters, &mut problems);
     let routes = routes::compile(config, &mut upstreams, meters, &mut problems);
@@ -34,6 +35,7 @@ pub fn compile(
             tls,
             listeners,
             admin,
+            admin_token,
             config: config.clone(),
         }),
         _ => Err(problems),

@@ -47,25 +47,8 @@ fn without_certificate(config: &Config) -> Problem {
     Problem::new(place, message, remedy)
 }
 
-/// The address of the admin listener, which must be on loopback while nothing guards it.
-pub(super) fn admin(config: &Config, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
-    let (message, remedy) = match address(&config.admin) {
-        Some(address) if address.port() != 0 && is_listened_on(config, address) => (
-            format!("{address} is where clients are accepted, too"),
-            "give the admin listener a port of its own",
-        ),
-        Some(address) if address.ip().to_canonical().is_loopback() => return Some(address),
-        Some(address) => (
-            format!("the admin listener would be open to others on {address}"),
-            "listen on loopback, such as `127.0.0.1:9000`",
-        ),
-        None => (format!("`{}` is not an address", config.admin), "write it as `127.0.0.1:9000`"),
-    };
-    problems.push(Problem::new(place!["admin"], message, remedy));
-    None
-}
-
-fn is_listened_on(config: &Config, admin: SocketAddr) -> bool {
+/// Whether clients are accepted at this address.
+pub(super) fn is_listened_on(config: &Config, admin: SocketAddr) -> bool {
     config.listen.iter().any(|listener| parse(url(listener)).is_ok_and(|(_, address)| address == admin))
 }
 
@@ -93,7 +76,8 @@ fn parse(url: &str) -> Result<(bool, SocketAddr), &'static str> {
     Ok((secure, address))
 }
 
-fn address(text: &str) -> Option<SocketAddr> {
+/// `IP:PORT`, or `localhost:PORT`.
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?)),
         None => text.parse().ok(),
@@ -113,13 +97,5 @@ mod tests {
         assert_eq!(kinds, [Kind::Https, Kind::Http { redirect: true }]);
         config.listen = vec![config::Listener::Url("http://127.0.0.1:8080".to_owned())];
         assert!(!compile(&config, &mut Vec::new())[0].kind.redirects());
-    }
-
-    #[test]
-    fn an_admin_listener_open_to_others_is_refused() {
-        let mut problems = Vec::new();
-        let config = Config { admin: "0.0.0.0:9000".to_owned(), ..Config::default() };
-        assert_eq!(admin(&config, &mut problems), None);
-        assert_eq!(problems.len(), 1);
     }
 }

@@ -4,6 +4,7 @@
 //! name is resolved or becomes a problem with its place, and all problems come at once.
 
 mod actions;
+mod admin;
 mod compile;
 mod effective;
 mod edits;
@@ -14,7 +15,6 @@ pub mod template;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use crate::route::Table;
 use crate::telemetry::RouteMeters;
 use crate::upstream::{Overrides, Split, Upstream};
 
+pub use admin::AdminAddress;
 pub use compile::compile;
 pub use template::Template;
 
@@ -49,7 +50,9 @@ pub struct Plan {
     /// Where to listen. Takes effect on restart.
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
+    /// What requests to the admin listener must carry, if anything. Takes effect on restart.
+    pub admin_token: Option<Arc<str>>,
     /// What was written.
     pub config: Config,
 }
