@@ -1,0 +1,85 @@
+//! What single steps of a request cost, apart from the network: `cargo bench`.
+//!
+//! Whole processes, beside nginx, are measured by `cargo xtask bench`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use divan::{Bencher, black_box};
+use http::Method;
+use tidegate::cache::QueryRule;
+use tidegate::cache::key::{self, Target};
+use tidegate::limit::{Limit, Rule};
+use tidegate::route::{Pattern, Table, path};
+use tidegate::telemetry::Meters;
+use tidegate::upstream::{Balance, Settings, Tried, Upstream};
+
+fn main() {
+    divan::main();
+}
+
+/// A path that is in its normal form, and one that has to be brought there.
+#[divan::bench(args = ["/users/01941f29-7c00-7000-8000-000000000001", "/a/./b/../c%7Ed//e"])]
+fn normal_form_of_a_path(raw: &str) -> usize {
+    path::normalise(black_box(raw)).map_or(0, |path| path.len())
+}
+
+/// Finding a route among this many, each a prefix on a host of its own.
+#[divan::bench(args = [10, 1000])]
+fn finding_a_route(bencher: Bencher<'_, '_>, routes: usize) {
+    let pattern = |index: usize| Pattern {
+        host: format!("host-{index}.example.com").parse().expect("a host"),
+        path: "/users/*".parse().expect("a path"),
+        methods: None,
+    };
+    let table = Table::build((0..routes).map(|index| (pattern(index), index)).collect());
+    let table = table.unwrap_or_else(|_| unreachable!("each host stands once"));
+    let host = format!("host-{}.example.com", routes / 2);
+    bencher.bench_local(|| table.find(black_box(&host), black_box("/users/1"), &Method::GET).copied().ok());
+}
+
+/// Charging a client, one of this many.
+#[divan::bench(args = [1, 100_000])]
+fn charging_a_limit(bencher: Bencher<'_, '_>, clients: u32) {
+    let rule = Rule { count: u32::MAX / 2, per: Duration::from_secs(1), burst: u32::MAX / 2 };
+    let limit = Limit::new("bench", rule, &Meters::new());
+    let mut next = 0;
+    bencher.bench_local(move || {
+        next = (next + 1) % clients;
+        limit.charge(black_box(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + next)))).is_ok()
+    });
+}
+
+/// Choosing among this many servers and letting go again: constant, whatever their number.
+#[divan::bench(args = [3, 1000])]
+fn choosing_by_least_request(bencher: Bencher<'_, '_>, servers: u16) {
+    let upstream = upstream(Balance::LeastRequest, servers);
+    bencher.bench_local(|| upstream.pick(&Tried::default()).is_ok());
+}
+
+/// The same, one after the other.
+#[divan::bench(args = [3, 1000])]
+fn choosing_by_round_robin(bencher: Bencher<'_, '_>, servers: u16) {
+    let upstream = upstream(Balance::RoundRobin, servers);
+    bencher.bench_local(|| upstream.pick(&Tried::default()).is_ok());
+}
+
+fn upstream(balance: Balance, servers: u16) -> Arc<Upstream> {
+    let places: Vec<_> =
+        (0..servers).map(|index| format!("10.0.{}.{}:80", index / 250, index % 250)).collect();
+    let settings = Settings::new("bench", places.iter().map(|place| (place.as_str(), 1)));
+    Upstream::new(Settings { balance, ..settings }, None, &Meters::new())
+}
+
+/// The key under which an answer is stored.
+#[divan::bench]
+fn key_of_an_answer() -> u8 {
+    let target = Target {
+        scheme: "https",
+        host: black_box("api.example.com"),
+        path: black_box("/users/01941f29-7c00-7000-8000-000000000001"),
+        query: Some("page=2"),
+    };
+    key::of(&QueryRule::All, &target)[0]
+}
