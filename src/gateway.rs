@@ -169,9 +169,13 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        // An empty frame that ends an HTTP/2 body would end the chunks twice: once as data, once as the end.
+        if end && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
         exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))
     }
