@@ -1,5 +1,7 @@
 //! When a server fails: what is tried again, where, how often; what the client sees if nothing helps.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
@@ -395,4 +397,47 @@ async fn a_connection_is_not_kept_for_longer_than_it_may() {
     assert_eq!(Client::http1(&gateway, &certs).get(URL).await.text(), "fives");
 
     eventually(PATIENCE, "the gateway closes it", async || *closed.borrow()).await;
+}
+
+/// A body of unknown length, the last part first. Over HTTP/2 it ends with an empty frame.
+struct Parts(Vec<&'static str>);
+
+impl hyper::body::Body for Parts {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        Poll::Ready(self.0.pop().map(|part| Ok(hyper::body::Frame::data(part.into()))))
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_leaves_nothing_behind_on_a_kept_connection() {
+    let certs = Certs::for_names(&["a.test"]);
+    let (bodies, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    // Whatever follows the end of a request is the next one, or makes this origin hang up.
+    let origin = Wire::start(move |_, mut line: Line| {
+        let bodies = bodies.clone();
+        async move {
+            while let Some(seen) = line.request().await {
+                bodies.send(seen.body).unwrap();
+                line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfives").await;
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&certs, &[origin.address().to_string()], "").await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        for _ in 0..10 {
+            let body = reqwest::Body::wrap(Parts(vec!["world", "hello "]));
+            let answer = client.send(client.request("POST", URL).body(body)).await;
+            assert_eq!((answer.status, answer.text()), (200, "fives"));
+            assert_eq!(arrived.recv().await.unwrap(), b"hello world");
+        }
+    }
+    assert_eq!(origin.connections(), 1);
 }
