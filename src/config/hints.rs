@@ -1,5 +1,6 @@
 //! Words of other gateways, and of this one's future, and what to write here instead.
 
+use super::hint_words::{FOREIGN_WORDS, LATER_WORDS};
 use super::text;
 
 /// What a word means that has no meaning here.
@@ -46,6 +47,7 @@ fn here_it_is(here: &str) -> String {
 pub(super) fn reading(kind: &text::Kind, number: &str) -> Option<String> {
     let read = match kind.format {
         "server" | "upstream" => return number.parse::<u16>().ok().map(|port| format!("127.0.0.1:{port}")),
+        "redis-url" => return number.parse::<u16>().ok().map(|port| format!("redis://127.0.0.1:{port}")),
         "listen-url" => {
             let scheme = if number.ends_with("443") { "https" } else { "http" };
             return number.parse::<u16>().ok().map(|port| format!("{scheme}://[::]:{port}"));
@@ -61,7 +63,7 @@ pub(super) fn reading(kind: &text::Kind, number: &str) -> Option<String> {
 
 /// Whose word it is.
 #[derive(Clone, Copy)]
-enum Origin {
+pub(super) enum Origin {
     Nginx,
     Traefik,
     Envoy,
@@ -93,28 +95,15 @@ use Origin::{Caddy, Envoy, HaProxy, Nginx, Other, Pingap, Traefik};
 type Later = (&'static [&'static str], &'static [&'static str], &'static str);
 
 const LATER: &[Later] = &[
-    (&["Config"], &["redis"], "leave it out; cache and limits are this process's own"),
     (&["Config"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
     (&["Tls"], &["client_ca", "acme"], "leave it out; certificates come from files in `certs`"),
     (&["ListenerTable"], &["proxy_protocol"], "leave it out"),
-    (&["CacheStore"], &["redis", "invalidate"], "leave it out; answers are kept in `memory`"),
+    (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Route"], &["compress", "concurrency", "ip", "cors", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
-    (
-        &["CacheTable"],
-        &["stale_while_revalidate", "stale_if_error", "stale_if_unreachable"],
-        "leave it out; an answer past its time is fetched anew",
-    ),
-    (
-        &["CacheTable"],
-        &["tags", "methods", "negative_ttl", "heuristic", "targeted", "set_cookie", "observe"],
-        "leave it out",
-    ),
-    (&["CacheKey"], &["headers"], "leave it out; fields by which answers differ are listed in `vary`"),
-    (&["CacheKey"], &["cookies"], "leave it out"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
     (&["Upstream"], &["tls"], "leave it out; servers are spoken to in plain HTTP"),
     (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),
@@ -374,6 +363,37 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
     (&["Upstream"], Other, &["retry"], "`retries`"),
     (&["Upstream"], Other, &["circuit_breaker"], "`outlier_detection`"),
+    (
+        &["RedisTable"],
+        Other,
+        &["host", "hosts", "address", "addresses", "nodes", "port"],
+        "`url = \"redis://HOST:PORT\"`",
+    ),
+    (
+        &["RedisTable"],
+        Other,
+        &["sentinels", "sentinel", "master_name"],
+        "`url = \"redis+sentinel://HOST,HOST/SERVICE\"`",
+    ),
+    (&["RedisTable"], Other, &["cluster"], "`url = \"redis+cluster://HOST,HOST\"`"),
+    (&["RedisTable"], Other, &["db", "database"], "part of the URL here: `redis://HOST:PORT/1`"),
+    (&["RedisTable"], Other, &["tls", "ssl"], "`url = \"rediss://HOST:PORT\"`"),
+    (&["RedisTable"], Other, &["env", "file"], "`url = { env = \"REDIS_URL\" }`"),
+    (&["RedisTable"], Other, &["user"], "`username`"),
+    (&["RedisTable"], Other, &["key_prefix", "namespace"], "`prefix`"),
+    (&["CacheTable"], Nginx, &["proxy_cache_use_stale"], "`stale_if_error` and `stale_while_revalidate`"),
+    (&["CacheTable"], Other, &["grace", "swr", "background_update"], "`stale_while_revalidate`"),
+    (&["CacheTable"], Other, &["keep", "sie", "use_stale"], "`stale_if_error`"),
+    (&["CacheTable"], Other, &["negative", "error_ttl"], "`negative_ttl`"),
+    (&["CacheTable"], Other, &["prefetch", "refresh", "early_refresh"], "`refresh_ahead`"),
+    (
+        &["CacheTable"],
+        Other,
+        &["cookies"],
+        "`key = { cookies = [ … ] }`, and `set_cookie` for those of answers",
+    ),
+    (&["CacheTable"], Other, &["headers"], "`vary = [ … ]`, or `key = { headers = [ … ] }`"),
+    (&["CacheTable"], Other, &["dry_run", "shadow"], "`observe = true`"),
     (&["CacheTable"], Other, &["max_age", "age", "expires", "duration", "default_ttl"], "`ttl`"),
     (&["CacheTable"], Other, &["max_ttl"], "`ttl_max`"),
     (&["CacheTable"], Other, &["max_size", "max_object_size"], "`max_object`"),
@@ -417,60 +437,6 @@ const FOREIGN: &[Foreign] = &[
     (&["Limits"], Other, &["max_queue", "queue", "queue_size"], "`max_pending`"),
     (&["Limits"], Other, &["max_in_flight", "max_concurrency", "concurrency"], "`max_connections`"),
     (&["Log"], Other, &["format"], "`access = \"json\"`"),
-];
-
-/// Sets of words, and those of them that a later version brings.
-const LATER_WORDS: &[(&str, &[&str])] = &[
-    (
-        "Balance",
-        &[
-            "hash",
-            "ewma",
-            "ip_hash",
-            "source",
-            "uri",
-            "ring_hash",
-            "RING_HASH",
-            "maglev",
-            "MAGLEV",
-            "consistent_hash",
-            "sticky",
-            "cookie",
-        ],
-    ),
-    ("LimitKey", &["jwt:sub", "jwt:tenant", "caller"]),
-];
-
-type ForeignWord = (&'static str, Origin, &'static [&'static str], &'static str);
-
-const FOREIGN_WORDS: &[ForeignWord] = &[
-    ("Balance", Nginx, &["least_conn", "least_time"], "`least_request`"),
-    ("Balance", HaProxy, &["leastconn", "first"], "`least_request`"),
-    ("Balance", Envoy, &["LEAST_REQUEST", "p2c", "least_loaded"], "`least_request`"),
-    ("Balance", Traefik, &["wrr", "weighted", "weighted_round_robin"], "`round_robin`, which heeds weights"),
-    ("Balance", Envoy, &["ROUND_ROBIN"], "`round_robin`"),
-    ("Balance", Envoy, &["random", "RANDOM"], "`least_request`, which draws two at random"),
-    ("LogLevel", Nginx, &["notice"], "`info`"),
-    ("LogLevel", Nginx, &["crit", "alert", "emerg", "critical", "fatal"], "`error`"),
-    ("LogLevel", Other, &["warning"], "`warn`"),
-    ("LogLevel", Other, &["trace", "verbose", "all"], "`debug`"),
-    ("LogLevel", Other, &["off", "none"], "`error`, the least there is"),
-    ("AccessLog", Nginx, &["combined", "common", "main"], "`text` or `json`"),
-    ("AccessLog", Other, &["on", "true", "plain", "logfmt"], "`text`"),
-    ("AccessLog", Other, &["none", "false", "disabled"], "`off`"),
-    ("TlsVersion", Nginx, &["TLSv1.2", "TLS1.2", "tls1.2", "tlsv1.2", "TLSv1_2", "VersionTLS12"], "`1.2`"),
-    ("TlsVersion", Nginx, &["TLSv1.3", "TLS1.3", "tls1.3", "tlsv1.3", "TLSv1_3", "VersionTLS13"], "`1.3`"),
-    ("LimitKey", Nginx, &["$binary_remote_addr", "$remote_addr"], "`client_ip`"),
-    ("LimitKey", Other, &["ip", "address", "remote_addr", "remote_ip", "client", "source"], "`client_ip`"),
-    ("RetryOn", Nginx, &["error"], "`connect` and `reset`"),
-    ("RetryOn", Nginx, &["http_502"], "`502`"),
-    ("RetryOn", Nginx, &["http_503"], "`503`"),
-    ("RetryOn", Nginx, &["http_504"], "`504`"),
-    ("RetryOn", Envoy, &["5xx", "gateway-error"], "`502`, `503` and `504`"),
-    ("RetryOn", Envoy, &["connect-failure"], "`connect`"),
-    ("RetryOn", Envoy, &["refused-stream"], "`reset`"),
-    ("UpstreamHost", Other, &["server", "backend", "target"], "`upstream`"),
-    ("UpstreamHost", Other, &["preserve", "original", "request"], "`client`"),
 ];
 
 #[cfg(test)]
@@ -519,7 +485,7 @@ mod tests {
         let hint = key("Route", "proxy_pass").unwrap();
         assert_eq!(hint.message.as_deref(), Some("`proxy_pass` is nginx wording"));
         assert_eq!(hint.label, "here it is `upstream` on a route");
-        let hint = key("Config", "redis").unwrap();
-        assert_eq!(hint.message.as_deref(), Some("`redis` is not supported in this version"));
+        let hint = key("Config", "tracing").unwrap();
+        assert_eq!(hint.message.as_deref(), Some("`tracing` is not supported in this version"));
     }
 }

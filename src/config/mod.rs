@@ -6,6 +6,8 @@
 
 pub mod units;
 pub mod route;
+pub mod cache;
+pub mod redis;
 pub mod upstream;
 pub mod load;
 mod document;
@@ -14,7 +16,9 @@ mod schema;
 mod check;
 mod wording;
 mod hints;
+mod hint_words;
 mod text;
+mod addresses;
 mod meant;
 pub mod problem;
 pub mod reference;
@@ -27,9 +31,11 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cache::CacheStore;
 pub use document::Document;
 pub use load::{Loaded, load, read_text};
 pub use problem::{Place, Problem, Rejected, Step, nearest};
+pub use redis::Redis;
 pub use route::Route;
 pub use units::{ByteSize, Period, Rate, Share};
 pub use upstream::Upstream;
@@ -54,6 +60,11 @@ pub struct Config {
     /// least 16 characters.
     #[schemars(extend("x-takes-effect" = "restart"))]
     pub admin_token: Option<Secret>,
+
+    /// What nodes share: cached answers and purges. A URL, or a table where the URL alone does not say enough. Without
+    /// it each node keeps its own.
+    #[schemars(example = "redis://redis:6379", extend("x-takes-effect" = "restart"))]
+    pub redis: Option<Redis>,
 
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Everybody else's are dropped.
     #[schemars(with = "Vec<text::Network>", example = ["10.0.0.0/8"])]
@@ -81,7 +92,7 @@ pub struct Config {
     /// Bounds on clients: connections, times, sizes.
     pub downstream: Downstream,
 
-    /// Where cached answers are kept. What is cached is said on the routes.
+    /// Where cached answers are kept, and who may purge them. What is cached is said on the routes.
     pub cache: CacheStore,
 
     /// Groups of interchangeable servers, by name.
@@ -109,6 +120,7 @@ impl Default for Config {
             ],
             admin: "127.0.0.1:9000".to_owned(),
             admin_token: None,
+            redis: None,
             trusted_proxies: Vec::new(),
             shutdown_grace: Period(Duration::from_secs(30)),
             threads: None,
@@ -131,9 +143,11 @@ impl Default for Config {
 pub struct Secret {
     /// The name of an environment variable.
     #[serde(default)]
+    #[schemars(example = &"ADMIN_TOKEN")]
     pub env: Option<String>,
     /// A file that holds the secret alone.
     #[serde(default)]
+    #[schemars(extend("format" = "file"), example = "/run/secrets/admin-token")]
     pub file: Option<PathBuf>,
 }
 
@@ -258,23 +272,6 @@ impl Default for Downstream {
             max_header_size: ByteSize(32 << 10),
             max_headers: 100,
         }
-    }
-}
-
-/// Where cached answers are kept.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheStore {
-    /// Memory for cached answers in this process, headers and overhead included.
-    #[schemars(extend("x-takes-effect" = "restart"))]
-    pub memory: ByteSize,
-    /// Largest answer that is kept; larger ones pass through.
-    pub max_object: ByteSize,
-}
-
-impl Default for CacheStore {
-    fn default() -> Self {
-        Self { memory: ByteSize(256 << 20), max_object: ByteSize(4 << 20) }
     }
 }
 

@@ -130,6 +130,10 @@ impl Rejected {
     pub(super) fn new(sources: Arc<[Source]>, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.at.as_ref().map(|at| (at.source, at.range.start)));
         findings.dedup();
+        for finding in &mut findings {
+            finding.message = masked(&finding.message);
+            finding.label = masked(&finding.label);
+        }
         Self { sources, findings, rest: None }
     }
 
@@ -169,25 +173,48 @@ impl Rejected {
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.term_width(REPORT_WIDTH);
+        let texts: Vec<_> = self.sources.iter().map(|source| masked(&source.text)).collect();
         let mut report = String::new();
         for finding in &self.findings {
-            report.push_str(&renderer.render(&[self.group(finding)]));
+            report.push_str(&renderer.render(&[self.group(finding, &texts)]));
             report.push('\n');
         }
         let noun = if self.count() == 1 { "error" } else { "errors" };
         report + &format!("{} {noun}", self.count())
     }
 
-    fn group<'a>(&'a self, finding: &'a Finding) -> annotate_snippets::Group<'a> {
+    fn group<'a>(&'a self, finding: &'a Finding, texts: &'a [String]) -> annotate_snippets::Group<'a> {
         let title = Level::ERROR.primary_title(finding.message.as_str());
         let Some(at) = &finding.at else {
             return title.element(Level::HELP.message(finding.label.as_str()));
         };
         let source = &self.sources[at.source];
         let caret = AnnotationKind::Primary.span(at.range.clone()).label(finding.label.as_str());
-        let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).annotation(caret);
+        let snippet = Snippet::source(texts[at.source].as_str()).path(source.name.as_str()).annotation(caret);
         title.element(snippet).element(Padding)
     }
+}
+
+/// The text with `*` for each byte of a password within a URL: a report is read by more people than the file is.
+fn masked(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://").map(|at| at + 3) {
+        let end = rest[start..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'));
+        let end = end.map_or(rest.len(), |end| start + end);
+        let url = &rest[start..end];
+        masked.push_str(&rest[..start]);
+        match (url.find(':'), url.rfind('@')) {
+            (Some(colon), Some(at)) if colon < at => {
+                masked.push_str(&url[..=colon]);
+                masked.extend(std::iter::repeat_n('*', at - colon - 1));
+                masked.push_str(&url[at..]);
+            }
+            _ => masked.push_str(url),
+        }
+        rest = &rest[end..];
+    }
+    masked + rest
 }
 
 /// Wide enough that no line of a usual file is cut, whatever the terminal.
@@ -232,6 +259,20 @@ mod tests {
         assert_eq!(nearest("hots", known), Some("host"));
         assert_eq!(nearest("location", known), None);
         assert_eq!(nearest("x", known), None);
+    }
+
+    #[test]
+    fn passwords_in_urls_are_not_shown() {
+        let rows = [
+            ("a = \"redis://me:secret@redis:6379/1\" # b", "a = \"redis://me:******@redis:6379/1\" # b"),
+            ("`redis://:ä@x`, `https://[::]:443` and a@b", "`redis://:**@x`, `https://[::]:443` and a@b"),
+            ("redis://a:b@c:d@e", "redis://a:*****@e"),
+            ("http://me@there:80", "http://me@there:80"),
+        ];
+        for (text, wanted) in rows {
+            assert_eq!(masked(text), wanted);
+            assert_eq!(masked(text).len(), text.len());
+        }
     }
 
     #[test]

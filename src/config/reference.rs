@@ -250,14 +250,18 @@ const FILE_HEAD: &str = "\
 /// The commented reference file.
 fn commented_file() -> String {
     let mut file = FILE_HEAD.to_owned();
-    for section in sections().iter().filter(|section| !section.path.contains("[]")) {
+    let sections = sections();
+    for section in sections.iter().filter(|section| !section.path.contains("[]")) {
         if !section.path.is_empty() {
             let _ = writeln!(file, "# ── {} ──", rule(&section.path));
             comment(&mut file, section.about);
             let _ = write!(file, "#[{}]\n\n", example_path(&section.path));
         }
         for (key, shape) in section.shape.keys() {
-            setting(&mut file, key, shape, section.path.is_empty());
+            let path =
+                if section.path.is_empty() { key.to_owned() } else { format!("{}.{key}", section.path) };
+            let table_below = sections.iter().any(|other| other.path == path);
+            setting(&mut file, key, shape, section.path.is_empty(), table_below);
         }
     }
     file.truncate(file.trim_end().len());
@@ -266,7 +270,7 @@ fn commented_file() -> String {
 }
 
 /// One key with its words above it. A key whose value is a table of its own comes as that table later on.
-fn setting(file: &mut String, key: &str, shape: Shape<'static>, top: bool) {
+fn setting(file: &mut String, key: &str, shape: Shape<'static>, top: bool, table_below: bool) {
     let tables = tables_of(shape, key);
     let only_table = shape.branches().iter().all(|branch| branch.taken() == Some(Taken::Table));
     if only_table && (top || !tables.is_empty()) && shape.get("examples").is_none() {
@@ -282,7 +286,7 @@ fn setting(file: &mut String, key: &str, shape: Shape<'static>, top: bool) {
     let example = Some(example(shape)).filter(|example| !example.contains('…'));
     let default = default_of(shape).filter(|default| default != "[]" || example.is_none());
     // A key that has a table below is not set twice when all is uncommented.
-    let mark = if tables.iter().any(|(path, _)| !path.contains("[]")) { "# " } else { "#" };
+    let mark = if table_below { "# " } else { "#" };
     if let Some(value) = default.or(example) {
         let _ = write!(file, "{mark}{key} = {value}\n\n");
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cache::Cache;
 use super::text;
 use super::units::{ByteSize, Period, Rate};
 use super::upstream::Server;
@@ -160,76 +161,6 @@ pub enum LimitKey {
     /// One client address; of IPv6, one /64.
     #[default]
     ClientIp,
-}
-
-/// Whether and how answers are cached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Cache {
-    /// `false`: not at all, though the defaults say so. `true`: by the origin's word alone.
-    Switch(bool),
-    /// For how long when the origin is silent.
-    Ttl(Period),
-    /// In full.
-    Table(CacheTable),
-}
-
-/// Caching in full.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheTable {
-    /// How long an answer is fresh when the origin says nothing. Absent: such answers are not kept. Neither are those to
-    /// requests with a `Cookie`, unless the origin says `public` or `vary` lists `cookie`.
-    #[schemars(example = "30s")]
-    pub ttl: Option<Period>,
-    /// The longest that an answer is fresh, whatever the origin says.
-    #[schemars(example = "1h")]
-    pub ttl_max: Option<Period>,
-    /// Gives every answer that may be kept the `ttl`, whatever lifetime the origin names. What the origin forbids
-    /// to share (`private`, `no-store`) stays forbidden.
-    pub ignore_origin: bool,
-    /// Request fields by which answers differ, besides those in the origin's `Vary`.
-    #[schemars(with = "Vec<text::FieldName>", example = ["accept-language"])]
-    pub vary: Vec<String>,
-    /// What tells two requests apart.
-    pub key: CacheKey,
-    /// Largest answer that is kept; that of `[cache]` when absent.
-    #[schemars(example = "1MiB")]
-    pub max_object: Option<ByteSize>,
-}
-
-/// What tells two cached requests apart, besides scheme, host and path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheKey {
-    /// The query: `"all"` as it is, `"none"`, or a list of the parameters that count, whatever their order.
-    pub query: KeyQuery,
-}
-
-/// How the query counts in the cache key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum KeyQuery {
-    /// All of it, or none of it.
-    Word(KeyQueryWord),
-    /// These parameters alone.
-    Only(Vec<String>),
-}
-
-impl Default for KeyQuery {
-    fn default() -> Self {
-        Self::Word(KeyQueryWord::All)
-    }
-}
-
-/// All of the query, or none of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyQueryWord {
-    /// As it is, byte for byte.
-    All,
-    /// Queries are ignored.
-    None,
 }
 
 /// An answer that sends the client elsewhere.

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, Place, Problem, Secret};
+use crate::config::{Config, Problem};
 use crate::place;
 
-use super::listeners;
+use super::{listeners, secrets};
 
 /// Where the admin listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(super) fn address(config: &Config, problems: &mut Vec<Problem>) -> Option<Ad
 pub(super) fn token(config: &Config, directory: &Path, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
     let secret = config.admin_token.as_ref()?;
     let place = place!["admin_token"];
-    match read(secret, directory, &place) {
+    match secrets::read(secret, directory, &place) {
         Ok(token) if token.len() >= SHORTEST => Some(token.into()),
         Ok(_) => {
             let remedy = "make it with `openssl rand -hex 32`, for example";
@@ -73,30 +73,10 @@ pub(super) fn token(config: &Config, directory: &Path, problems: &mut Vec<Proble
 /// Shorter tokens can be guessed by asking often enough.
 const SHORTEST: usize = 16;
 
-fn read(secret: &Secret, directory: &Path, place: &Place) -> Result<String, Problem> {
-    match (&secret.env, &secret.file) {
-        (Some(name), None) => std::env::var(name).map(|text| text.trim().to_owned()).map_err(|_| {
-            let remedy = "set it where the gateway is started";
-            Problem::new(place.then("env"), format!("the environment has no `{name}`"), remedy)
-        }),
-        (None, Some(file)) => {
-            let file = directory.join(file);
-            std::fs::read_to_string(&file).map(|text| text.trim().to_owned()).map_err(|error| {
-                let message = format!("{} cannot be read: {error}", file.display());
-                let remedy = "it must be there, and this process allowed to read it";
-                Problem::new(place.then("file"), message, remedy)
-            })
-        }
-        _ => {
-            let remedy = "write `{ env = \"NAME\" }` or `{ file = \"PATH\" }`";
-            Err(Problem::new(place.clone(), "a secret is in one place", remedy))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
 
     fn config(admin: &str, token: Option<Secret>) -> Config {
         Config { admin: admin.to_owned(), admin_token: token, ..Config::default() }

@@ -6,7 +6,7 @@ use crate::place;
 use crate::telemetry::Meters;
 
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, admin, listeners, routes};
+use super::{Plan, Surroundings, admin, caching, listeners, redis, routes};
 
 /// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
 ///
@@ -22,6 +22,8 @@ pub fn compile(
     let listeners = listeners::compile(config, &mut problems);
     let admin = admin::address(config, &mut problems);
     let admin_token = admin::token(config, &around.directory, &mut problems);
+    let cache = caching::settings(config, &mut problems);
+    let redis = redis::settings(config, &around.directory, &mut problems);
     let tls = tls(config, around, ticketing, &mut problems);
     let mut upstreams = Upstreams::compile(config, meters, &mut problems);
     let routes = routes::compile(config, &mut upstreams, meters, &mut problems);
@@ -36,6 +38,8 @@ pub fn compile(
             listeners,
             admin,
             admin_token,
+            cache,
+            redis,
             config: config.clone(),
         }),
         _ => Err(problems),

@@ -5,12 +5,16 @@
 
 mod actions;
 mod admin;
+mod caching;
 mod compile;
 mod effective;
 mod edits;
 mod layers;
 mod listeners;
+mod redis;
+pub mod reach;
 mod routes;
+mod secrets;
 pub mod template;
 mod upstreams;
 
@@ -31,7 +35,9 @@ use crate::telemetry::RouteMeters;
 use crate::upstream::{Overrides, Split, Upstream};
 
 pub use admin::AdminAddress;
+pub use caching::CacheSettings;
 pub use compile::compile;
+pub use redis::RedisSettings;
 pub use template::Template;
 
 /// Everything a request needs to know.
@@ -53,6 +59,10 @@ pub struct Plan {
     pub admin: AdminAddress,
     /// What requests to the admin listener must carry, if anything. Takes effect on restart.
     pub admin_token: Option<Arc<str>>,
+    /// Where answers are kept, and who may purge them.
+    pub cache: CacheSettings,
+    /// What nodes share, if there is one. Takes effect on restart.
+    pub redis: Option<RedisSettings>,
     /// What was written.
     pub config: Config,
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::Method;
 
-use crate::cache::{QueryRule, Rules};
-use crate::config::route::{Cache, CacheTable, KeyQuery, KeyQueryWord, OneOrMany, RateLimit};
+use crate::config::route::{OneOrMany, RateLimit};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
 use crate::limit::{Limits, Rule};
@@ -14,6 +13,7 @@ use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
 
 use super::actions::{self, action};
+use super::caching;
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
@@ -89,7 +89,7 @@ fn route(
     let response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
     let action = action(name, layered, upstreams, problems);
     actions::forbid_idle_keys(name, config, layered, problems);
-    let cache = cache_rules(layered, config, problems);
+    let cache = caching::rules(layered, config, problems);
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     if problems.len() > before {
         return None;
@@ -159,32 +159,4 @@ fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {
         },
     };
     written.iter().map(rule).collect()
-}
-
-fn cache_rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<Problem>) -> Option<Rules> {
-    let table = match layered.route.cache.as_ref()? {
-        Cache::Switch(false) => return None,
-        Cache::Switch(true) => CacheTable::default(),
-        Cache::Ttl(ttl) => CacheTable { ttl: Some(*ttl), ..CacheTable::default() },
-        Cache::Table(table) => table.clone(),
-    };
-    if table.ignore_origin && table.ttl.is_none() {
-        let remedy = "add `ttl`, the lifetime that every answer is given";
-        let place = layered.place("cache").then("ignore_origin");
-        problems.push(Problem::new(place, "`ignore_origin` needs a `ttl`", remedy));
-    }
-    let ByteSize(max_object) = table.max_object.unwrap_or(config.cache.max_object);
-    Some(Rules {
-        ttl: table.ttl.map(|ttl| ttl.0),
-        ttl_max: table.ttl_max.map(|ttl| ttl.0),
-        ignore_origin: table.ignore_origin,
-        // Their shape was checked with the file's.
-        vary: table.vary.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect(),
-        query: match table.key.query {
-            KeyQuery::Word(KeyQueryWord::All) => QueryRule::All,
-            KeyQuery::Word(KeyQueryWord::None) => QueryRule::None,
-            KeyQuery::Only(names) => QueryRule::Only(names),
-        },
-        max_object,
-    })
 }
