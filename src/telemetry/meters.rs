@@ -105,8 +105,29 @@ meters! {
         "Clients remembered by the limits of a route",
         "Bounded; at the bound, those with the least counted against them are forgotten first.";
     cache_outcomes: counter["route", "outcome"] "cache_requests",
-        "Requests on caching routes, by outcome (`hit`, `miss`, `stale`, `bypass`, `collapsed`, `uncacheable`)",
-        "hit / (hit + miss) is the hit ratio; many `uncacheable` mean that origins forbid what the route asks.";
+        "Requests on caching routes, by outcome (`hit`, `hit-redis`, `stale`, `revalidated`, `collapsed`, `miss`, `uncacheable`, `bypass`)",
+        "The share without `miss`, `uncacheable` and `bypass` is what the cache spares; many `uncacheable` mean that origins forbid what the route asks.";
+    cache_hits: counter["route", "tier"] "cache_hits",
+        "Fresh answers found, by tier (`memory`, `redis`)",
+        "A large share of `redis` long after a start means that `cache.memory` is too small.";
+    cache_misses: counter["route", "reason"] "cache_misses",
+        "Requests that the origin was needed for, by reason: the word of `Cache-Status` for it (`uri-miss`, `vary-miss`, `stale`, `request`, `partial`, `method`), or of its `detail` where the cache was passed by (`no-store`, `precondition`, `upgrade`, `content` and the like)",
+        "`stale`: a longer `ttl` or `stale_while_revalidate` helps; `vary-miss`: answers differ by too much; `uri-miss`: see `cache.key.query`.";
+    cache_stale: counter["route", "reason"] "cache_stale",
+        "Answers served past their time, by what permits it (`while-revalidate`, `error`, `unreachable`, `client`)",
+        "`error` and `unreachable` mean that clients do not see that the origin is failing; look at it.";
+    cache_joins: counter["route", "scope"] "cache_joins",
+        "Requests that were answered by the fetch of another one (`node`: on this node, `fleet`: on another)",
+        "Many at once are a popular answer running out of time: `refresh_ahead` spares the wait.";
+    cache_background: counter["route", "reason"] "cache_background_fetches",
+        "Fetches that no client waits for, by reason (`stale`, `ahead`, `warm`)",
+        "Part of the upstream's load; compare with `cache_misses`.";
+    cache_fills: counter["route", "result"] "cache_fills",
+        "Answers of the origin that could have been kept, by result (`stored`, or why not: the word of `detail` in `Cache-Status`, such as `no-store`, `private`, `set-cookie`, `vary`, `too-large`, `no-lifetime`)",
+        "What is not `stored` is asked for again by every request; the word says what to change at the origin or on the route.";
+    cache_validations: counter["route", "result"] "cache_validations",
+        "Stored answers that the origin was asked about, by result (`holds`: 304, `replaced`: a new answer, `failed`)",
+        "Mostly `holds`: a longer lifetime would spare the asking.";
     cache_bytes: gauge[] "cache_memory_bytes",
         "Bytes held by the memory tier, overhead included",
         "At its bound it evicts; raise `cache.memory` while evictions cost hits.";
@@ -116,6 +137,39 @@ meters! {
     cache_evictions: counter[] "cache_memory_evictions",
         "Answers dropped from the memory tier to make room",
         "A rate near that of misses means the working set does not fit.";
+    cache_purges: counter["kind", "origin"] "cache_purges",
+        "Purges that took effect here, by what they cover (`url`, `tag`, `prefix`, `all`) and who asked (`admin`, `method`, `unsafe`: an unsafe request that succeeded, `fleet`: another node)",
+        "The same on every node, `fleet` on one being another origin elsewhere; many `all` cost the origin dearly.";
+    purge_log_connected: gauge[] "cache_purge_log_connected",
+        "1 while purges of other nodes are heard of, 0 while their log cannot be read or there is none",
+        "Alert at 0 where `redis` is set: after `cache.blind_max` memory is no longer trusted.";
+    purge_log_behind: gauge[] "cache_purge_log_behind_seconds",
+        "For how many seconds the log of purges has not been read to its end",
+        "Above `cache.blind_max` this node asks the origin for everything.";
+    purge_log_lag: histogram[] "cache_purge_lag_seconds",
+        "Time from a purge on another node to its effect on this one, in seconds, by the clocks of both",
+        "Usually some milliseconds; a constant part is the difference of clocks.";
+    purge_log_lost: counter[] "cache_purge_log_lost",
+        "Times that the log of purges had been cut before it was read, so that all that was stored earlier is not trusted",
+        "Above 0: the node was away for long, or Redis was emptied.";
+    redis_calls: counter["outcome"] "redis_calls",
+        "Calls to Redis, by outcome (`ok`, `error`, `timeout`, `open`: not made, as the breaker is open or too many wait)",
+        "None of them fails a request. `timeout` at a steady rate: Redis is slow or far, or `redis.timeout` too short.";
+    redis_seconds: histogram[] "redis_call_seconds",
+        "Time of a call to Redis in seconds, calls that failed included",
+        "What a lookup adds to a request that memory could not answer; bounded by `redis.timeout`.";
+    redis_breaker: gauge[] "redis_breaker_open",
+        "1 while Redis is left alone because it failed, 0 otherwise",
+        "Alert when it stays at 1: every node is on its own, and the origin feels it.";
+    redis_queue: gauge[] "redis_write_queue",
+        "Answers and purges waiting to be written to Redis",
+        "Bounded; near its bound, Redis takes less than the origin gives.";
+    redis_dropped: counter[] "redis_write_drops",
+        "Answers not written to Redis because the queue was full or Redis was away",
+        "Each costs a miss on another node at most.";
+    redis_unreadable: counter[] "redis_unreadable",
+        "Entries found in Redis that could not be read, so that the origin was asked",
+        "Above 0 while versions are mixed is expected; otherwise something else writes under `redis.prefix`.";
     upstream_requests: counter["upstream", "server", "outcome"] "upstream_requests",
         "Tries sent to a server, by outcome (`ok`, `error`: connection failures, timeouts, answers that break off, 502, 503, 504)",
         "Compare servers of one upstream: one that stands out is sick.";

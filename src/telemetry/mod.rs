@@ -1,6 +1,8 @@
 //! Logs and metrics: what an operator sees of the gateway.
 
 pub mod access;
+pub mod cache_meters;
+pub mod fleet_meters;
 pub mod logs;
 pub mod meters;
 pub mod reference;
@@ -13,10 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use access::is_secret;
 pub use access::{AccessLog, Record};
+pub use cache_meters::{Background, CacheMeters, CacheOutcome, Scope, StaleReason, Tier, Validation};
+pub use fleet_meters::{PurgeKind, PurgeMeters, PurgeOrigin, RedisMeters};
 pub use logs::{count_panics, start_logs};
 pub use meters::Meters;
 pub use reference::meters_reference;
-pub use route_meters::{CacheOutcome, RouteMeters};
+pub use route_meters::RouteMeters;
 
 /// An error and everything that caused it, outermost first, in one line for a log.
 ///

@@ -7,42 +7,8 @@ use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::cache_meters::CacheMeters;
 use super::meters::{Meters, Metric};
-
-/// What the cache made of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheOutcome {
-    /// Answered from the cache, fresh.
-    Hit,
-    /// Not there: the upstream was asked.
-    Miss,
-    /// Answered from the cache past its freshness, as a stale rule allows.
-    Stale,
-    /// The request was one that the cache is neither read nor written for.
-    Bypass,
-    /// Joined the fill of a concurrent request.
-    Collapsed,
-    /// The upstream was asked, and its answer may not be kept.
-    Uncacheable,
-}
-
-impl CacheOutcome {
-    /// All outcomes, in the order of the table of metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Hit, Self::Miss, Self::Stale, Self::Bypass, Self::Collapsed, Self::Uncacheable];
-
-    /// The word for it in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Bypass => "bypass",
-            Self::Collapsed => "collapsed",
-            Self::Uncacheable => "uncacheable",
-        }
-    }
-}
 
 /// Handles to the metrics of one route.
 ///
@@ -54,8 +20,8 @@ pub struct RouteMeters {
     requests: Metric<Counter, 2>,
     by_status: Box<[OnceLock<Counter>]>,
     seconds: Histogram,
-    cache_outcomes: Metric<Counter, 2>,
-    by_cache_outcome: [OnceLock<Counter>; CacheOutcome::ALL.len()],
+    /// What its cache does.
+    pub cache: CacheMeters,
     refusals: Metric<Counter, 2>,
     by_reason: RwLock<Vec<(&'static str, Counter)>>,
 }
@@ -71,8 +37,7 @@ impl RouteMeters {
             requests: meters.requests.clone(),
             by_status: STATUSES.map(|_| OnceLock::new()).collect(),
             seconds: meters.request_seconds.with([route]),
-            cache_outcomes: meters.cache_outcomes.clone(),
-            by_cache_outcome: Default::default(),
+            cache: CacheMeters::new(meters, route),
             refusals: meters.refusals.clone(),
             by_reason: RwLock::default(),
         }
@@ -91,13 +56,6 @@ impl RouteMeters {
         self.seconds.observe(elapsed.as_secs_f64());
     }
 
-    /// Counts what the cache made of a request.
-    pub fn cached(&self, outcome: CacheOutcome) {
-        self.by_cache_outcome[outcome as usize]
-            .get_or_init(|| self.cache_outcomes.with([&self.route, outcome.name()]))
-            .inc();
-    }
-
     /// Counts an answer that the gateway made itself, by reason code.
     pub fn refused(&self, reason: &'static str) {
         if let Some((_, counter)) = self.by_reason.read().iter().find(|(known, _)| *known == reason) {
@@ -113,6 +71,7 @@ impl RouteMeters {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache_meters::CacheOutcome;
     use super::*;
 
     #[test]
@@ -122,9 +81,7 @@ mod tests {
         for (status, times) in [(100, 1), (200, 3), (599, 2), (0, 4), (99, 1), (600, 1)] {
             (0..times).for_each(|_| route.answered(status, Duration::from_millis(3)));
         }
-        for outcome in CacheOutcome::ALL {
-            route.cached(outcome);
-        }
+        route.cache.outcome(CacheOutcome::Miss);
         (0..3).for_each(|_| route.refused("limit-exceeded"));
         route.refused("no-server");
 
@@ -142,11 +99,7 @@ mod tests {
                 times
             );
         }
-        for outcome in CacheOutcome::ALL {
-            let row =
-                format!("tidegate_cache_requests_total{{route=\"users\",outcome=\"{}\"}}", outcome.name());
-            assert_eq!(count(&row), 1);
-        }
+        assert_eq!(count("tidegate_cache_requests_total{route=\"users\",outcome=\"miss\"}"), 1);
         assert_eq!(count("tidegate_refusals_total{route=\"users\",reason=\"limit-exceeded\"}"), 3);
         assert_eq!(count("tidegate_refusals_total{route=\"users\",reason=\"no-server\"}"), 1);
         assert_eq!(count("tidegate_request_seconds_count{route=\"users\"}"), 12);

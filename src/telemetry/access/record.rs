@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use http::{Method, Version};
 use serde::Serialize;
 
-use super::super::route_meters::CacheOutcome;
+use super::super::cache_meters::CacheOutcome;
 use super::super::timestamp::Timestamp;
 use super::redact;
 
