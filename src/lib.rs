@@ -11,7 +11,7 @@
 //! refusal                                          knows every stage's "no"
 //! plan                                             Config + stages -> what runs
 //! listen route limit cache upstream forward        the stages: strangers to each other
-//! config telemetry                                 words and pipes
+//! config telemetry redis                           words and pipes
 //! ```
 
 pub mod gateway;
@@ -28,7 +28,12 @@ pub mod forward;
 
 pub mod config;
 pub mod telemetry;
+pub mod redis;
 
 pub mod boot;
 pub mod admin;
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../tests/blackbox/support/redis.rs"]
+mod redis_server;
