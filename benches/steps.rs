@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use http::Method;
-use tidegate::cache::QueryRule;
+use http::{HeaderMap, Method};
+use tidegate::cache::Rules;
 use tidegate::cache::key::{self, Target};
 use tidegate::limit::{Limit, Rule};
 use tidegate::route::{Pattern, Table, path};
@@ -81,5 +81,5 @@ fn key_of_an_answer() -> u8 {
         path: black_box("/users/01941f29-7c00-7000-8000-000000000001"),
         query: Some("page=2"),
     };
-    key::of(&QueryRule::All, &target)[0]
+    key::of(&Rules::default(), &target, &HeaderMap::new()).0[0]
 }

@@ -1,11 +1,14 @@
 //! `Cache-Control` (RFC 9111 §5.2) and `Pragma` (§5.4), read so that doubt falls on the side of staleness.
 //!
-//! Lines are read as they lie in the header map: nothing is copied. A directive is found in any case, on any line,
+//! Lines are read as they lie in the header map: nothing of a request is copied. A directive is found in any case, on any line,
 //! with its argument bare or quoted. Where an argument is not what the directive takes, or two of them disagree,
 //! the directive is [`Seconds::Invalid`], which callers treat as "stale already" (§4.2.1).
 
-use http::HeaderMap;
-use http::header::{CACHE_CONTROL, GetAll, HeaderValue, PRAGMA};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, DATE, EXPIRES, GetAll, HeaderValue,
+    LOCATION, PRAGMA, VARY,
+};
+use http::{HeaderMap, HeaderName};
 
 /// The longest time that a directive can name; longer ones count as this (§1.2.2).
 pub const SECONDS_MAX: u64 = 1 << 31;
@@ -53,55 +56,114 @@ pub fn seconds(text: &[u8]) -> Option<u64> {
     Some(value.min(SECONDS_MAX))
 }
 
-/// What a response says about its storage and reuse (§5.2.2).
+/// How far a directive reaches that may name fields (`private`, `no-cache`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The directive is not there.
+    #[default]
+    Absent,
+    /// It concerns the fields that it names, and no field without which the answer would mean something else.
+    Fields,
+    /// It concerns the whole answer.
+    Whole,
+}
+
+impl Scope {
+    /// Takes another such directive in, and the fields that it names.
+    fn and(self, argument: Option<&[u8]>, fields: &mut Vec<HeaderName>) -> Self {
+        let named = argument.and_then(names);
+        match (self, named) {
+            (Self::Whole, _) | (_, None) => Self::Whole,
+            (_, Some(named)) => {
+                fields.extend(named);
+                Self::Fields
+            }
+        }
+    }
+}
+
+/// The field names of a `private` or `no-cache`. `None`: there are none, or not only names, or one of them is a field
+/// that cannot be left out.
+fn names(list: &[u8]) -> Option<Vec<HeaderName>> {
+    let names = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
+    let names: Vec<HeaderName> = names.map(HeaderName::from_bytes).collect::<Result<_, _>>().ok()?;
+    (!names.is_empty() && !names.iter().any(|name| INDISPENSABLE.contains(name))).then_some(names)
+}
+
+/// Fields without which a stored answer would be another one.
+const INDISPENSABLE: [HeaderName; 8] =
+    [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, DATE, EXPIRES, LOCATION, VARY];
+
+/// What a response says about its storage and reuse (§5.2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each directive that takes no argument")]
 pub struct ResponseDirectives {
     /// `no-store` (§5.2.2.5).
     pub no_store: bool,
-    /// `no-cache`, with or without field names (§5.2.2.4).
-    pub no_cache: bool,
-    /// `private`, with or without field names (§5.2.2.7).
-    pub private: bool,
+    /// `no-cache` (§5.2.2.4).
+    pub no_cache: Scope,
+    /// `private` (§5.2.2.7).
+    pub private: Scope,
+    /// The fields that these two name.
+    pub fields: Vec<HeaderName>,
     /// `public` (§5.2.2.9).
     pub public: bool,
     /// `must-revalidate` (§5.2.2.2).
     pub must_revalidate: bool,
     /// `proxy-revalidate` (§5.2.2.8).
     pub proxy_revalidate: bool,
+    /// `must-understand` (§5.2.2.3).
+    pub must_understand: bool,
+    /// `immutable` (RFC 8246).
+    pub immutable: bool,
     /// `max-age` (§5.2.2.1).
     pub max_age: Seconds,
     /// `s-maxage` (§5.2.2.10).
     pub s_maxage: Seconds,
+    /// `stale-while-revalidate` (RFC 5861 §3).
+    pub while_revalidate: Seconds,
+    /// `stale-if-error` (RFC 5861 §4).
+    pub if_error: Seconds,
 }
 
 impl ResponseDirectives {
     /// Reads all `Cache-Control` lines of a response.
-    ///
-    /// `no-cache="field"` and `private="field"` count as if they named no field: stricter than needed, never laxer.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut found = Self::default();
         for (name, argument) in directives(headers.get_all(CACHE_CONTROL)) {
-            let is = |directive: &str| name.eq_ignore_ascii_case(directive.as_bytes());
-            if is("no-store") {
-                found.no_store = true;
-            } else if is("no-cache") {
-                found.no_cache = true;
-            } else if is("private") {
-                found.private = true;
-            } else if is("public") {
-                found.public = true;
-            } else if is("must-revalidate") {
-                found.must_revalidate = true;
-            } else if is("proxy-revalidate") {
-                found.proxy_revalidate = true;
-            } else if is("max-age") {
-                found.max_age = found.max_age.and(argument);
-            } else if is("s-maxage") {
-                found.s_maxage = found.s_maxage.and(argument);
-            }
+            found.take(name, argument);
         }
         found
+    }
+
+    /// Takes one directive in. Unknown ones tell nothing (§5.2.3).
+    pub(super) fn take(&mut self, name: &[u8], argument: Option<&[u8]>) {
+        let is = |directive: &str| name.eq_ignore_ascii_case(directive.as_bytes());
+        if is("no-store") {
+            self.no_store = true;
+        } else if is("no-cache") {
+            self.no_cache = self.no_cache.and(argument, &mut self.fields);
+        } else if is("private") {
+            self.private = self.private.and(argument, &mut self.fields);
+        } else if is("public") {
+            self.public = true;
+        } else if is("must-revalidate") {
+            self.must_revalidate = true;
+        } else if is("proxy-revalidate") {
+            self.proxy_revalidate = true;
+        } else if is("must-understand") {
+            self.must_understand = true;
+        } else if is("immutable") {
+            self.immutable = true;
+        } else if is("max-age") {
+            self.max_age = self.max_age.and(argument);
+        } else if is("s-maxage") {
+            self.s_maxage = self.s_maxage.and(argument);
+        } else if is("stale-while-revalidate") {
+            self.while_revalidate = self.while_revalidate.and(argument);
+        } else if is("stale-if-error") {
+            self.if_error = self.if_error.and(argument);
+        }
     }
 
     /// Whether a shared cache may reuse the answer to a request that carried `Authorization` (§3.5).
@@ -111,7 +173,12 @@ impl ResponseDirectives {
 
     /// Whether the answer must not be served once stale, whatever the client would put up with (§4.2.4, §5.2.2.10).
     pub fn forbids_stale(&self) -> bool {
-        self.no_cache || self.must_revalidate || self.proxy_revalidate || self.s_maxage != Seconds::Absent
+        self.demands_validation() || self.s_maxage != Seconds::Absent
+    }
+
+    /// The same, but for `s-maxage`, which an origin's own word on stale answers overrides.
+    pub fn demands_validation(&self) -> bool {
+        self.no_cache == Scope::Whole || self.must_revalidate || self.proxy_revalidate
     }
 }
 
@@ -131,6 +198,8 @@ pub struct RequestDirectives {
     pub min_fresh: Seconds,
     /// `max-stale` (§5.2.1.2); without an argument [`SECONDS_MAX`], with an invalid one 0.
     pub max_stale: Option<u64>,
+    /// `stale-if-error` (RFC 5861 §4); with an invalid argument 0.
+    pub if_error: Option<u64>,
     /// Whether nothing at all was asked: the usual case, told apart so that it costs nothing.
     pub nothing: bool,
 }
@@ -159,6 +228,9 @@ impl RequestDirectives {
             } else if is("max-stale") {
                 let bound = argument.map_or(SECONDS_MAX, |text| seconds(text).unwrap_or(0));
                 found.max_stale = Some(found.max_stale.map_or(bound, |before| before.min(bound)));
+            } else if is("stale-if-error") {
+                let bound = argument.and_then(seconds).unwrap_or(0);
+                found.if_error = Some(found.if_error.map_or(bound, |before| before.min(bound)));
             }
         }
         found
@@ -197,7 +269,7 @@ impl<'a> Iterator for Line<'a> {
 /// Where the first element of a list ends: at a comma outside quotes, or at the end.
 ///
 /// A quote that is never closed is an ordinary character, so that it cannot hide a `private` behind it.
-fn element_end(list: &[u8]) -> usize {
+pub(super) fn element_end(list: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = list.get(at) {
         match byte {
@@ -245,6 +317,17 @@ mod tests {
         lines.iter().map(|line| (CACHE_CONTROL, HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect()
     }
 
+    impl ResponseDirectives {
+        /// With these fields named, by `private` or by whatever is set already.
+        fn named(mut self, names: &[&'static str], private: bool) -> Self {
+            self.fields = names.iter().map(|name| HeaderName::from_static(name)).collect();
+            if private {
+                self.private = Scope::Fields;
+            }
+            self
+        }
+    }
+
     #[test]
     fn a_response_directive_is_found_however_it_is_written() {
         let is = ResponseDirectives::default;
@@ -261,9 +344,23 @@ mod tests {
             (&["x=\"a, no-store\""], is()),
             (&["x=\"a\\\", no-store\""], is()),
             (&["x=\"never closed, no-store"], ResponseDirectives { no_store: true, ..is() }),
-            (&["private=\"Set-Cookie\""], ResponseDirectives { private: true, ..is() }),
-            (&["private=\"\""], ResponseDirectives { private: true, ..is() }),
-            (&["no-cache=a"], ResponseDirectives { no_cache: true, ..is() }),
+            (&["private"], ResponseDirectives { private: Scope::Whole, ..is() }),
+            (&["private=\"\""], ResponseDirectives { private: Scope::Whole, ..is() }),
+            (&["private=\"a b\""], ResponseDirectives { private: Scope::Whole, ..is() }),
+            (&["private=\"X-A, Vary\""], ResponseDirectives { private: Scope::Whole, ..is() }),
+            (&["private, private=\"X-A\""], ResponseDirectives { private: Scope::Whole, ..is() }),
+            (&["private=\"Set-Cookie\""], is().named(&["set-cookie"], true)),
+            (&["PRIVATE=\"X-A , x-b\""], is().named(&["x-a", "x-b"], true)),
+            (&["no-cache"], ResponseDirectives { no_cache: Scope::Whole, ..is() }),
+            (&["no-cache=a"], ResponseDirectives { no_cache: Scope::Fields, ..is() }.named(&["a"], false)),
+            (
+                &["must-understand, immutable"],
+                ResponseDirectives { must_understand: true, immutable: true, ..is() },
+            ),
+            (
+                &["stale-while-revalidate=5, stale-if-error=x"],
+                ResponseDirectives { while_revalidate: Seconds::Is(5), if_error: Seconds::Invalid, ..is() },
+            ),
             (
                 &["public, must-revalidate"],
                 ResponseDirectives { public: true, must_revalidate: true, ..is() },
@@ -307,6 +404,8 @@ mod tests {
             (&["max-stale=5"], RequestDirectives { max_stale: Some(5), ..is() }),
             (&["max-stale=x"], RequestDirectives { max_stale: Some(0), ..is() }),
             (&["max-stale, max-stale=3"], RequestDirectives { max_stale: Some(3), ..is() }),
+            (&["stale-if-error=9"], RequestDirectives { if_error: Some(9), ..is() }),
+            (&["stale-if-error"], RequestDirectives { if_error: Some(0), ..is() }),
         ];
         for (header, wanted) in rows {
             assert_eq!(RequestDirectives::of(&lines(header)), *wanted, "{header:?}");

@@ -27,6 +27,15 @@ pub fn places(target: &Target<'_>, answer: &HeaderMap) -> Vec<Place> {
     places
 }
 
+/// Whether an answer is what a GET for its target would get: its one `Content-Location` names the target itself
+/// (RFC 9110 §9.3.3, §8.7).
+pub fn is_of_target(target: &Target<'_>, answer: &HeaderMap) -> bool {
+    let mut lines = answer.get_all(CONTENT_LOCATION).iter();
+    let (Some(only), None) = (lines.next(), lines.next()) else { return false };
+    let place = only.to_str().ok().and_then(|reference| resolve(target, reference.trim()));
+    place.is_some_and(|place| place.path == target.path && place.query.as_deref() == target.query)
+}
+
 /// A reference taken relative to the target (RFC 3986 §5.2). `None`: of another origin, or no reference at all.
 fn resolve(target: &Target<'_>, reference: &str) -> Option<Place> {
     let reference = reference.split('#').next().unwrap_or_default();
@@ -111,6 +120,17 @@ mod tests {
         for (reference, wanted) in rows {
             assert_eq!(named(reference).as_deref(), wanted, "{reference}");
         }
+    }
+
+    #[test]
+    fn an_answer_is_of_its_target_where_it_says_so_once() {
+        let says = |references: &[&str]| {
+            let fields = references.iter().map(|reference| (CONTENT_LOCATION, reference.parse().unwrap()));
+            is_of_target(&TARGET, &fields.collect())
+        };
+        assert!(says(&["/users/list?page=1"]) && says(&["https://EXAMPLE.com/users/list?page=1"]));
+        assert!(!says(&[]) && !says(&["/users/list"]) && !says(&["https://example.org/users/list?page=1"]));
+        assert!(!says(&["/users/list?page=1", "/users/5"]));
     }
 
     #[test]

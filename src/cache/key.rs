@@ -1,19 +1,21 @@
-//! What makes two requests the same (RFC 9111 §2): scheme, host and path always, the query as the route says.
+//! What makes two requests the same (RFC 9111 §2): scheme, host and path always, the query as the route says, and the
+//! fields and cookies that it names.
 //!
-//! The parts are framed by their lengths, so that no part can pose as two, and hashed once to the 16 bytes under
-//! which Pingora and the tiers know the answer. The method is not among them: only GET and HEAD come here, and HEAD
-//! is answered from what GET has stored (RFC 9110 §9.3.2).
+//! The parts are framed by their lengths, so that no part can pose as two, and hashed once to the 16 bytes under which
+//! every tier knows the URL. The method is not among them: only GET and HEAD come here, and HEAD is answered from what
+//! GET has stored (RFC 9110 §9.3.2).
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use pingora::cache::CacheKey;
-use pingora::cache::key::{HashBinary, hash_key};
+use http::HeaderMap;
+use http::header::COOKIE;
 
-use super::QueryRule;
+use super::stored::Key;
+use super::{QueryRule, Rules};
 
 /// Changes when the framing does, so that keys of one version never meet those of another.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What a request is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,28 +30,56 @@ pub struct Target<'a> {
     pub query: Option<&'a str>,
 }
 
-/// The key of a target, hashed.
-pub fn of(rule: &QueryRule, target: &Target<'_>) -> HashBinary {
-    hash_key(framed(rule, target))
+/// The key of a request's target.
+pub fn of(rules: &Rules, target: &Target<'_>, request: &HeaderMap) -> Key {
+    let mut framed = framed(&rules.query, target);
+    for name in &rules.key_headers {
+        frame_field(&mut framed, request.get_all(name).iter().map(http::HeaderValue::as_bytes));
+    }
+    for name in &rules.key_cookies {
+        frame_field(&mut framed, cookies(request, name));
+    }
+    let mut key = [0; 16];
+    key.copy_from_slice(&blake3::hash(&framed).as_bytes()[..16]);
+    Key(key)
 }
 
-/// The same as Pingora wants it: carries its hash, so that no lookup hashes it again.
-pub fn for_pingora(rule: &QueryRule, target: &Target<'_>) -> (HashBinary, CacheKey) {
-    let framed = framed(rule, target);
-    let hash = hash_key(&framed);
-    let mut key = CacheKey::new(framed, String::new());
-    key.set_primary_bin_override(hash);
-    (hash, key)
+/// The values of a field, how many there are told apart: absent is not empty, and two are not one.
+fn frame_field<'v>(buffer: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) {
+    let at = buffer.len();
+    buffer.push(0);
+    for value in values {
+        buffer[at] = buffer[at].saturating_add(1);
+        frame(buffer, value.trim_ascii());
+    }
 }
 
-/// The key as a person reads it: `GET https api.example.com /users?page=2`.
-pub fn readable(rule: &QueryRule, target: &Target<'_>) -> String {
-    let mut text = format!("GET {} {} {}", target.scheme, target.host.to_ascii_lowercase(), target.path);
+/// The values of a cookie (RFC 6265 §4.2.1).
+fn cookies<'r>(request: &'r HeaderMap, name: &'r str) -> impl Iterator<Item = &'r [u8]> {
+    let lines = request.get_all(COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// The URL of a target as a person writes it, with the parts of the query that count.
+pub fn url(rule: &QueryRule, target: &Target<'_>) -> String {
+    let mut text = format!("{}://{}{}", target.scheme, target.host.to_ascii_lowercase(), target.path);
+    add_query(&mut text, rule, target);
+    text
+}
+
+fn add_query(text: &mut String, rule: &QueryRule, target: &Target<'_>) {
     let mut mark = '?';
     for part in parts(rule, target.query) {
         let _ = write!(text, "{mark}{part}");
         mark = '&';
     }
+}
+
+/// The key as a person reads it: `GET https api.example.com /users?page=2`.
+pub fn readable(rule: &QueryRule, target: &Target<'_>) -> String {
+    let mut text = format!("GET {} {} {}", target.scheme, target.host.to_ascii_lowercase(), target.path);
+    add_query(&mut text, rule, target);
     text
 }
 
@@ -57,20 +87,20 @@ fn framed(rule: &QueryRule, target: &Target<'_>) -> Vec<u8> {
     let size = target.scheme.len() + target.host.len() + target.path.len() + target.query.map_or(0, str::len);
     let mut framed = Vec::with_capacity(size + 64);
     framed.push(VERSION);
-    frame(&mut framed, target.scheme);
-    frame(&mut framed, target.host);
+    frame(&mut framed, target.scheme.as_bytes());
+    frame(&mut framed, target.host.as_bytes());
     let host = framed.len() - target.host.len();
     framed[host..].make_ascii_lowercase();
-    frame(&mut framed, target.path);
+    frame(&mut framed, target.path.as_bytes());
     for part in parts(rule, target.query) {
-        frame(&mut framed, part);
+        frame(&mut framed, part.as_bytes());
     }
     framed
 }
 
-fn frame(buffer: &mut Vec<u8>, part: &str) {
+fn frame(buffer: &mut Vec<u8>, part: &[u8]) {
     buffer.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-    buffer.extend_from_slice(part.as_bytes());
+    buffer.extend_from_slice(part);
 }
 
 /// The parts of the query that count, in the order in which they count.
@@ -126,6 +156,48 @@ mod tests {
 
     fn listed() -> QueryRule {
         QueryRule::Only(vec!["q".to_owned(), "page".to_owned()])
+    }
+
+    /// The key of a request without fields.
+    fn of(rule: &QueryRule, target: &Target<'_>) -> Key {
+        super::of(&Rules { query: rule.clone(), ..Rules::default() }, target, &HeaderMap::new())
+    }
+
+    fn fields(lines: &[(http::HeaderName, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(name.clone(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn fields_and_cookies_that_the_route_names_count_and_others_do_not() {
+        use http::header::{ACCEPT, COOKIE};
+        let rules =
+            Rules { key_headers: vec![ACCEPT], key_cookies: vec!["plan".to_owned()], ..Rules::default() };
+        let key = |lines: &[(http::HeaderName, &str)]| super::of(&rules, &target("/a", None), &fields(lines));
+        let gold = key(&[(COOKIE, "plan=gold")]);
+        assert_eq!(gold, key(&[(COOKIE, "x=1; plan=gold; y=2")]));
+        assert_eq!(gold, key(&[(COOKIE, "x=1"), (COOKIE, "plan=gold")]));
+        for other in [
+            key(&[]),
+            key(&[(COOKIE, "plan=")]),
+            key(&[(COOKIE, "plan=silver")]),
+            key(&[(COOKIE, "plan=gold; plan=gold")]),
+            key(&[(COOKIE, "myplan=gold")]),
+            key(&[(COOKIE, "plan=gold"), (ACCEPT, "")]),
+            key(&[(ACCEPT, "plan=gold")]),
+        ] {
+            assert_ne!(gold, other);
+        }
+    }
+
+    #[test]
+    fn the_url_can_be_read() {
+        let target = Target { host: "API.example.com", ..target("/users/search", Some("utm=x&q=a")) };
+        assert_eq!(url(&listed(), &target), "https://api.example.com/users/search?q=a");
+        assert_eq!(url(&QueryRule::None, &target), "https://api.example.com/users/search");
     }
 
     #[test]
@@ -196,14 +268,6 @@ mod tests {
         assert_eq!(readable(&listed(), &target), "GET https api.example.com /users/search?q=a");
         assert_eq!(readable(&QueryRule::All, &target), "GET https api.example.com /users/search?utm=x&q=a");
         assert_eq!(readable(&QueryRule::None, &target), "GET https api.example.com /users/search");
-    }
-
-    #[test]
-    fn pingora_sees_the_same_hash() {
-        use pingora::cache::key::CacheHashKey;
-        let (hash, key) = for_pingora(&QueryRule::All, &target("/a", None));
-        assert_eq!(key.combined_bin(), hash);
-        assert_eq!(of(&QueryRule::All, &target("/a", None)), hash);
     }
 
     proptest! {

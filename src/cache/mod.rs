@@ -1,84 +1,68 @@
-//! Remembering answers: a shared cache after RFC 9111, in memory.
+//! Remembering answers: a shared cache after RFC 9111, in memory and, for the fleet, in Redis.
 //!
-//! [`policy`] decides, as pure functions of header fields. [`Tiers`] stores. [`Asking`] is one request's dealings with
-//! both; the gateway keeps it in the exchange and hands it to Pingora's hooks, one line each:
-//!
-//! | hook | line |
+//! | file | what it knows |
 //! |---|---|
-//! | `request_cache_filter` | `exchange.asking = Some(Asking::enable(session, &rules, tiers, &target))` |
-//! | `cache_key_callback` | `asking.key()` |
-//! | `cache_hit_filter` | `Ok(asking.hit(session, meta, reader, is_fresh))` |
-//! | `cache_miss` | `asking.miss(session)`: instead of Pingora's own, which stores whatever is asked for |
-//! | `proxy_upstream_filter` | 504 if `asking.must_not_forward()` |
-//! | `upstream_request_filter` | `asking.sending()` |
-//! | `upstream_response_filter` | take off fields of the connection, then `asking.answered(answer)` |
-//! | `response_cache_filter` | `Ok(asking.keep(session, answer))` |
-//! | `cache_vary_filter` | `asking.variance(meta, request)` |
-//! | `range_header_filter` | `cache::range(session, answer)` |
-//! | `should_serve_stale` | `false`: nothing is served stale but what the client permits |
-//! | `response_filter` | `asking.finish(&session.cache, answer)`, last |
-//! | `fail_to_proxy`, refusals | `asking.member(&session.cache).value()` as `Cache-Status` |
-//! | `logging` | `asking.outcome(&session.cache)` to the metric |
+//! | `policy`, `reuse`, with `directives`, `targeted`, `freshness`, `dates` | what may be stored, for how long, and when it may be used: pure functions of header fields |
+//! | `vary`, `conditional`, `range`, `parts`, `merge`, `tags`, `invalidate` | variants, validation, parts, what a 304 renews, tags, what a write outdates: likewise |
+//! | `key` | what makes two requests the same |
+//! | `stored` | what is kept of an answer and of a URL |
+//! | `memory`, with `eviction`, `weight`, `seeded` | the first tier, who goes from it, and what answers weigh |
+//! | `redis`, with `entry`, `wire` | the second tier, and the form in which it keeps an answer |
+//! | `purge`, `purges`, `ledger` | a purge, and the order of all of them |
+//! | `bus`, `fleet` | how nodes share that order, and a node's part in it |
+//! | `marks` | which URLs have answers that are not stored |
+//! | `flight`, `copy` | answers on their way, and everybody who follows them |
+//! | `tiers` | all of that as one store |
+//! | `asking`, `status` | one request's dealings with it, and what `Cache-Status` says of them |
 //!
-//! Where a route does not cache there is no `Asking`, and none of these lines runs. `cache_key_callback` is called only
-//! where `enable` has switched the cache on.
-//!
-//! After an unsafe request that succeeded ([`policy::invalidates`]), the gateway purges what [`invalidate::places`]
-//! names, before the answer goes out (`upstream_response_filter`), with the rules of the route that a GET for each
-//! place takes: `tiers.purge(&key::of(&rules.query, &place))`.
-//!
-//! # What Pingora does, and what is done about it
-//!
-//! - On a miss the client is sent the *stored* header, through the store: what [`Asking::keep`] strips is missing from
-//!   the first answer as well. It strips fields of the connection only, and what a 304 sets for one client
-//!   [`Asking::finish`] puts back.
-//! - A request with the cache on goes upstream without `Range` and `If-*`, and HEAD goes as GET. For one client's part
-//!   the origin would send the whole, again and again if that is too large to store. Hence HEAD and ranges are served
-//!   from what is stored, and where nothing is, they go to the origin as they are ([`Asking::miss`]). Once something
-//!   is stored and stale, they validate it like any other.
-//! - `If-Match` and `If-Unmodified-Since` would be lost the same way: such requests pass the cache by.
-//! - With a store that can be read while it is written, the lock is released when the head of an answer is stored. Those
-//!   who waited look it up again and follow the fill. Where the answer is not stored, all go to the origin at once, and
-//!   the URL is marked so that its next requests neither wait nor lose their conditions (`marks::Unstored`).
-//! - The client whose request fetches is written to by the task that fetches. Over HTTP/1.1 Pingora can do both at once
-//!   (`set_proxy_tasks_enabled`), which the gateway asks for where the length says that the answer will be stored. Over
-//!   HTTP/2 it cannot: a client that takes nothing holds up its fetch, and those who follow, for up to `send_timeout` at
-//!   a time. Nobody new follows a fetch that is held up (`fill`).
-//! - Ranges are not looked at closely by Pingora: [`range()`] sorts out those that it would get wrong.
-//! - `Date` is set anew on every answer, stored ones included. `Age` says how old they are.
-//! - `set_max_file_size_bytes` breaks off answers without `Content-Length` that turn out too large. It is not used: the
-//!   fill stops storing, and goes on sending (`fill`).
-//! - A 304 renews five fields only. [`Asking::answered`] keeps it, so that [`Asking::keep`] renews all.
-//! - Whoever waits for a validation looks at its result again, in `cache_hit_filter`: a request for `no-cache` takes it
-//!   if it was asked for after the request had arrived. Answers that are never fresh are validated by each request
-//!   alone, without the lock, as waiting would gain nothing.
-//! - `Age` and freshness come from `CacheMeta`: its epoch is set back by the age that the answer came with.
-//! - Phases: `Hit`; `Miss` and `Expired` while the answer is being stored; `Revalidated` after a 304;
-//!   `RevalidatedNoCache` after one that is not stored any more; `Disabled` where the request passed, the answer is not
-//!   stored, or something failed. Waiting shows in `lock_duration`.
+//! Nothing here talks to an origin or a client: the gateway does, in `gateway/serve.rs`, `fetch.rs`, `settle.rs` and
+//! `deliver.rs`.
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::header::COOKIE;
+use http::{HeaderName, Method};
 
-mod asking;
+pub mod asking;
+pub mod bus;
+pub mod conditional;
+pub mod copy;
+mod dates;
 pub mod directives;
-mod fill;
+pub mod entry;
+mod eviction;
+pub mod fleet;
+pub mod flight;
 pub mod freshness;
 pub mod invalidate;
 pub mod key;
+mod ledger;
 mod marks;
 mod memory;
-mod merge;
+pub mod merge;
+pub mod parts;
 pub mod policy;
-mod range;
+mod purge;
+mod purges;
+pub mod range;
+pub mod redis;
+pub mod reuse;
+mod seeded;
 pub mod status;
+pub mod stored;
+pub mod tags;
+mod targeted;
 mod tiers;
 pub mod vary;
+mod weight;
+mod wire;
 
-pub use asking::Asking;
-pub use range::range;
-pub use tiers::{PATIENCE, Tiers};
+pub use asking::{Asking, Pass, Went};
+pub use memory::Memory;
+pub use purge::{Purge, Target, Unreadable};
+pub use purges::{Covered, Purges};
+pub use tiers::Tiers;
+pub use weight::compact;
 
 /// How a route caches.
 #[derive(Clone, Debug)]
@@ -89,26 +73,119 @@ pub struct Rules {
     pub ttl_max: Option<Duration>,
     /// Whether `ttl` takes the place of whatever lifetime the origin names. `private` and `no-store` still hold.
     pub ignore_origin: bool,
+    /// How long an answer that says no (404, 405, 410, 414, 451, 500 to 504) is fresh when the origin says nothing. `None`: such
+    /// answers are stored on the origin's word alone.
+    pub negative_ttl: Option<Duration>,
+    /// Whether `Last-Modified` gives a lifetime where the origin names none (RFC 9111 §4.2.2). `None`: where `ttl` is
+    /// `None`.
+    pub heuristic: Option<bool>,
+    /// Targeted fields (RFC 9213), the first of them that an answer has counting. Empty: none is read.
+    pub targeted: Vec<HeaderName>,
+    /// For how long past its time an answer is served while it is refreshed, where the origin does not say (RFC 5861 §3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// For how long past its time an answer is served when the origin fails, where the origin does not say (RFC 5861 §4).
+    pub stale_if_error: Option<Duration>,
+    /// For how long past its time an answer is served when no connection can be had (RFC 9111 §4.2.4).
+    pub stale_if_unreachable: Duration,
+    /// How long before its end of freshness an answer in use is refreshed. `None`: not at all.
+    pub refresh_ahead: Option<Duration>,
+    /// The methods that use the cache.
+    pub methods: Methods,
     /// Request fields by which answers differ, besides those in the origin's `Vary`.
     pub vary: Vec<HeaderName>,
     /// How the query counts in the key.
     pub query: QueryRule,
+    /// Request fields that count in the key; sorted, each once.
+    pub key_headers: Vec<HeaderName>,
+    /// Cookies that count in the key, by name; sorted, each once.
+    pub key_cookies: Vec<String>,
+    /// What becomes of answers that set cookies.
+    pub set_cookie: SetCookie,
+    /// Tags of every answer, besides those that the origin gives it; sorted, each once.
+    pub tags: Vec<String>,
     /// The largest body that is stored, in bytes.
     pub max_object: u64,
+    /// Whether everything is decided, stored and counted, but each request answered by the origin.
+    pub observe: bool,
 }
 
 impl Default for Rules {
-    /// The origin's word alone, the whole query, bodies up to 4 MiB.
+    /// The origin's word alone, `CDN-Cache-Control` included; the whole query; bodies up to 4 MiB.
     fn default() -> Self {
         Self {
             ttl: None,
             ttl_max: None,
             ignore_origin: false,
+            negative_ttl: None,
+            heuristic: None,
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            stale_if_unreachable: Duration::ZERO,
+            refresh_ahead: None,
+            methods: Methods::default(),
             vary: Vec::new(),
             query: QueryRule::All,
+            key_headers: Vec::new(),
+            key_cookies: Vec::new(),
+            set_cookie: SetCookie::default(),
+            tags: Vec::new(),
             max_object: 4 << 20,
+            observe: false,
         }
     }
+}
+
+impl Rules {
+    /// Whether a lifetime is guessed where nobody names one.
+    pub fn guesses(&self) -> bool {
+        self.heuristic.unwrap_or(self.ttl.is_none())
+    }
+
+    /// Whether fields of the request are part of the key, so that one URL has many.
+    pub fn keys_by_request(&self) -> bool {
+        !self.key_headers.is_empty() || !self.key_cookies.is_empty()
+    }
+
+    /// Whether cookies are told apart, by the key or by the variants.
+    pub fn tells_cookies_apart(&self) -> bool {
+        !self.key_cookies.is_empty() || self.vary.contains(&COOKIE) || self.key_headers.contains(&COOKIE)
+    }
+}
+
+/// The methods that use the cache; all others pass it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Methods {
+    /// Whether GET does.
+    pub get: bool,
+    /// Whether HEAD does.
+    pub head: bool,
+}
+
+impl Default for Methods {
+    /// Both.
+    fn default() -> Self {
+        Self { get: true, head: true }
+    }
+}
+
+impl Methods {
+    /// Whether this method is answered from the cache.
+    pub fn has(self, method: &Method) -> bool {
+        (self.get && *method == Method::GET) || (self.head && *method == Method::HEAD)
+    }
+}
+
+/// What becomes of answers that set cookies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SetCookie {
+    /// They are not stored.
+    #[default]
+    Bypass,
+    /// They are stored without `Set-Cookie`.
+    Strip,
+    /// They are stored as they are where the origin names a lifetime (RFC 9111 §7.3).
+    Store,
 }
 
 /// How the query counts in the key.

@@ -1,24 +1,26 @@
-//! What may be stored, for how long, and when a stored answer may be used (RFC 9111), as functions of plain headers.
+//! What may be stored, and on which terms (RFC 9111 §3, §4.2), as functions of plain headers.
 //!
-//! In doubt an answer is not stored, and a stored one is not used: being wrong the other way shows one person
-//! another's page.
+//! In doubt an answer is not stored: being wrong the other way shows one person another's page. Whether what is stored
+//! serves a request is for [`super::reuse`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, IF_MATCH, IF_UNMODIFIED_SINCE,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE,
     LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
-use super::directives::{RequestDirectives, ResponseDirectives};
+use super::directives::{RequestDirectives, ResponseDirectives, Scope, Seconds};
 use super::freshness::{self, Times};
-use super::{Rules, vary};
+use super::stored::Terms;
+use super::targeted::Said;
+use super::{Rules, SetCookie, dates, merge, parts, vary};
 
 /// Why a request passes the cache by: nothing is looked up for it, and its answer is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bypass {
-    /// Its method is neither GET nor HEAD (§3, §4).
+    /// Its method is not one that the route answers from the store (§3, §4).
     Method,
     /// It says `no-store` (§5.2.1.5).
     NoStore,
@@ -45,10 +47,11 @@ impl Bypass {
 
 /// Whether a request passes the cache by, and why.
 ///
-/// Requests with `Range`, `If-None-Match` or `If-Modified-Since` do not: a stored answer serves them.
-pub fn bypass(request: &request::Parts) -> Option<Bypass> {
+/// Requests with `Range`, `If-None-Match` or `If-Modified-Since` do not: a stored answer serves them. Content that
+/// HTTP/2 announces with no field is not seen here.
+pub fn bypass(request: &request::Parts, rules: &Rules) -> Option<Bypass> {
     let headers = &request.headers;
-    if request.method != Method::GET && request.method != Method::HEAD {
+    if !rules.methods.has(&request.method) {
         Some(Bypass::Method)
     } else if headers.contains_key(UPGRADE) {
         Some(Bypass::Upgrade)
@@ -64,21 +67,11 @@ pub fn bypass(request: &request::Parts) -> Option<Bypass> {
     }
 }
 
-/// How long a stored answer is fresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
-    /// Fresh up to then; [`NEVER_FRESH`] where each use needs validation.
-    pub fresh_until: SystemTime,
-    /// When the answer's age was 0: `Age` on a hit is the time since then (§4.2.3).
-    pub born: SystemTime,
-}
-
-/// The `fresh_until` of answers that are stored only to be validated on each use (`no-cache`, `max-age=0`).
-pub const NEVER_FRESH: SystemTime = UNIX_EPOCH;
-
 /// Why an answer is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
+    /// Its request's method is not one whose answers are stored, or not without an explicit lifetime (§3).
+    Method,
     /// It says `no-store` (§5.2.2.5).
     NoStore,
     /// It says `private` (§5.2.2.7).
@@ -87,9 +80,9 @@ pub enum NotKept {
     Authorization,
     /// It sets a cookie (§7.3).
     SetCookie,
-    /// The request has a cookie, and only the route's own `ttl` would keep the answer.
+    /// The request has a cookie, and only the route or a guess would make the answer fresh.
     Cookie,
-    /// It is a part of something (§3.3).
+    /// It is a part of something that cannot be stored as one (§3.3).
     Partial,
     /// Its status is not one that is stored, or only on the origin's explicit word (§3, §4.2.2).
     Status,
@@ -99,7 +92,7 @@ pub enum NotKept {
     Stream,
     /// Its body is larger than the route or the memory tier takes.
     TooLarge,
-    /// Nobody says how long it is fresh, or it never is and cannot be validated (§3).
+    /// Nobody says how long it is fresh, or it never is, and it can neither be validated nor served stale (§3).
     NoLifetime,
     /// Its URL was purged while it was on its way.
     Purged,
@@ -109,6 +102,7 @@ impl NotKept {
     /// The reason in one word, as `Cache-Status` and the access log show it.
     pub fn code(self) -> &'static str {
         match self {
+            Self::Method => "method",
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorization => "authorization",
@@ -126,85 +120,155 @@ impl NotKept {
 
     /// Whether the next answer of this URL is likely to have the same fate, so that nobody need wait for it.
     pub fn lasts(self) -> bool {
-        !matches!(self, Self::Partial | Self::Status | Self::Purged | Self::Cookie)
+        !matches!(self, Self::Method | Self::Partial | Self::Status | Self::Purged | Self::Cookie)
     }
 }
 
-/// Whether an answer is stored, and how long it is fresh.
+/// Whether an answer is stored, and on which terms.
+///
+/// `method` and `request` are those of the request that it answers; `answer` has the fields as the origin sent them,
+/// after a 304 those of [`merge::renewed`]. A POST is stored for later GETs only with an explicit lifetime, and the
+/// caller sees to it that its `Content-Location` is its target ([`super::invalidate::is_of_target`], RFC 9110 §9.3.3).
 pub fn keep(
-    request: &request::Parts,
-    response: &response::Parts,
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    answer: &HeaderMap,
     rules: &Rules,
     times: Times,
-) -> Result<Lifetime, NotKept> {
-    let directives = ResponseDirectives::of(&response.headers);
-    may_store(request, response, &directives, rules)?;
-    let headers = &response.headers;
-    let named = if directives.no_cache {
-        Some(Duration::ZERO)
-    } else {
-        freshness::lifetime(&directives, headers, times.answered)
+) -> Result<Terms, NotKept> {
+    let said = Said::of(answer, &rules.targeted);
+    let directives = &said.directives;
+    may_store(request, status, answer, &said, rules)?;
+    let named = freshness::lifetime(&said, answer, times.answered);
+    if *method != Method::GET && (*method != Method::POST || named.is_none()) {
+        return Err(NotKept::Method);
+    }
+    let own = if is_negative(status) { rules.negative_ttl } else { rules.ttl.filter(|_| by_default(status)) };
+    let guess = || {
+        freshness::guess(answer, times.answered).filter(|_| rules.guesses() && may_guess(status, directives))
     };
-    let own = rules.ttl.filter(|_| by_default(response.status));
+    let aged = (freshness::initial_age(answer, times), freshness::age_value(answer));
+    let before = |age: Duration| times.answered.checked_sub(age).unwrap_or(UNIX_EPOCH);
+    let named = if directives.no_cache == Scope::Whole { Some(named.unwrap_or_default()) } else { named };
     let (lifetime, age) = match (named, own) {
-        (_, Some(ttl)) if rules.ignore_origin => (ttl, freshness::age_value(headers)),
-        (Some(named), _) => (named, freshness::initial_age(headers, times)),
-        // The route's word is for what is alike for all, and a request with a cookie most often is not.
-        (None, Some(_))
-            if request.headers.contains_key(COOKIE) && !speaks_for_cookies(&directives, rules) =>
+        (_, Some(ttl)) if rules.ignore_origin => (ttl, aged.1),
+        (Some(named), _) => (named, aged.0),
+        // What nobody but the route or a guess calls fresh is for all alike, and a request with a cookie most often
+        // is not.
+        (None, _)
+            if request.contains_key(COOKIE) && !(directives.shared() || rules.tells_cookies_apart()) =>
         {
             return Err(NotKept::Cookie);
         }
-        (None, Some(ttl)) => (ttl, freshness::age_value(headers)),
-        (None, None) => {
-            return Err(if by_default(response.status) { NotKept::NoLifetime } else { NotKept::Status });
-        }
+        (None, own) => match (guess().filter(|_| own.is_none() || rules.heuristic == Some(true)), own) {
+            (Some(guess), _) => (guess, aged.0),
+            (None, Some(ttl)) => (ttl, aged.1),
+            // Nobody calls it fresh: it is used only where the origin says that it still holds.
+            (None, None) if may_guess(status, directives) && validatable(answer) => {
+                return Ok(Terms {
+                    born: before(aged.0),
+                    fresh_until: before(aged.0),
+                    never_stale: true,
+                    for_authorized: directives.shared(),
+                    ..Terms::default()
+                });
+            }
+            (None, None) if may_guess(status, directives) => return Err(NotKept::NoLifetime),
+            (None, None) => return Err(NotKept::Status),
+        },
     };
     let lifetime = rules.ttl_max.map_or(lifetime, |max| lifetime.min(max));
-    if lifetime <= age && !validatable(headers) {
-        return Err(NotKept::NoLifetime);
+    let born = before(aged.0);
+    let fresh_until = if lifetime.is_zero() { born } else { before(age) + lifetime };
+    let terms = with_windows(born, fresh_until, directives, rules);
+    if is_of_use(&terms, answer, !lifetime.is_zero(), times.answered) {
+        Ok(terms)
+    } else {
+        Err(NotKept::NoLifetime)
     }
-    let born = times.answered.checked_sub(freshness::initial_age(headers, times)).unwrap_or(UNIX_EPOCH);
-    let since = times.answered.checked_sub(age).unwrap_or(UNIX_EPOCH);
-    let fresh_until = if lifetime.is_zero() { NEVER_FRESH } else { since + lifetime };
-    Ok(Lifetime { fresh_until, born })
 }
 
 /// Everything but the lifetime (§3).
 fn may_store(
-    request: &request::Parts,
-    response: &response::Parts,
-    directives: &ResponseDirectives,
+    request: &HeaderMap,
+    status: StatusCode,
+    answer: &HeaderMap,
+    said: &Said,
     rules: &Rules,
 ) -> Result<(), NotKept> {
-    let headers = &response.headers;
-    if response.status == StatusCode::PARTIAL_CONTENT || headers.contains_key(CONTENT_RANGE) {
-        Err(NotKept::Partial)
-    } else if directives.no_store {
-        Err(NotKept::NoStore)
-    } else if directives.private {
-        Err(NotKept::Private)
-    } else if headers.contains_key(SET_COOKIE) {
-        Err(NotKept::SetCookie)
-    } else if request.headers.contains_key(AUTHORIZATION) && !directives.shared() {
-        Err(NotKept::Authorization)
-    } else if !by_default(response.status) && !on_word(response.status) {
+    let directives = &said.directives;
+    let understood = is_understood(status);
+    if never(status) || (directives.must_understand && !understood) {
         Err(NotKept::Status)
-    } else if vary::fields(headers, &rules.vary).is_err() {
+    } else if directives.no_store && !(directives.must_understand && understood) {
+        Err(NotKept::NoStore)
+    } else if directives.private == Scope::Whole {
+        Err(NotKept::Private)
+    } else if status == StatusCode::PARTIAL_CONTENT && parts::range_of(answer).is_none() {
+        Err(NotKept::Partial)
+    } else if rules.set_cookie == SetCookie::Bypass && sets_cookie(answer, &directives.fields) {
+        Err(NotKept::SetCookie)
+    } else if request.contains_key(AUTHORIZATION) && !directives.shared() {
+        Err(NotKept::Authorization)
+    } else if vary::fields(answer, rules).is_err() {
         Err(NotKept::Vary)
-    } else if is_event_stream(headers) {
+    } else if is_event_stream(answer) {
         Err(NotKept::Stream)
-    } else if length(headers).is_some_and(|length| length > rules.max_object) {
+    } else if length(answer).is_some_and(|length| length > rules.max_object) {
         Err(NotKept::TooLarge)
     } else {
         Ok(())
     }
 }
 
-/// Whether somebody said that answers to requests with cookies may be shared: the origin, or the route by telling
-/// them apart.
-fn speaks_for_cookies(directives: &ResponseDirectives, rules: &Rules) -> bool {
-    directives.shared() || rules.vary.contains(&COOKIE)
+/// Whether a cookie would be stored with the answer: one that `private` or `no-cache` names is left out in any case.
+fn sets_cookie(answer: &HeaderMap, left_out: &[HeaderName]) -> bool {
+    merge::COOKIES.iter().any(|name| answer.contains_key(name) && !left_out.contains(name))
+}
+
+/// The terms, with the windows in which the answer may be served stale (§4.2.4, RFC 5861).
+///
+/// `s-maxage` forbids that like `proxy-revalidate` (§5.2.2.10), unless the same field names a window: its author has
+/// said what is to hold then. Where the origin's lifetimes are ignored, so are these words about their end.
+fn with_windows(
+    born: SystemTime,
+    fresh_until: SystemTime,
+    directives: &ResponseDirectives,
+    rules: &Rules,
+) -> Terms {
+    let ignored = rules.ignore_origin && rules.ttl.is_some();
+    let demanding = if ignored {
+        directives.must_revalidate || directives.proxy_revalidate
+    } else {
+        directives.demands_validation()
+    };
+    let never_stale = demanding || (!ignored && directives.forbids_stale());
+    let window = |named: Seconds, own: Option<Duration>| match named.or_stale() {
+        _ if demanding => Duration::ZERO,
+        Some(seconds) => Duration::from_secs(seconds),
+        None if never_stale => Duration::ZERO,
+        None => own.unwrap_or_default(),
+    };
+    Terms {
+        born,
+        fresh_until,
+        validate_always: directives.no_cache == Scope::Whole && !ignored,
+        never_stale,
+        while_revalidate: window(directives.while_revalidate, rules.stale_while_revalidate),
+        if_error: window(directives.if_error, rules.stale_if_error),
+        if_unreachable: if never_stale { Duration::ZERO } else { rules.stale_if_unreachable },
+        for_authorized: directives.shared(),
+        immutable: directives.immutable,
+    }
+}
+
+/// Whether there will ever be a request that the answer can serve.
+fn is_of_use(terms: &Terms, answer: &HeaderMap, was_fresh: bool, now: SystemTime) -> bool {
+    let fresh = terms.fresh_until > now && !terms.validate_always;
+    let window = terms.while_revalidate.max(terms.if_error).max(terms.if_unreachable);
+    let stale = terms.fresh_until + window > now && !terms.validate_always;
+    fresh || stale || validatable(answer) || (was_fresh && !terms.never_stale)
 }
 
 /// Server-sent events: an answer that goes on for as long as somebody listens.
@@ -214,96 +278,71 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.get(..MEDIA_TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_TYPE))
 }
 
-/// Statuses to which the route's own `ttl` applies. Errors are not among them: they are stored on the origin's word.
-fn by_default(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308)
+/// Statuses whose answers are never stored: interim ones and 304 are no answers to store; others tell of the one
+/// request or of its client (RFC 9110 §15.5, RFC 6585, RFC 8470 §5.2).
+fn never(status: StatusCode) -> bool {
+    status.is_informational()
+        || matches!(status.as_u16(), 304 | 407 | 412 | 416 | 417 | 421 | 425 | 428 | 429 | 431 | 511)
 }
 
-/// Further statuses that are stored where the origin names a lifetime.
-fn on_word(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 302 | 307 | 404 | 405 | 410 | 414 | 451 | 501)
+/// Statuses to which the route's own `ttl` applies. Errors are not among them: they have a `negative_ttl`.
+fn by_default(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308)
+}
+
+/// Statuses to which the route's `negative_ttl` applies: failures that are the same for everybody.
+pub fn is_negative(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 404 | 405 | 410 | 414 | 451 | 500..=504)
+}
+
+/// Whether a lifetime may be guessed (§4.2.2): for statuses that are "heuristically cacheable" (RFC 9110 §15.1), and
+/// for all others where the answer is `public` (§5.2.2.9).
+fn may_guess(status: StatusCode, directives: &ResponseDirectives) -> bool {
+    let heuristically =
+        matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+    heuristically || directives.public
+}
+
+/// Statuses whose requirements on caches are kept here, for `must-understand` (§5.2.2.3).
+fn is_understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=206 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 451 | 500..=505)
 }
 
 /// Whether the origin can be asked if the answer still holds (§4.3.1).
-fn validatable(headers: &HeaderMap) -> bool {
-    headers.contains_key(ETAG) || headers.get(LAST_MODIFIED).and_then(freshness::date).is_some()
+pub fn validatable(headers: &HeaderMap) -> bool {
+    headers.contains_key(ETAG) || headers.get(LAST_MODIFIED).and_then(dates::read).is_some()
 }
 
 /// `Content-Length`, where it is one number.
 pub fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    let digits = headers.get(CONTENT_LENGTH)?.as_bytes().trim_ascii();
+    // `parse` alone would take a sign.
+    digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
-/// A stored answer, as far as its reuse is concerned.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
-    /// Its header fields.
-    pub headers: &'a HeaderMap,
-    /// When its age was 0.
-    pub born: SystemTime,
-    /// Up to when it is fresh.
-    pub fresh_until: SystemTime,
+/// The fields that are stored of an answer (§3.1): without those of the connection, without `Age`, without those that
+/// `private` or `no-cache` name (§5.2.2.4, §5.2.2.7), without cookies unless the route stores them (§7.3). `Date` is
+/// added where the origin has not sent it (RFC 9110 §6.6.1).
+pub fn stored_headers(answer: &HeaderMap, rules: &Rules, answered: SystemTime) -> HeaderMap {
+    let said = Said::of(answer, &rules.targeted);
+    merge::without(answer, &said.directives.fields, rules.set_cookie == SetCookie::Store, answered)
 }
 
-/// What may be done with a stored answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reuse {
-    /// Serve it.
-    Serve,
-    /// Serve it though it is stale: the client permits it and the origin does not forbid it (§4.2.4).
-    ServeStale,
-    /// Ask the origin whether it still holds (§4.3).
-    Validate,
-}
-
-/// Whether a stored answer serves a request that arrived at `arrived`, now that it is `now` (§4, §5.2.1).
-///
-/// An answer that was asked for after this request had arrived is as new as any that this request could cause:
-/// it serves a request for validation as well, so that those who waited for one validation need not repeat it.
-pub fn reuse(asked: &RequestDirectives, stored: &Stored<'_>, arrived: SystemTime, now: SystemTime) -> Reuse {
-    if stored.fresh_until == NEVER_FRESH {
-        return Reuse::Validate;
-    }
-    let Ok(left) = stored.fresh_until.duration_since(now) else {
-        return reuse_stale(asked, stored, now);
-    };
-    if asked.nothing || stored.born >= arrived {
-        return Reuse::Serve;
-    }
-    let age = now.duration_since(stored.born).unwrap_or_default().as_secs();
-    let too_old = asked.no_cache || asked.max_age.or_stale().is_some_and(|max| max == 0 || age > max);
-    let too_near = asked.min_fresh.or_stale().is_some_and(|min| left.as_secs() < min);
-    if too_old || too_near { Reuse::Validate } else { Reuse::Serve }
-}
-
-/// `max-stale` (§5.2.1.2), unless the request asks for better as well or the answer forbids it.
-fn reuse_stale(asked: &RequestDirectives, stored: &Stored<'_>, now: SystemTime) -> Reuse {
-    let Some(bound) = asked.max_stale else { return Reuse::Validate };
-    let stale_by = now.duration_since(stored.fresh_until).unwrap_or_default();
-    let age = now.duration_since(stored.born).unwrap_or_default().as_secs();
-    let too_old = asked.no_cache || asked.max_age.or_stale().is_some_and(|max| max == 0 || age > max);
-    let better = too_old || asked.min_fresh.or_stale().is_some();
-    let forbidden = ResponseDirectives::of(stored.headers).forbids_stale();
-    if better || forbidden || stale_by > Duration::from_secs(bound) {
-        Reuse::Validate
-    } else {
-        Reuse::ServeStale
-    }
-}
-
-/// Whether a stored answer may serve a request that carries `Authorization`.
-///
-/// The RFC permits it for any answer that is stored (§3.5 is about storing). Here it takes the origin's word that
-/// the answer is for all, since an origin that never thought of caches may answer a known caller differently.
-pub fn serves_authorized(stored: &HeaderMap) -> bool {
-    ResponseDirectives::of(stored).shared()
+/// Whether an answer sets a cookie that is not stored with it: it is then for the one client that caused it.
+pub fn keeps_cookies_back(answer: &HeaderMap, rules: &Rules) -> bool {
+    rules.set_cookie != SetCookie::Store && answer.contains_key(SET_COOKIE)
 }
 
 /// Whether an answer to this method means that what is stored of its target no longer holds (§4.4).
 ///
 /// Methods that nobody has told us to be safe count as unsafe.
 pub fn invalidates(method: &Method, status: StatusCode) -> bool {
-    !method.is_safe() && (status.is_success() || status.is_redirection())
+    !is_safe(method) && (status.is_success() || status.is_redirection())
+}
+
+/// Methods that change nothing (RFC 9110 §9.2.1, RFC 4918 §9.1, RFC 3253 §3.6, RFC 5323 §2, QUERY).
+fn is_safe(method: &Method) -> bool {
+    method.is_safe() || matches!(method.as_str(), "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
 }
 
 #[cfg(test)]

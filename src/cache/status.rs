@@ -1,6 +1,6 @@
 //! `Cache-Status` (RFC 9211): what the cache did with a request, for whoever asks why.
 
-use std::fmt;
+use std::fmt::Write as _;
 
 use http::HeaderValue;
 
@@ -28,6 +28,10 @@ pub enum Forwarded {
     Stale,
     /// What is stored is fresh, but the request asks for better.
     Request,
+    /// Of what it asks for, parts are stored and others are not.
+    Partial,
+    /// What is stored could not be used, for a reason of the cache's own.
+    Miss,
 }
 
 impl Forwarded {
@@ -40,12 +44,14 @@ impl Forwarded {
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
             Self::Request => "request",
+            Self::Partial => "partial",
+            Self::Miss => "miss",
         }
     }
 }
 
 /// This cache's member of the list. The gateway appends it last, nearest the client (RFC 9211 §2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// Why the request went to the origin. `None`: it did not, this is a hit (§2.1).
     pub forwarded: Option<Forwarded>,
@@ -57,42 +63,62 @@ pub struct Member {
     pub stored: bool,
     /// Whether the answer is another request's (§2.6).
     pub collapsed: bool,
-    /// Why it was forwarded, or not stored, in one word (§2.8).
+    /// The key in words, where it is to be seen (§2.7).
+    pub key: Option<Box<str>>,
+    /// Why it was forwarded, or not stored, or where it was found, in one word (§2.8).
     pub detail: Option<&'static str>,
 }
 
 impl Member {
     /// As a field value.
     pub fn value(&self) -> HeaderValue {
-        // Made of tokens and digits alone, so the conversion cannot fail; if it did, the bare name is still true.
-        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(NAME))
+        // Made of tokens, digits and printable strings alone, so the conversion cannot fail; if it did, the bare name is still true.
+        HeaderValue::try_from(self.text()).unwrap_or(HeaderValue::from_static(NAME))
+    }
+
+    /// Every answer has one: texts are put together here, which `format_args` would take five times as long for.
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(64);
+        text += NAME;
+        match self.forwarded {
+            None => text += "; hit",
+            Some(reason) => text.extend(["; fwd=", reason.code()]),
+        }
+        // Writing to a text cannot fail.
+        if let Some(status) = self.status {
+            let _ = write!(text, "; fwd-status={status}");
+        }
+        if let Some(ttl) = self.ttl {
+            let _ = write!(text, "; ttl={ttl}");
+        }
+        if self.stored {
+            text += "; stored";
+        }
+        if self.collapsed {
+            text += "; collapsed";
+        }
+        if let Some(key) = &self.key {
+            text += "; key=";
+            string(key, &mut text);
+        }
+        if let Some(detail) = self.detail {
+            text.extend(["; detail=", detail]);
+        }
+        text
     }
 }
 
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(NAME)?;
-        match self.forwarded {
-            None => f.write_str("; hit")?,
-            Some(reason) => write!(f, "; fwd={}", reason.code())?,
+/// A string of a structured field: printable ASCII, with a question mark for whatever is not (RFC 9651 §3.3.3).
+fn string(value: &str, text: &mut String) {
+    text.push('"');
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => text.extend(['\\', letter]),
+            ' '..='~' => text.push(letter),
+            _ => text.push('?'),
         }
-        if let Some(status) = self.status {
-            write!(f, "; fwd-status={status}")?;
-        }
-        if let Some(ttl) = self.ttl {
-            write!(f, "; ttl={ttl}")?;
-        }
-        if self.stored {
-            f.write_str("; stored")?;
-        }
-        if self.collapsed {
-            f.write_str("; collapsed")?;
-        }
-        if let Some(detail) = self.detail {
-            write!(f, "; detail={detail}")?;
-        }
-        Ok(())
     }
+    text.push('"');
 }
 
 #[cfg(test)]
@@ -107,8 +133,11 @@ mod tests {
             (is(), "tidegate; hit"),
             (Member { ttl: Some(28), ..is() }, "tidegate; hit; ttl=28"),
             (Member { ttl: Some(-3), ..is() }, "tidegate; hit; ttl=-3"),
-            (Member { stored: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; stored"),
-            (Member { collapsed: true, ..miss }, "tidegate; fwd=uri-miss; fwd-status=200; collapsed"),
+            (Member { detail: Some("redis"), ..is() }, "tidegate; hit; detail=redis"),
+            (Member { key: Some("GET a/\"ö\\".into()), ..is() }, "tidegate; hit; key=\"GET a/\\\"?\\\\\""),
+            (Member { forwarded: Some(Forwarded::Partial), ..is() }, "tidegate; fwd=partial"),
+            (Member { stored: true, ..miss.clone() }, "tidegate; fwd=uri-miss; fwd-status=200; stored"),
+            (Member { collapsed: true, ..miss.clone() }, "tidegate; fwd=uri-miss; fwd-status=200; collapsed"),
             (
                 Member { detail: Some("private"), ..miss },
                 "tidegate; fwd=uri-miss; fwd-status=200; detail=private",

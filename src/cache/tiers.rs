@@ -1,57 +1,96 @@
-//! Where answers are stored: Pingora's `Storage` over the tiers. Memory is the only one so far.
-//!
-//! A lookup asks the tiers in order of speed, then the answers that are being written. The next tier belongs between
-//! the two in [`Tiers::lookup`], behind [`Tiers::store`], and in `purge` and `update_meta`.
+//! Where answers are kept: memory, over what the fleet shares; and the order of purges over both.
 
-use std::any::Any;
-use std::ops::Range;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED};
-use pingora::cache::key::{CacheHashKey, HashBinary};
-use pingora::cache::lock::{CacheKeyLockImpl, CacheLock};
-use pingora::cache::storage::{HandleHit, HitHandler, MissHandler, PurgeOutcome, PurgeTarget, PurgeType};
-use pingora::cache::trace::SpanHandle;
-use pingora::cache::{CacheKey, CacheMeta, Storage};
-use pingora::{Error, ErrorType, Result};
+use http::{HeaderMap, StatusCode};
 
-use super::fill::{Fills, Terms, Writer, within};
-use super::marks::{Purges, Unstored};
-use super::memory::{Head, Memory, Object};
+use super::asking::Asking;
+use super::fleet::{Fleet, Joining, Told};
+use super::flight::Flight;
+use super::freshness::Times;
+use super::marks::Unstored;
+use super::memory::Memory;
+use super::merge::{self, HeadSays};
+use super::purge::{Purge, Target};
+use super::purges::{Covered, Purges};
+use super::status::Forwarded;
+use super::stored::{Key, Resource, Stored, Terms};
+use super::{parts, policy, vary};
+use crate::redis::Redis;
 use crate::telemetry::meters::Meters;
-
-/// How long a request waits for another's answer, and how long one request may keep others waiting.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+use crate::telemetry::{PurgeKind, PurgeMeters, PurgeOrigin};
 
 /// The store of a process. Outlives every reload.
 pub struct Tiers {
     memory: Memory,
-    pub(super) fills: Fills,
-    pub(super) purges: Purges,
-    pub(super) unstored: Unstored,
-    lock: CacheLock,
+    /// The order of purges.
+    pub purges: Arc<Purges>,
+    /// URLs whose answers are not stored.
+    pub unstored: Unstored,
+    pub(super) purge_meters: PurgeMeters,
+    fleet: Option<Fleet>,
+}
+
+/// What is stored for a request.
+#[derive(Debug)]
+pub struct Found {
+    /// What suits it.
+    pub suits: Option<Suits>,
+    /// Why there is none, if there is none.
+    pub why: Forwarded,
+}
+
+/// A stored answer that suits a request.
+#[derive(Debug)]
+pub struct Suits {
+    /// The answer.
+    pub stored: Arc<Stored>,
+    /// Whether it was purged softly: stale, whatever its lifetime says.
+    pub soft: bool,
 }
 
 impl Tiers {
-    /// A store that holds up to `memory_bytes`, and as much again in answers that are being written. Made once: Pingora
-    /// asks for a store that lives as long as the process.
-    pub fn new(memory_bytes: u64, meters: &Meters) -> &'static Self {
+    /// A store that holds up to `memory_bytes`, over what nodes share, if they do. Made once, for as long as the process
+    /// lives; [`Tiers::run`] is to be run beside it.
+    pub fn new(memory_bytes: u64, meters: &Meters, fleet: Option<(Redis, Joining)>) -> &'static Self {
+        let purges = Arc::new(Purges::new());
         Box::leak(Box::new(Self {
             memory: Memory::new(memory_bytes, meters),
-            fills: Fills::new(memory_bytes),
-            purges: Purges::new(),
             unstored: Unstored::new(),
-            lock: CacheLock::new(PATIENCE),
+            purge_meters: PurgeMeters::new(meters),
+            fleet: fleet.map(|(redis, joining)| Fleet::new(redis, joining, &purges)),
+            purges,
         }))
     }
 
-    /// The lock by which concurrent misses of one URL become one fetch. Held until the head of the answer is there.
-    pub fn lock(&'static self) -> &'static CacheKeyLockImpl {
-        &self.lock
+    /// Keeps in touch with the fleet; nothing to do without one.
+    pub async fn run(&'static self) {
+        if let Some(fleet) = &self.fleet {
+            fleet.run(self).await;
+        }
+    }
+
+    /// What nodes share, while this one sees what they purge.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|fleet| fleet.sees())
+    }
+
+    /// The same; a process that has just started waits for a moment until it does.
+    pub async fn fleet_soon(&self) -> Option<&Fleet> {
+        let fleet = self.fleet.as_ref()?;
+        fleet.sees_soon().await.then_some(fleet)
+    }
+
+    /// Answers in memory, and bytes that they take.
+    pub fn held(&self) -> (usize, u64) {
+        (self.memory.len(), self.memory.weight())
+    }
+
+    /// What is held in memory of a URL; does not count as a use.
+    pub fn peek(&self, key: &Key) -> Option<Arc<Resource>> {
+        self.memory.peek(key)
     }
 
     /// The largest body that can be stored, in bytes.
@@ -59,189 +98,171 @@ impl Tiers {
         self.memory.largest()
     }
 
-    /// Forgets all variants of a URL, and sees to it that none that is on its way is stored.
-    ///
-    /// Variants beside the first stay in memory until they are evicted, but are not found: Pingora takes none that is
-    /// older than the first. Returns whether the first was there.
-    pub fn purge(&self, url: &HashBinary) -> bool {
-        self.purges.note(url);
-        self.memory.remove(url)
-    }
-
-    /// Stores an answer, unless its URL was purged since it was asked for.
-    pub(super) fn store(&self, key: HashBinary, object: Arc<Object>, url: &HashBinary, purges: u64) {
-        if self.purges.count(url) != purges {
-            return;
-        }
-        self.memory.put(key, object);
-        // A purge notes itself before it removes: one that came since the check has either removed this or is seen now.
-        if self.purges.count(url) != purges {
-            self.memory.remove(&key);
-        }
-    }
-
-    fn stored(&self, key: &HashBinary) -> Option<(CacheMeta, HitHandler)> {
-        self.memory.get(key).map(|object| (object.head.meta(), Box::new(Hit::new(object)) as HitHandler))
-    }
-}
-
-#[async_trait]
-impl Storage for Tiers {
-    async fn lookup(
-        &'static self,
-        key: &CacheKey,
-        _: &SpanHandle,
-    ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let (variant, url) = (key.combined_bin(), key.primary_bin());
-        if let Some(hit) = self.stored(&variant) {
-            return Ok(Some(hit));
-        }
-        if let Some(fill) = self.fills.newest(&variant, self.purges.count(&url)) {
-            let meta = fill.head.meta();
-            return Ok(Some((meta, Box::new(fill.follow(false)))));
-        }
-        // It may have been stored between the two looks.
-        Ok(self.stored(&variant))
-    }
-
-    async fn lookup_streaming_write(
-        &'static self,
-        key: &CacheKey,
-        tag: Option<&[u8]>,
-        _: &SpanHandle,
-    ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let tag = tag.and_then(|tag| tag.try_into().ok());
-        let fill = tag.and_then(|tag| self.fills.tagged(&key.combined_bin(), tag));
-        Ok(fill.map(|fill| (fill.head.meta(), Box::new(fill.follow(true)) as HitHandler)))
-    }
-
-    async fn get_miss_handler(
-        &'static self,
-        key: &CacheKey,
-        meta: &CacheMeta,
-        _: &SpanHandle,
-    ) -> Result<MissHandler> {
-        let url = key.primary_bin();
-        let terms = meta.extensions().get::<Terms>().copied();
-        let terms =
-            terms.unwrap_or_else(|| Terms { purges: self.purges.count(&url), size_max: self.largest() });
-        let fill = self.fills.begin(key.combined_bin(), url, Head::of(meta), terms);
-        Ok(Box::new(Writer::new(self, fill)))
-    }
-
-    async fn purge(
-        &'static self,
-        target: PurgeTarget<'_>,
-        _: PurgeType,
-        _: &SpanHandle,
-    ) -> Result<PurgeOutcome> {
-        let key = target.key();
-        self.purges.note(&key.primary_bin());
-        let found = self.memory.remove(&key.combined_bin());
-        Ok(if found { PurgeOutcome::Purged(None) } else { PurgeOutcome::NotFound })
-    }
-
-    /// Puts a newer head on a stored body (RFC 9111 §4.3.4), if the body is still the one that the head is of.
-    async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
-        let (variant, url) = (key.combined_bin(), key.primary_bin());
-        let purges =
-            meta.extensions().get::<Terms>().map_or_else(|| self.purges.count(&url), |terms| terms.purges);
-        let Some(object) = self.memory.get(&variant) else { return Ok(false) };
-        if !same_body(object.head.headers(), meta.headers()) || self.purges.count(&url) != purges {
-            return Ok(false);
-        }
-        let replaced = self.memory.replace(variant, Arc::new(object.freshened(Head::of(meta))));
-        if self.purges.count(&url) != purges {
-            self.memory.remove(&variant);
-            return Ok(false);
-        }
-        Ok(replaced)
-    }
-
-    fn support_streaming_partial_write(&self) -> bool {
-        true
-    }
-
-    fn as_any(&self) -> &(dyn Any + Send + Sync + 'static) {
-        self
-    }
-}
-
-/// Whether two heads are of one body, as far as their validators tell (RFC 9111 §4.3.4).
-fn same_body(one: &HeaderMap, other: &HeaderMap) -> bool {
-    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING]
-        .iter()
-        .all(|name| one.get(name) == other.get(name))
-}
-
-/// Reads a stored answer.
-struct Hit {
-    object: Arc<Object>,
-    /// The piece to read next, and the offset of its first byte in the body.
-    next: usize,
-    offset: u64,
-    /// The bytes that are wanted.
-    window: Range<u64>,
-}
-
-impl Hit {
-    fn new(object: Arc<Object>) -> Self {
-        let window = 0..object.length;
-        Self { object, next: 0, offset: 0, window }
-    }
-}
-
-#[async_trait]
-impl HandleHit for Hit {
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        while self.offset < self.window.end
-            && let Some(piece) = self.object.body.get(self.next)
-        {
-            let part = within(piece, self.offset, &self.window);
-            self.next += 1;
-            self.offset += piece.len() as u64;
-            if !part.is_empty() {
-                return Ok(Some(part));
+    /// The newest answer in memory that suits a request.
+    pub fn find(&self, asking: &Asking, request: &HeaderMap) -> Found {
+        let Some(resource) = self.memory.get(&asking.key) else {
+            return Found { suits: None, why: Forwarded::UriMiss };
+        };
+        for stored in &resource.variants {
+            if asking.suits(stored, request) {
+                let soft = match self.purges.covers(&asking.key, stored) {
+                    Some(Covered::Hard) => continue,
+                    covered => covered.is_some() || self.distrusts(stored, asking.arrived),
+                };
+                let suits = Some(Suits { stored: stored.clone(), soft });
+                return Found { suits, why: Forwarded::Miss };
             }
         }
-        Ok(None)
+        // One that suits but for its caller says that more than fields is in the way.
+        let but_for_the_caller = resource.variants.iter().any(|stored| stored.selecting.matches(request));
+        let why = if but_for_the_caller { Forwarded::Miss } else { Forwarded::VaryMiss };
+        Found { suits: None, why }
     }
 
-    async fn finish(
-        self: Box<Self>,
-        _: &'static (dyn Storage + Sync),
-        _: &CacheKey,
-        _: &SpanHandle,
-    ) -> Result<()> {
-        Ok(())
+    fn distrusts(&self, stored: &Stored, now: SystemTime) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.distrusts(stored, now))
     }
 
-    fn can_seek(&self) -> bool {
-        true
-    }
-
-    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        let (start, length) = (start as u64, self.object.length);
-        if start >= length {
-            return Error::e_explain(
-                ErrorType::InternalError,
-                "the range begins behind the end of the stored body",
-            );
+    /// Which requests for one URL may share a fetch, as far as is known before its answer: a hash of the fields by
+    /// which its answers differ, and of whether the caller is known.
+    pub fn kind(&self, asking: &Asking, request: &HeaderMap) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        asking.authorized.hash(&mut hasher);
+        let newest = self.memory.peek(&asking.key).and_then(|resource| resource.variants.first().cloned());
+        match newest {
+            Some(newest) => {
+                let names = newest.selecting.selectors().iter().map(|(name, _)| name);
+                vary::hash_of(names, request, &mut hasher);
+            }
+            None => vary::hash_of(&asking.rules.vary, request, &mut hasher),
         }
-        self.window = start..end.map_or(length, |end| length.min(end as u64));
-        (self.next, self.offset) = (0, 0);
-        Ok(())
+        hasher.finish()
     }
 
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
+    /// What is stored of a URL and may be confirmed by its origin.
+    pub fn candidates(&self, key: &Key) -> Vec<Arc<Stored>> {
+        let Some(resource) = self.memory.peek(key) else { return Vec::new() };
+        let hard = |stored: &Arc<Stored>| self.purges.covers(key, stored) == Some(Covered::Hard);
+        resource.variants.iter().filter(|stored| !hard(stored)).cloned().collect()
     }
 
-    fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
-        self
+    /// Whether a purge has overtaken a fetch.
+    pub fn is_overtaken<T>(&self, key: &Key, flight: &Flight<T>) -> bool {
+        match flight.filling() {
+            Some(stored) => self.meets(key, &stored).is_some(),
+            None => self.purges.covers_fill(flight.stamp, key, &[], "").is_some(),
+        }
+    }
+
+    /// Whether a purge has met an answer that comes from outside.
+    pub fn meets(&self, key: &Key, stored: &Stored) -> Option<Covered> {
+        self.purges.covers_fill(stored.stamp, key, &stored.tags, &stored.url)
+    }
+
+    /// Stores an answer here and, behind, for the fleet; unless a purge has overtaken it.
+    pub fn store(&self, key: Key, stored: &Arc<Stored>) {
+        self.keep(key, stored);
+        if let Some(fleet) = self.fleet() {
+            fleet.tier.store_behind(key, stored.clone(), false);
+        }
+    }
+
+    /// Stores an answer in memory, unless a purge has overtaken it.
+    pub fn keep(&self, key: Key, stored: &Arc<Stored>) {
+        self.memory.update(key, |old| {
+            // What was purged softly while it was fetched is stale, and stays to be confirmed.
+            if self.meets(&key, stored) == Some(Covered::Hard) {
+                return old.cloned();
+            }
+            Some(old.map_or_else(Resource::default, Clone::clone).with(stored.clone()))
+        });
+    }
+
+    /// Forgets one answer.
+    pub fn drop_variant(&self, key: &Key, stored: &Stored) {
+        self.memory.update(*key, |old| {
+            let left = old?.variants.iter().filter(|other| other.selecting != stored.selecting);
+            let variants: Vec<_> = left.cloned().collect();
+            (!variants.is_empty()).then_some(Resource { variants })
+        });
+    }
+
+    /// Forgets, or makes stale, what a purge names: here at once, on other nodes soon.
+    pub fn purge(&'static self, purge: Purge, origin: PurgeOrigin) {
+        self.purge_here(&purge, origin);
+        if let Some(fleet) = &self.fleet {
+            tokio::spawn(fleet.tell(purge, &self.purges));
+        }
+    }
+
+    /// The same; returns once the other nodes hear of it, or will when Redis is back.
+    ///
+    /// With it, how many URLs left memory at once; `None` where what is met goes as it is found.
+    pub async fn purge_and_tell(&'static self, purge: Purge, origin: PurgeOrigin) -> (Told, Option<u64>) {
+        let here = self.purge_here(&purge, origin);
+        let told = match &self.fleet {
+            Some(fleet) => fleet.tell(purge, &self.purges).await,
+            None => Told::Alone,
+        };
+        (told, here)
+    }
+
+    fn purge_here(&'static self, purge: &Purge, origin: PurgeOrigin) -> Option<u64> {
+        self.purges.note(purge);
+        self.purge_meters.purged(kind_of(purge), origin);
+        self.sweep(purge)
+    }
+
+    /// Removes from memory what can be removed at once, and counts it; what remains is covered by the stamp of the purge.
+    pub(super) fn sweep(&'static self, purge: &Purge) -> Option<u64> {
+        match &purge.target {
+            Target::Url(key) if !purge.soft => Some(self.memory.remove(key).into()),
+            Target::Everything if !purge.soft => {
+                let held = self.memory.len() as u64;
+                // It is of no use to anybody any more; to free it may take a while.
+                tokio::task::spawn_blocking(|| self.memory.clear());
+                Some(held)
+            }
+            _ => None,
+        }
+    }
+
+    /// What the answer to a HEAD says of the stored answer to a GET (RFC 9111 §4.3.5).
+    pub fn told_by_head(
+        &self,
+        asking: &Asking,
+        request: &HeaderMap,
+        status: StatusCode,
+        answer: &HeaderMap,
+        times: Times,
+    ) {
+        let Some(Suits { stored, .. }) = self.find(asking, request).suits else { return };
+        let length = parts::length(&stored.body);
+        match merge::head_says(stored.status, &stored.headers, length, status, answer) {
+            HeadSays::Nothing => {}
+            HeadSays::Invalidate => {
+                let terms =
+                    Terms { fresh_until: stored.terms.born, never_stale: true, ..stored.terms.clone() };
+                self.store(asking.key, &Arc::new(Stored { terms, ..(*stored).clone() }));
+            }
+            HeadSays::Freshen => {
+                let headers = merge::renewed(&stored.headers, answer, &asking.rules);
+                let kept =
+                    policy::keep(&http::Method::GET, request, stored.status, &headers, &asking.rules, times);
+                let Ok(terms) = kept else { return self.drop_variant(&asking.key, &stored) };
+                let headers = policy::stored_headers(&headers, &asking.rules, times.answered);
+                self.store(asking.key, &Arc::new(Stored { headers, terms, ..(*stored).clone() }));
+            }
+        }
     }
 }
 
-#[cfg(test)]
-#[path = "tiers_tests.rs"]
-mod tests;
+/// What a purge names, for the metric.
+pub(super) fn kind_of(purge: &Purge) -> PurgeKind {
+    match purge.target {
+        Target::Url(_) => PurgeKind::Url,
+        Target::Tag(_) => PurgeKind::Tag,
+        Target::Prefix(_) => PurgeKind::Prefix,
+        Target::Everything => PurgeKind::All,
+    }
+}

@@ -1,0 +1,350 @@
+//! The fleet's log of purges: a stream in Redis that every node reads.
+//!
+//! A stream remembers, so a node that was cut off reads on from where it was and has missed nothing. That holds only
+//! while the last entry that it read is still there: the log is cut off at its old end, and Redis may lose it, or the
+//! end of it (a flush, a restart without a disk, a replica that took over before it had all). So the reader looks for
+//! that entry again after each read, before it believes what it read: news of a log that was begun anew follow an old
+//! place as well. Where it is gone, what was purged meanwhile cannot be known: [`Event::Lost`].
+//!
+//! The log is never empty: whoever finds none begins it with an entry that purges nothing. Thus every reader has a
+//! place to look for, and a log that was lost and begun anew is told from the old one.
+//!
+//! The log has no time to live. A server that evicts keys must take those that have one (`volatile-lru` and its like):
+//! under `allkeys-lru` the log may go, and each time all nodes forget what they hold.
+//!
+//! An entry's id, `milliseconds-count` by Redis's clock, is its place among all purges ([`Stamp`]).
+
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use super::purge::{Purge, Target, Unreadable};
+use super::stored::Stamp;
+use crate::redis::{Away, Own, Redis, Script, StreamId, StreamRangeReply, StreamReadReply, Value, cmd};
+
+/// About as many purges are kept in the log.
+const KEPT: u32 = 65_536;
+
+/// Purges that wait for Redis, at most. With one more, a purge of everything takes the place of all.
+pub const QUEUE: usize = 1024;
+
+/// How long a read waits for news, in milliseconds, and how much longer its answer may take.
+const BLOCK_MS: u64 = 1000;
+const ANSWER: Duration = Duration::from_millis(1500);
+
+/// Entries that are read together.
+const TOGETHER: usize = 1000;
+
+/// The pause before the log is tried again; grows to the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a node is told, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Purges were missed, nobody knows which: all that this node holds may be purged.
+    Lost,
+    /// The log follows from its beginning: at the start, and after [`Event::Lost`]. Purges from before it are forgotten,
+    /// so answers from outside with a stamp less than `floor` count as purged.
+    Began {
+        /// The place of the oldest entry.
+        floor: Stamp,
+    },
+    /// A purge, in the order of the log.
+    Purged {
+        /// Its place in the log.
+        place: Stamp,
+        /// What it meets.
+        purge: Purge,
+        /// Whether this node published it.
+        own: bool,
+    },
+}
+
+/// Whether this node sees the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// It does not hear of purges; from when on.
+    Blind {
+        /// Since this moment at the latest.
+        since: Instant,
+    },
+    /// It has read the log to its end and hears of each purge as it comes.
+    Seeing,
+}
+
+/// This node's end of the log.
+pub struct Bus {
+    redis: Redis,
+    /// Tells this node's purges from those of others.
+    node: String,
+    stream: String,
+    waiting: Mutex<VecDeque<Purge>>,
+    wake: Notify,
+    sight: watch::Sender<Sight>,
+}
+
+/// Begins the log if there is none; looks for the entry that was read last, where one is given. Answers whether that is
+/// gone, and the id of the oldest entry.
+static VISIT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XADD', KEYS[1], '*', 'p', '') end
+local gone = 0
+if ARGV[1] ~= '' and #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then gone = 1 end
+return {gone, redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]}
+",
+    )
+});
+
+/// The id of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    ms: u64,
+    count: u64,
+}
+
+impl Id {
+    fn parse(text: &str) -> Result<Self, Away> {
+        let (ms, count) = text.split_once('-').ok_or(Away::Nonsense)?;
+        let number = |text: &str| text.parse().map_err(|_| Away::Nonsense);
+        Ok(Self { ms: number(ms)?, count: number(count)? })
+    }
+
+    fn text(self) -> String {
+        format!("{}-{}", self.ms, self.count)
+    }
+
+    fn next(self) -> Self {
+        match self.count.checked_add(1) {
+            Some(count) => Self { count, ..self },
+            None => Self { ms: self.ms.saturating_add(1), count: 0 },
+        }
+    }
+
+    fn stamp(self) -> Stamp {
+        const COUNTS: u64 = 1 << 20;
+        let ms = self.ms.min(u64::MAX >> 20);
+        Stamp(ms << 20 | self.count.min(COUNTS - 1))
+    }
+}
+
+impl Bus {
+    /// A node's end. Nothing is read, and nothing that waits is sent, until [`Bus::run`] runs.
+    pub fn new(redis: Redis) -> Self {
+        let stream = format!("{}:purges", redis.prefix());
+        let node = format!("{:016x}", fastrand::u64(..));
+        let sight = watch::Sender::new(Sight::Blind { since: Instant::now() });
+        Self { redis, node, stream, waiting: Mutex::default(), wake: Notify::new(), sight }
+    }
+
+    /// Whether the log is seen, and its changes.
+    pub fn sight(&self) -> watch::Receiver<Sight> {
+        self.sight.subscribe()
+    }
+
+    /// Puts a purge into the log. On an error it waits and is sent when Redis is back; nobody else knows of it until
+    /// then. It comes back as [`Event::Purged`] in either case.
+    pub async fn publish(&self, purge: Purge) -> Result<Stamp, Away> {
+        let sent = self.send(&purge).await;
+        if sent.is_err() {
+            self.enqueue(purge);
+            self.wake.notify_one();
+        }
+        sent
+    }
+
+    /// Purges that wait to be sent.
+    pub fn unsent(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    /// Reads the log, and sends what waits, for as long as it is polled.
+    pub async fn run(&self, mut handler: impl FnMut(Event)) {
+        tokio::join!(self.read(&mut handler), self.send_waiting());
+    }
+
+    // === Sending ===
+
+    async fn send(&self, purge: &Purge) -> Result<Stamp, Away> {
+        let mut command = cmd("XADD");
+        command.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
+        command.arg("p").arg(purge.encode()).arg("n").arg(&self.node);
+        let id: String = self.redis.call("purge", &command).await?;
+        Ok(Id::parse(&id)?.stamp())
+    }
+
+    fn enqueue(&self, purge: Purge) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= QUEUE {
+            tracing::warn!("too many purges wait for redis; everything is purged instead");
+            waiting.clear();
+            waiting.push_back(Purge { target: Target::Everything, soft: false });
+        } else if waiting.back() != Some(&purge) {
+            waiting.push_back(purge);
+        }
+    }
+
+    async fn send_waiting(&self) {
+        loop {
+            let next = self.waiting.lock().pop_front();
+            let Some(purge) = next else {
+                self.wake.notified().await;
+                continue;
+            };
+            if self.send(&purge).await.is_err() {
+                self.waiting.lock().push_front(purge);
+                sleep(2 * PAUSE_MIN).await;
+            }
+        }
+    }
+
+    // === Reading ===
+
+    async fn read(&self, handler: &mut impl FnMut(Event)) {
+        let (mut last, mut pause, mut told) = (None, PAUSE_MIN, false);
+        loop {
+            let Err(away) = self.read_on(&mut last, handler).await;
+            let saw = *self.sight.borrow() == Sight::Seeing;
+            if saw {
+                pause = PAUSE_MIN;
+                self.sight.send_replace(Sight::Blind { since: Instant::now() });
+            }
+            if saw || !told {
+                told = true;
+                tracing::warn!(reason = %away, "not hearing of other nodes' purges");
+            }
+            sleep(pause.mul_f64(fastrand::f64().mul_add(0.5, 0.5))).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Reads until the connection ends.
+    async fn read_on(
+        &self,
+        last: &mut Option<Id>,
+        handler: &mut impl FnMut(Event),
+    ) -> Result<std::convert::Infallible, Away> {
+        let mut own = self.redis.own(None).await?;
+        let mut news = Vec::new();
+        loop {
+            let (gone, first) = self.visit(&mut own, *last).await?;
+            if gone {
+                tracing::warn!("the log of purges was lost, or cut off beyond what this node has read");
+                handler(Event::Lost);
+                *last = None;
+                news.clear();
+            }
+            for entry in news.drain(..) {
+                self.entry(&entry, last, handler)?;
+            }
+            if last.is_none() {
+                handler(Event::Began { floor: first.stamp() });
+                // The first entry may be a purge.
+                self.catch_up(&mut own, (first, first), last, handler).await?;
+                continue;
+            }
+            if *self.sight.borrow() != Sight::Seeing {
+                let known = last.unwrap_or(first);
+                if !self.catch_up(&mut own, (known, known.next()), last, handler).await? {
+                    continue;
+                }
+                self.sight.send_replace(Sight::Seeing);
+                tracing::info!("hearing of other nodes' purges");
+            }
+            news = self.wait_for_news(&mut own, *last).await?;
+        }
+    }
+
+    async fn visit(&self, own: &mut Own, last: Option<Id>) -> Result<(bool, Id), Away> {
+        let last = last.map(Id::text).unwrap_or_default();
+        let answer = own.script(&VISIT, &[&self.stream], &[last.as_bytes()], ANSWER).await?;
+        let Value::Array(answer) = answer else { return Err(Away::Nonsense) };
+        match &answer[..] {
+            [Value::Int(gone), Value::BulkString(first)] => {
+                let first = std::str::from_utf8(first).map_err(|_| Away::Nonsense)?;
+                Ok((*gone == 1, Id::parse(first)?))
+            }
+            _ => Err(Away::Nonsense),
+        }
+    }
+
+    /// All from there to the end, as long as an entry that is known is still there; whether it was.
+    async fn catch_up(
+        &self,
+        own: &mut Own,
+        (mut known, mut from): (Id, Id),
+        last: &mut Option<Id>,
+        handler: &mut impl FnMut(Event),
+    ) -> Result<bool, Away> {
+        loop {
+            let mut command = cmd("XRANGE");
+            command.arg(&self.stream).arg(from.text()).arg("+").arg("COUNT").arg(TOGETHER);
+            let read: StreamRangeReply = own.call(&command, ANSWER).await?;
+            let (gone, _) = self.visit(own, Some(known)).await?;
+            if gone {
+                return Ok(false);
+            }
+            for entry in &read.ids {
+                self.entry(entry, last, handler)?;
+            }
+            if read.ids.len() < TOGETHER {
+                return Ok(true);
+            }
+            known = last.unwrap_or(known);
+            from = known.next();
+        }
+    }
+
+    /// What comes after the last entry that was read, if it comes soon.
+    async fn wait_for_news(&self, own: &mut Own, last: Option<Id>) -> Result<Vec<StreamId>, Away> {
+        let mut command = cmd("XREAD");
+        command.arg("COUNT").arg(TOGETHER).arg("BLOCK").arg(BLOCK_MS);
+        command.arg("STREAMS").arg(&self.stream).arg(last.map(Id::text).unwrap_or_default());
+        let read: Option<StreamReadReply> =
+            own.call(&command, Duration::from_millis(BLOCK_MS) + ANSWER).await?;
+        Ok(read.into_iter().flat_map(|read| read.keys).flat_map(|key| key.ids).collect())
+    }
+
+    fn entry(
+        &self,
+        entry: &StreamId,
+        last: &mut Option<Id>,
+        handler: &mut impl FnMut(Event),
+    ) -> Result<(), Away> {
+        let id = Id::parse(&entry.id)?;
+        *last = Some(id);
+        let words = bytes(entry, "p").unwrap_or_default();
+        let purge = match Purge::decode(words) {
+            Ok(purge) => purge,
+            // The one that begins the log.
+            Err(Unreadable::Malformed) if words.is_empty() => return Ok(()),
+            Err(Unreadable::Malformed) => {
+                tracing::warn!(id = %entry.id, "an entry in the log of purges is none");
+                return Ok(());
+            }
+            Err(Unreadable::Version) => {
+                tracing::warn!(id = %entry.id, "a purge by a later version; everything is purged instead");
+                Purge { target: Target::Everything, soft: false }
+            }
+        };
+        let own = bytes(entry, "n") == Some(self.node.as_bytes());
+        handler(Event::Purged { place: id.stamp(), purge, own });
+        Ok(())
+    }
+}
+
+fn bytes<'e>(entry: &'e StreamId, field: &str) -> Option<&'e [u8]> {
+    match entry.map.get(field)? {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

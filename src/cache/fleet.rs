@@ -1,0 +1,202 @@
+//! What nodes share: the second tier, and the log of purges.
+//!
+//! Answers from Redis are trusted only while this node sees the log to its end: a purge that it has not heard of may
+//! have met them. What is in memory is trusted for a while longer ([`Fleet::distrusts`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::bus::{Bus, Event, Sight};
+use super::purge::{Purge, Target};
+use super::purges::Purges;
+use super::redis::{Tier, TierCounters};
+use super::stored::{Stamp, Stored};
+use super::{Tiers, tiers};
+use crate::redis::Redis;
+use crate::telemetry::{PurgeMeters, PurgeOrigin};
+
+/// This node's part in the fleet.
+pub struct Fleet {
+    /// The second tier.
+    pub tier: Tier,
+    bus: Bus,
+    /// Since when the log is not seen, in milliseconds since 1970; 0 while it is.
+    blind_since: AtomicU64,
+    blind_max: Duration,
+    /// Purges that are being told at this moment.
+    telling: AtomicUsize,
+    queue: Gauge,
+    began: Instant,
+}
+
+/// How long after its start a process waits for the log to be seen, where a request needs it: its first answers are in
+/// Redis, most likely, and the log is seen within a few milliseconds.
+const FIRST_SIGHT: Duration = Duration::from_millis(500);
+
+/// How the fleet is joined.
+#[derive(Debug)]
+pub struct Joining {
+    /// For how long memory is trusted while the log of purges cannot be read.
+    pub blind_max: Duration,
+    /// The largest body that is shared, in bytes.
+    pub max_object: u64,
+    /// What the tier counts.
+    pub counters: TierCounters,
+    /// Answers and purges that wait to be written.
+    pub queue: Gauge,
+}
+
+/// Whether other nodes know of a purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// They hear of it now.
+    Now,
+    /// There are none.
+    Alone,
+    /// They will, once Redis is back.
+    Later,
+}
+
+impl Fleet {
+    pub(super) fn new(redis: Redis, joining: Joining, purges: &Arc<Purges>) -> Self {
+        let purges = purges.clone();
+        let valid = Box::new(move |key: &_, stored: &Stored| {
+            purges.covers_fill(stored.stamp, key, &stored.tags, &stored.url).is_none()
+        });
+        Self {
+            tier: Tier::new(redis.clone(), joining.max_object, valid, joining.counters),
+            bus: Bus::new(redis),
+            blind_since: AtomicU64::new(millis(SystemTime::now())),
+            blind_max: joining.blind_max,
+            telling: AtomicUsize::new(0),
+            queue: joining.queue,
+            began: Instant::now(),
+        }
+    }
+
+    /// Whether purges of other nodes are heard as they come.
+    pub fn sees(&self) -> bool {
+        self.blind_since.load(Ordering::Acquire) == 0
+    }
+
+    /// The same; a process that has just started waits for a moment until it is so.
+    pub(super) async fn sees_soon(&self) -> bool {
+        let left = FIRST_SIGHT.saturating_sub(self.began.elapsed());
+        if self.sees() || left.is_zero() {
+            return self.sees();
+        }
+        let mut sight = self.bus.sight();
+        let seeing = sight.wait_for(|sight| *sight == Sight::Seeing);
+        tokio::time::timeout(left, seeing).await.is_ok_and(|sight| sight.is_ok())
+    }
+
+    /// Whether an answer in memory is not to be used without asking: the log has not been read for longer than it is
+    /// trusted without, and so long ago it was stored.
+    pub(super) fn distrusts(&self, stored: &Stored, now: SystemTime) -> bool {
+        let since = self.blind_since.load(Ordering::Relaxed);
+        if since == 0 {
+            return false;
+        }
+        let sure = stored.stored.max(UNIX_EPOCH + Duration::from_millis(since));
+        now.duration_since(sure).is_ok_and(|blind| blind > self.blind_max)
+    }
+
+    /// Tells the other nodes of a purge that was noted here.
+    pub(super) async fn tell(&self, purge: Purge, purges: &Purges) -> Told {
+        let _telling = Telling::new(&self.telling);
+        let told = match self.bus.publish(purge.clone()).await {
+            Ok(place) => {
+                purges.confirm(&purge, place);
+                Told::Now
+            }
+            Err(_away) => Told::Later,
+        };
+        self.count_unsent();
+        told
+    }
+
+    /// Whether an answer that another node shared may be older than a purge of this node all the same: it comes from
+    /// further on in the log than this node has read, and a purge is on its way there.
+    pub fn doubts(&self, stored: &Stored, purges: &Purges) -> bool {
+        let telling = self.telling.load(Ordering::SeqCst) > 0 || self.bus.unsent() > 0;
+        telling && stored.stamp > purges.stamp()
+    }
+
+    fn count_unsent(&self) {
+        self.queue.set(i64::try_from(self.bus.unsent() + self.tier.queued()).unwrap_or(i64::MAX));
+    }
+
+    /// Hears of purges, tells of them, and writes answers down, for as long as the process lives.
+    pub(super) async fn run(&self, tiers: &'static Tiers) {
+        let read = self.bus.run(|event| self.heard(event, tiers));
+        tokio::join!(read, self.tier.run(), self.watch(&tiers.purge_meters));
+    }
+
+    fn heard(&self, event: Event, tiers: &'static Tiers) {
+        let all = Purge { target: Target::Everything, soft: false };
+        match event {
+            Event::Lost => {
+                tiers.purge_meters.lost();
+                tiers.purges.note(&all);
+                tiers.sweep(&all);
+            }
+            // Answers from before the log are from before purges that nobody knows any more.
+            Event::Began { floor } => drop(tiers.purges.note_at(&all, floor)),
+            Event::Purged { place, purge, own: true } => tiers.purges.confirm(&purge, place),
+            Event::Purged { place, purge, own: false } => {
+                tiers.purges.note_at(&purge, place);
+                tiers.sweep(&purge);
+                tiers.purge_meters.purged(tiers::kind_of(&purge), PurgeOrigin::Fleet);
+                if self.sees() {
+                    tiers.purge_meters.lag(age(place));
+                }
+            }
+        }
+    }
+
+    /// Notes whether the log is seen.
+    async fn watch(&self, meters: &PurgeMeters) {
+        let mut sight = self.bus.sight();
+        loop {
+            let seeing = *sight.borrow_and_update() == Sight::Seeing;
+            let since = if seeing { 0 } else { millis(SystemTime::now()).max(1) };
+            if seeing || self.sees() {
+                self.blind_since.store(since, Ordering::Release);
+            }
+            meters.connected(seeing);
+            self.count_unsent();
+            let blind_for = millis(SystemTime::now()) - self.blind_since.load(Ordering::Acquire);
+            meters.behind(if seeing { Duration::ZERO } else { Duration::from_millis(blind_for) });
+            // The bus holds the sender; without a change, how far behind the log is grows all the same.
+            let _ = tokio::time::timeout(Duration::from_secs(1), sight.changed()).await;
+        }
+    }
+}
+
+/// A purge that is being told, whether or not whoever waits for that stays.
+struct Telling<'a>(&'a AtomicUsize);
+
+impl<'a> Telling<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long ago a place in the log was taken, by the clocks of Redis and of this node.
+fn age(place: Stamp) -> Duration {
+    Duration::from_millis(millis(SystemTime::now()).saturating_sub(place.0 >> 20))
+}

@@ -1,0 +1,498 @@
+//! One fetch, and everybody who follows it.
+//!
+//! A [`Flight`] is an answer on its way. One task writes it through its [`Pilot`]; any number of [`Follower`]s read it,
+//! the request that caused it among them. Every follower gets every byte or an error: a body that breaks off is never
+//! passed on as a whole one.
+//!
+//! While the answer is being stored all its pieces are held, and nobody can hold it up. One that is not stored (any
+//! more) is held only as far as its readers have yet to see it: the writer goes at the pace of the fastest of them, and
+//! those who lag too far behind are let go.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pingora::http::ResponseHeader;
+use tokio::sync::{Notify, watch};
+
+use super::stored::{Key, Stamp, Stored};
+
+/// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
+const PIECES_MAX: usize = 1 << 16;
+/// How far a reader may lag behind the writer of a body that is not stored, in bytes.
+const LAG_MAX: u64 = 1 << 20;
+/// How long the writer of such a body waits for somebody to read on.
+const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// What came of a fetch.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The answer is in the store, its body with it.
+    Stored(Arc<Stored>, From),
+    /// The answer is being stored; its body follows. First the head as it came, for the one who caused the fetch:
+    /// fields that are not stored are in it.
+    Filling(Arc<ResponseHeader>, Arc<Stored>),
+    /// The answer is not shared: it is for the one who caused the fetch. Its body follows.
+    Passing(Arc<ResponseHeader>),
+    /// There is no answer.
+    Failed,
+}
+
+/// Where a stored answer was found.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// The origin confirmed it, with this 304.
+    Origin(Arc<ResponseHeader>),
+    /// The fleet had it.
+    Redis,
+}
+
+/// The body broke off, or its reader was too slow for one that is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenOff;
+
+/// Nobody reads what is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abandoned;
+
+/// Which requests may share a fetch: those for one URL that would choose the same variant, by callers of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// The URL.
+    pub key: Key,
+    /// A hash of the request fields by which its answers are known to differ, and of whether the caller is known.
+    pub kind: u64,
+}
+
+/// The fetches that others may join. `T` is what a fetch has to tell of its journey.
+#[derive(Debug)]
+pub struct Flights<T> {
+    open: Mutex<HashMap<Lane, Arc<Flight<T>>>>,
+    next: AtomicU64,
+    held: Held,
+}
+
+/// Bytes held by all answers that are being stored, and their bound.
+#[derive(Debug)]
+struct Held {
+    bytes: AtomicU64,
+    bound: u64,
+}
+
+/// A request's part in a fetch.
+#[derive(Debug)]
+pub enum Joined<T> {
+    /// It is to be made: by whoever holds the pilot.
+    Lead(Pilot<T>, Follower<T>),
+    /// It is under way.
+    Follow(Follower<T>),
+}
+
+impl<T> Flights<T> {
+    /// Holds up to `bound` bytes of unfinished answers; one that would pass it is not stored.
+    pub fn new(bound: u64) -> Arc<Self> {
+        let held = Held { bytes: AtomicU64::new(0), bound };
+        Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), held })
+    }
+
+    /// Joins the fetch in a lane, or begins one; one that a purge has overtaken is not joined.
+    pub fn join(
+        self: &Arc<Self>,
+        lane: Lane,
+        stamp: Stamp,
+        overtaken: impl Fn(&Flight<T>) -> bool,
+    ) -> Joined<T> {
+        let mut open = self.open.lock();
+        if let Some(flight) = open.get(&lane).filter(|flight| !overtaken(flight)) {
+            return Joined::Follow(flight.follow(false));
+        }
+        let flight = self.flight(Some(lane), stamp);
+        open.insert(lane, flight.clone());
+        let follower = flight.follow(true);
+        Joined::Lead(Pilot::new(self.clone(), flight), follower)
+    }
+
+    /// Begins a fetch that nobody else can join.
+    pub fn alone(self: &Arc<Self>, stamp: Stamp) -> (Pilot<T>, Follower<T>) {
+        let flight = self.flight(None, stamp);
+        let follower = flight.follow(true);
+        (Pilot::new(self.clone(), flight), follower)
+    }
+
+    /// Begins a fetch for nobody in particular, unless one is under way.
+    pub fn begin(self: &Arc<Self>, lane: Lane, stamp: Stamp) -> Option<Pilot<T>> {
+        let mut open = self.open.lock();
+        if open.contains_key(&lane) {
+            return None;
+        }
+        let flight = self.flight(Some(lane), stamp);
+        open.insert(lane, flight.clone());
+        Some(Pilot::new(self.clone(), flight))
+    }
+
+    fn flight(&self, lane: Option<Lane>, stamp: Stamp) -> Arc<Flight<T>> {
+        Arc::new(Flight {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            lane,
+            stamp,
+            state: watch::Sender::new(State::default()),
+            places: Mutex::default(),
+            taken: Notify::new(),
+        })
+    }
+
+    /// From now on nobody new joins it.
+    fn close(&self, flight: &Flight<T>) {
+        let Some(lane) = flight.lane else { return };
+        let mut open = self.open.lock();
+        if open.get(&lane).is_some_and(|other| other.id == flight.id) {
+            open.remove(&lane);
+        }
+    }
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub struct Flight<T> {
+    id: u64,
+    lane: Option<Lane>,
+    /// Where it stood in the order of purges when it began.
+    pub stamp: Stamp,
+    state: watch::Sender<State<T>>,
+    places: Mutex<Vec<Arc<Place>>>,
+    /// A reader has read on, or has left.
+    taken: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    interim: Vec<Arc<ResponseHeader>>,
+    verdict: Option<(Verdict, Option<T>)>,
+    /// Pieces of the body, of which the first `dropped` are held no more.
+    pieces: VecDeque<Bytes>,
+    dropped: usize,
+    /// Bytes written, and bytes held.
+    written: u64,
+    held: u64,
+    end: End,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self {
+            interim: Vec::new(),
+            verdict: None,
+            pieces: VecDeque::new(),
+            dropped: 0,
+            written: 0,
+            held: 0,
+            end: End::Open,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Whole,
+    Broken,
+}
+
+/// Where a reader is: the number of the piece that it reads next, or [`GONE`].
+#[derive(Debug)]
+struct Place(AtomicUsize);
+
+const GONE: usize = usize::MAX;
+
+impl<T> Flight<T> {
+    /// The head of the answer that is being stored, once it is there.
+    pub fn filling(&self) -> Option<Arc<Stored>> {
+        match &self.state.borrow().verdict {
+            Some((Verdict::Filling(_, stored), _)) => Some(stored.clone()),
+            _ => None,
+        }
+    }
+
+    fn follow(self: &Arc<Self>, leads: bool) -> Follower<T> {
+        let place = Arc::new(Place(AtomicUsize::new(0)));
+        self.places.lock().push(place.clone());
+        Follower { state: self.state.subscribe(), flight: self.clone(), place, leads, interim: 0, next: 0 }
+    }
+
+    /// How many read it.
+    fn readers(&self) -> usize {
+        let mut places = self.places.lock();
+        places.retain(|place| place.0.load(Ordering::Acquire) != GONE);
+        places.len()
+    }
+
+    /// Lets go of the pieces that are not needed any more: those that all readers have seen, and those that only the
+    /// slow have not. Returns how many bytes the fastest reader has yet to see; `None` if there is none.
+    fn let_go(&self) -> Option<u64> {
+        let mut places = self.places.lock();
+        places.retain(|place| place.0.load(Ordering::Acquire) != GONE);
+        let at = |place: &Arc<Place>| place.0.load(Ordering::Acquire);
+        let (slowest, fastest) = (places.iter().map(at).min()?, places.iter().map(at).max()?);
+        let mut left = 0;
+        self.state.send_if_modified(|state| {
+            while state.dropped < fastest && (state.dropped < slowest || state.held > LAG_MAX) {
+                let Some(piece) = state.pieces.pop_front() else { break };
+                state.dropped += 1;
+                state.held -= piece.len() as u64;
+            }
+            let unseen = fastest.saturating_sub(state.dropped);
+            left = state.pieces.iter().skip(unseen).map(|piece| piece.len() as u64).sum();
+            false
+        });
+        Some(left)
+    }
+}
+
+/// Writes an answer. Dropped before its end, it breaks the answer off.
+#[derive(Debug)]
+pub struct Pilot<T> {
+    flights: Arc<Flights<T>>,
+    flight: Arc<Flight<T>>,
+    /// The largest body that is stored, while this one is.
+    storing: Option<u64>,
+    /// What this flight has added to the bytes held by all.
+    counted: u64,
+    ended: bool,
+}
+
+impl<T> Pilot<T> {
+    fn new(flights: Arc<Flights<T>>, flight: Arc<Flight<T>>) -> Self {
+        Self { flights, flight, storing: None, counted: 0, ended: false }
+    }
+
+    /// Where the fetch stands in the order of purges.
+    pub fn stamp(&self) -> Stamp {
+        self.flight.stamp
+    }
+
+    /// An interim answer came (1xx), for the one who caused the fetch (RFC 9110 §15.2).
+    pub fn interim(&self, head: ResponseHeader) {
+        self.flight.state.send_modify(|state| state.interim.push(Arc::new(head)));
+    }
+
+    /// The answer is being stored, up to `size_max` bytes.
+    pub fn fill(&mut self, head: Arc<ResponseHeader>, stored: Arc<Stored>, size_max: u64, tale: T) {
+        self.storing = Some(size_max);
+        self.say(Verdict::Filling(head, stored), Some(tale));
+    }
+
+    /// The answer is for the one who caused the fetch; all others are released.
+    pub fn pass(&mut self, head: Arc<ResponseHeader>, tale: T) {
+        self.flights.close(&self.flight);
+        self.say(Verdict::Passing(head), Some(tale));
+    }
+
+    /// The answer is in the store, or there is none: the flight is over.
+    pub fn settle(mut self, verdict: Verdict, tale: Option<T>) {
+        self.flights.close(&self.flight);
+        self.say(verdict, tale);
+        self.finish(End::Whole);
+    }
+
+    fn say(&self, verdict: Verdict, tale: Option<T>) {
+        self.flight.state.send_modify(|state| state.verdict = Some((verdict, tale)));
+    }
+
+    /// One more piece of the body; waits for a reader where it is not stored.
+    ///
+    /// # Errors
+    /// It is not stored, and nobody reads it.
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), Abandoned> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let size = piece.len() as u64;
+        let mut reached = (0, 0);
+        self.flight.state.send_modify(|state| {
+            state.written += size;
+            state.held += size;
+            state.pieces.push_back(piece);
+            reached = (state.written, state.pieces.len());
+        });
+        if let Some(size_max) = self.storing {
+            self.counted += size;
+            let held = self.flights.held.bytes.fetch_add(size, Ordering::Relaxed) + size;
+            if reached.0 <= size_max && reached.1 <= PIECES_MAX && held <= self.flights.held.bound {
+                return Ok(());
+            }
+            self.give_up_storing();
+        }
+        self.pace().await
+    }
+
+    fn give_up_storing(&mut self) {
+        self.storing = None;
+        self.flights.close(&self.flight);
+        self.release();
+    }
+
+    fn release(&mut self) {
+        self.flights.held.bytes.fetch_sub(std::mem::take(&mut self.counted), Ordering::Relaxed);
+    }
+
+    /// Waits until the fastest reader has seen enough of what is held.
+    async fn pace(&self) -> Result<(), Abandoned> {
+        let caught_up = async {
+            loop {
+                let taken = self.flight.taken.notified();
+                tokio::pin!(taken);
+                taken.as_mut().enable();
+                match self.flight.let_go() {
+                    None => return Err(Abandoned),
+                    Some(left) if left <= LAG_MAX => return Ok(()),
+                    Some(_) => taken.await,
+                }
+            }
+        };
+        tokio::time::timeout(STALL_MAX, caught_up).await.unwrap_or(Err(Abandoned))
+    }
+
+    /// Whether it is still being stored.
+    pub fn is_storing(&self) -> bool {
+        self.storing.is_some()
+    }
+
+    /// Whether somebody reads it.
+    pub fn is_read(&self) -> bool {
+        self.flight.readers() > 0
+    }
+
+    /// Bytes of the body so far.
+    pub fn written(&self) -> u64 {
+        self.flight.state.borrow().written
+    }
+
+    /// The pieces of a body that was stored to its end.
+    pub fn pieces(&self) -> Vec<Bytes> {
+        self.flight.state.borrow().pieces.iter().cloned().collect()
+    }
+
+    /// The body is whole.
+    pub fn land(mut self) {
+        self.finish(End::Whole);
+    }
+
+    fn finish(&mut self, end: End) {
+        self.ended = true;
+        self.flights.close(&self.flight);
+        self.release();
+        self.flight.state.send_modify(|state| state.end = end);
+    }
+}
+
+impl<T> Drop for Pilot<T> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(End::Broken);
+        }
+    }
+}
+
+/// Reads an answer on its way.
+#[derive(Debug)]
+pub struct Follower<T> {
+    state: watch::Receiver<State<T>>,
+    flight: Arc<Flight<T>>,
+    place: Arc<Place>,
+    /// Whether the fetch was caused by this reader's request.
+    leads: bool,
+    interim: usize,
+    next: usize,
+}
+
+/// What there is for a follower next, before the body.
+#[derive(Debug)]
+pub enum News<T> {
+    /// An interim answer.
+    Interim(Arc<ResponseHeader>),
+    /// What came of the fetch, and the tale of its journey.
+    Verdict(Verdict, Option<T>),
+}
+
+enum Step {
+    Piece(Bytes),
+    Nothing,
+    Ended(End),
+    LetGo,
+}
+
+impl<T: Clone> Follower<T> {
+    /// Whether the fetch was caused by this reader's request.
+    pub fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// Waits for what came of the fetch. A fetch that ended without a word has failed.
+    pub async fn news(&mut self) -> News<T> {
+        loop {
+            {
+                let state = self.state.borrow_and_update();
+                if let Some(head) = state.interim.get(self.interim).filter(|_| self.leads) {
+                    self.interim += 1;
+                    return News::Interim(head.clone());
+                }
+                if let Some((verdict, tale)) = &state.verdict {
+                    return News::Verdict(verdict.clone(), tale.clone());
+                }
+                if state.end != End::Open {
+                    return News::Verdict(Verdict::Failed, None);
+                }
+            }
+            // The flight holds the sender, so there is always one.
+            let _ = self.state.changed().await;
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// The body broke off, or this reader was too slow for one that is not stored.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+        loop {
+            match self.step() {
+                Step::Piece(piece) => {
+                    self.next += 1;
+                    self.place.0.store(self.next, Ordering::Release);
+                    self.flight.taken.notify_waiters();
+                    return Ok(Some(piece));
+                }
+                Step::Nothing => {
+                    let _ = self.state.changed().await;
+                }
+                Step::Ended(End::Whole) => return Ok(None),
+                Step::Ended(_) | Step::LetGo => return Err(BrokenOff),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let state = self.state.borrow_and_update();
+        if self.next < state.dropped {
+            return Step::LetGo;
+        }
+        match (state.pieces.get(self.next - state.dropped), state.end) {
+            (Some(piece), _) => Step::Piece(piece.clone()),
+            (None, End::Open) => Step::Nothing,
+            (None, end) => Step::Ended(end),
+        }
+    }
+}
+
+impl<T> Drop for Follower<T> {
+    fn drop(&mut self) {
+        self.place.0.store(GONE, Ordering::Release);
+        self.flight.taken.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;
