@@ -338,7 +338,7 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = make(dir.path(), "a", &["A.test", "*.a.test"]);
         let beside = CertSet::load(&[pem(&made.cert)]).unwrap();
-        assert_eq!(beside.certs()[0].names, ["a.test".into(), "*.a.test".into()]);
+        assert_eq!(beside.certs()[0].names, ["a.test", "*.a.test"].map(Box::<str>::from));
 
         let together = dir.path().join("together.pem");
         let text = fs::read_to_string(&made.cert).unwrap() + &fs::read_to_string(&made.key).unwrap();
@@ -352,12 +352,12 @@ pub(super) mod tests {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "old.test");
         let old = make_from(dir.path(), "old", &params);
-        assert_eq!(load(&[&old]).certs()[0].names, ["old.test".into()]);
+        assert_eq!(load(&[&old]).certs()[0].names, [Box::<str>::from("old.test")]);
 
         let mut params = CertificateParams::new(vec!["new.test".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "old.test");
         let new = make_from(dir.path(), "new", &params);
-        assert_eq!(load(&[&new]).certs()[0].names, ["new.test".into()]);
+        assert_eq!(load(&[&new]).certs()[0].names, [Box::<str>::from("new.test")]);
     }
 
     #[test]
@@ -421,7 +421,7 @@ pub(super) mod tests {
     fn the_development_certificate_is_a_source_like_any_other() {
         let dir = tempfile::tempdir().unwrap();
         let certs = CertSet::load(&[CertSource::Dev { dir: dir.path().join("certs") }]).unwrap();
-        assert_eq!(certs.certs()[0].names, ["localhost".into()]);
+        assert_eq!(certs.certs()[0].names, [Box::<str>::from("localhost")]);
         assert_eq!(certs.warnings(SystemTime::now()), Vec::<String>::new());
     }
 }

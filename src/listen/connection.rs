@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use http::Version;
 use pingora::proxy::Session;
 
+use super::date::KeptDate;
 use super::guard::HeadGuard;
 
 /// A client's connection.
@@ -21,6 +23,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// The deadline of request heads.
     pub head: HeadGuard,
+    /// The date that the next head on HTTP/1 is to carry.
+    pub(super) kept_date: KeptDate,
 }
 
 /// What a TLS handshake agreed on.
@@ -47,7 +51,13 @@ impl Connection {
     /// A request has been answered: the deadline counts for what comes next. To be called last thing in each request.
     pub fn request_ends(&self) {
         self.head.request_ends();
+        self.kept_date.set(None);
     }
+}
+
+/// Whether a request shares its connection with others, by HTTP/2. Pingora's own `is_http2` knows only its own kind.
+pub fn is_multiplexed(session: &Session) -> bool {
+    session.as_http1().is_none() && session.req_header().version == Version::HTTP_2
 }
 
 /// The connection that a request came over; none for requests that the gateway makes itself.

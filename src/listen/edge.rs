@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use pingora::apps::HttpServerOptions;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -128,26 +126,4 @@ impl Counts {
 
 fn resumed_label(resumed: bool) -> &'static str {
     if resumed { "yes" } else { "no" }
-}
-
-/// How Pingora is to serve clients within these bounds: `HttpProxy::server_options` and `HttpProxy::h2_options`.
-///
-/// They hold for new connections and are fixed at start: Pingora has no way to replace them.
-pub fn server_options(bounds: &Bounds) -> (HttpServerOptions, H2Options) {
-    /// Requests at once on one connection; what browsers expect (RFC 9113 section 6.5.2 recommends at least 100).
-    const STREAMS: u32 = 100;
-    /// Bytes of one request's body that may be under way.
-    const STREAM_WINDOW: u32 = 64 << 10;
-    /// Bytes of all bodies of a connection that may be under way: the memory one connection may make us hold.
-    const CONNECTION_WINDOW: u32 = 1 << 20;
-
-    let mut server = HttpServerOptions::default();
-    server.h2_idle_timeout = Some(bounds.idle_timeout);
-
-    let mut h2 = default_h2_options();
-    h2.max_concurrent_streams(STREAMS)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(bounds.max_header_size).unwrap_or(u32::MAX));
-    (server, h2)
 }

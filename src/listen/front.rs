@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream as Tcp;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::counter::Counter;
@@ -21,8 +21,10 @@ use tokio_rustls::server::TlsStream;
 use super::bind::Kind;
 use super::connection::{Connection, TlsInfo};
 use super::crowd::Full;
+use super::date::KeptDate;
 use super::edge::Edge;
 use super::guard::HeadGuard;
+use super::h2;
 use super::stream::{Guarded, Transport};
 use crate::telemetry::Meters;
 
@@ -82,6 +84,7 @@ impl<P: ProxyHttp> Front<P> {
             redirects: self.kind.redirects(),
             tls,
             head: HeadGuard::new(multiplexed),
+            kept_date: KeptDate::default(),
         };
         let heads = self.edge.counts.heads.clone();
         Guarded::new(transport, connection, &bounds, heads).ok()
@@ -143,6 +146,10 @@ where
             guarded = self.receive(tcp, ends) => guarded?,
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
+        if guarded.selected_alpn_proto() == Some(ALPN::H2) {
+            h2::serve(guarded, &self.proxy, &bounds, shutdown).await;
+            return None;
+        }
         self.proxy.process_new(Box::new(guarded), shutdown).await
     }
 

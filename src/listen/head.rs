@@ -187,7 +187,7 @@ enum Version {
 
 /// Takes a line off the front of `rest`; the line is returned without its CR LF.
 fn next_line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], BadHead> {
-    let end = rest.iter().position(|&byte| byte == b'\n').ok_or(BadHead::LineEnd)?;
+    let end = memchr::memchr(b'\n', rest).ok_or(BadHead::LineEnd)?;
     let (line, after) = rest.split_at(end + 1);
     *rest = after;
     let line = line.strip_suffix(b"\r\n").ok_or(BadHead::LineEnd)?;
@@ -224,7 +224,7 @@ fn field_line(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
         return Err(BadHead::Folded);
     }
-    let colon = line.iter().position(|&byte| byte == b':').ok_or(BadHead::FieldName)?;
+    let colon = memchr::memchr(b':', line).ok_or(BadHead::FieldName)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.ends_with(b" ") || name.ends_with(b"\t") {
         return Err(BadHead::SpaceBeforeColon);

@@ -3,8 +3,11 @@
 //! ```text
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
 //!                         ├─ tls ── certs ── dev
-//!                         └─ stream ─┬─ guard
-//!                                    └─ sending
+//!                         ├─ stream ─┬─ guard
+//!                         │          ├─ gather
+//!                         │          ├─ sending
+//!                         │          └─ date
+//!                         └─ h2        HTTP/2, by our own hand
 //! head, client            what the gateway asks about each request
 //! ```
 
@@ -17,8 +20,11 @@ pub mod tls;
 pub mod certs;
 pub mod dev;
 mod stream;
+mod gather;
 mod sending;
 pub mod guard;
+pub mod date;
+mod h2;
 pub mod connection;
 pub mod head;
 pub mod client;
@@ -27,8 +33,9 @@ mod tests;
 
 pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use certs::{CertError, CertSet, CertSource};
-pub use connection::{Connection, TlsInfo, connection};
-pub use edge::{Bounds, Edge, server_options};
+pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
+pub use date::{forget_date, keep_date};
+pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};
 pub use serve::{Serving, serve};

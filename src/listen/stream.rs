@@ -20,7 +20,9 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Connection;
+use super::date::Dating;
 use super::edge::Bounds;
+use super::gather::Gathered;
 use super::guard::{Deadline, HeadFailures, HeadGuard};
 use super::sending::SendDeadline;
 
@@ -39,6 +41,13 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    fn io(&mut self) -> Pin<&mut (dyn Io + '_)> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp),
+            Self::Tls(tls) => Pin::new(tls),
+        }
+    }
+
     fn tcp(&self) -> &Tcp {
         match self {
             Self::Plain(tcp) => tcp,
@@ -51,8 +60,10 @@ impl Transport {
 #[derive(Debug)]
 pub(super) struct Guarded {
     transport: Transport,
+    gathered: Gathered,
     deadline: Deadline,
     sending: SendDeadline,
+    dating: Dating,
     head: HeadGuard,
     alpn: Option<ALPN>,
     ssl: Option<Arc<SslDigest>>,
@@ -72,6 +83,7 @@ impl Guarded {
         failures: HeadFailures,
     ) -> pingora::Result<Self> {
         let head = connection.head.clone();
+        let dating = Dating::new(connection.kept_date.clone());
         let tls = connection.tls.as_ref();
         let alpn = tls.and_then(|tls| match tls.alpn {
             Some("h2") => Some(ALPN::H2),
@@ -83,8 +95,10 @@ impl Guarded {
         let carrier = Arc::new(ProxyDigest::new(empty, Some(Box::new(connection))));
         Ok(Self {
             transport,
+            gathered: Gathered::default(),
             deadline: Deadline::new(head.clone(), bounds.header_timeout, failures),
             sending: SendDeadline::new(bounds.send_timeout),
+            dating,
             head,
             alpn,
             ssl,
@@ -93,15 +107,6 @@ impl Guarded {
         })
     }
 
-    fn io(&mut self) -> Pin<&mut (dyn Io + '_)> {
-        match &mut self.transport {
-            Transport::Plain(tcp) => Pin::new(tcp),
-            Transport::Tls(tls) => Pin::new(tls),
-        }
-    }
-}
-
-impl Guarded {
     /// Reads and forgets until the client closes as well, for a time. A socket that is closed with bytes unread is reset
     /// by the system, and what the client has not taken yet of its answer is lost (RFC 9112 section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -113,7 +118,7 @@ impl Guarded {
         loop {
             let mut read = ReadBuf::new(&mut forgotten);
             // That the client is gone in whatever way is what is waited for.
-            if ready!(self.io().poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+            if ready!(self.transport.io().poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -128,7 +133,7 @@ impl AsyncRead for Guarded {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let read = this.io().poll_read(cx, buf);
+        let read = this.transport.io().poll_read(cx, buf);
         if buf.filled().len() > before {
             this.deadline.received();
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
@@ -145,7 +150,15 @@ impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.deadline.sending();
-        let written = this.io().poll_write(cx, bytes);
+        if this.dating.is_due() {
+            let instead = this.dating.rewrite(bytes).unwrap_or(bytes);
+            let written = this.gathered.poll_write(this.transport.io(), cx, &[IoSlice::new(instead)]);
+            if let Poll::Ready(Ok(bytes)) = written {
+                this.dating.written(bytes);
+            }
+            return this.sending.judge(written, cx);
+        }
+        let written = this.gathered.poll_write(this.transport.io(), cx, &[IoSlice::new(bytes)]);
         this.sending.judge(written, cx)
     }
 
@@ -154,29 +167,34 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.dating.is_due() {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |slice| slice));
+        }
         let this = self.get_mut();
         this.deadline.sending();
-        let written = this.io().poll_write_vectored(cx, slices);
+        let written = this.gathered.poll_write(this.transport.io(), cx, slices);
         this.sending.judge(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(tcp) => tcp.is_write_vectored(),
-            Transport::Tls(tls) => tls.is_write_vectored(),
-        }
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = this.io().poll_flush(cx);
+        let flushed = match this.gathered.poll_send(this.transport.io(), cx) {
+            Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
+            waits_or_failed => waits_or_failed,
+        };
         this.sending.judge(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.farewell.is_none() {
-            ready!(this.io().poll_shutdown(cx))?;
+            ready!(this.gathered.poll_send(this.transport.io(), cx))?;
+            ready!(this.transport.io().poll_shutdown(cx))?;
         }
         this.poll_linger(cx)
     }

@@ -5,4 +5,5 @@ mod room;
 mod bounds;
 mod handshakes;
 mod heads;
+mod http2;
 mod panics;

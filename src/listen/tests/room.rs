@@ -27,7 +27,7 @@ use crate::listen::certs::tests::{Made, load};
 use crate::listen::dev::{self, DevFiles};
 use crate::listen::{
     BadHead, Bounds, CertSet, CertSource, Edge, Kind, Listener, MinVersion, Ticketing, TlsTable, bind,
-    connection, head, serve, server_options, tls,
+    connection, head, serve, tls,
 };
 use crate::telemetry::Meters;
 
@@ -150,9 +150,7 @@ impl Room {
         let nobody = || Arc::new(Semaphore::new(0));
         let held = Held { come: nobody(), go: nobody() };
         let answering = Answering { edge: edge.clone(), held: held.clone() };
-        let mut proxy = http_proxy(&Arc::new(conf), answering);
-        let (server, h2) = server_options(&bounds);
-        (proxy.server_options, proxy.h2_options) = (Some(server), Some(h2));
+        let proxy = http_proxy(&Arc::new(conf), answering);
 
         let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap() };
         let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();

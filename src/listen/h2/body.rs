@@ -1,0 +1,107 @@
+//! The body of an HTTP/2 request: read within a time, and kept for another try.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use pingora::protocols::http::body_buffer::FixedBuffer;
+use pingora::{Error, ErrorType, OrErr, Result};
+
+/// Bytes that are kept so that another server may be asked: as many as on HTTP/1.
+const KEPT: usize = 64 << 10;
+
+/// What the client sends after the head.
+pub(super) struct RequestBody {
+    stream: RecvStream,
+    /// Whether the head was all, or said so by its length.
+    empty: bool,
+    read: usize,
+    kept: Option<FixedBuffer>,
+    /// Longest wait for the next piece.
+    pub(super) within: Option<Duration>,
+    /// Longest time to read the rest that nobody wants.
+    pub(super) drain_within: Option<Duration>,
+}
+
+impl RequestBody {
+    /// `length_is_zero`: whether the head announces an empty body.
+    pub(super) fn new(stream: RecvStream, length_is_zero: bool) -> Self {
+        let empty = length_is_zero || stream.is_end_stream();
+        Self { stream, empty, read: 0, kept: None, within: None, drain_within: None }
+    }
+
+    /// The next piece; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(within) = self.within else { return poll_fn(|cx| self.poll_next(cx)).await };
+        match tokio::time::timeout(within, poll_fn(|cx| self.poll_next(cx))).await {
+            Ok(piece) => piece,
+            Err(_elapsed) => {
+                Error::e_explain(ErrorType::ReadTimedout, format!("no more of a body within {within:?}"))
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        let piece = ready!(self.stream.poll_data(cx)).transpose();
+        let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
+        if let Some(bytes) = &piece {
+            self.read += bytes.len();
+            if let Some(kept) = &mut self.kept {
+                kept.write_to_buffer(bytes);
+            }
+            // It fails for a stream that was reset, of which the next read tells.
+            let _ = self.stream.flow_control().release_capacity(bytes.len());
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    /// Reads the rest and forgets it.
+    pub(super) async fn drain(&mut self) -> Result<()> {
+        if self.is_done() {
+            return Ok(());
+        }
+        let within = self.drain_within;
+        let drained = async {
+            while self.next().await?.is_some() {}
+            Ok(())
+        };
+        match within {
+            None => drained.await,
+            Some(within) => tokio::time::timeout(within, drained).await.unwrap_or_else(|_elapsed| {
+                Error::e_explain(ErrorType::ReadTimedout, format!("a body goes on after {within:?}"))
+            }),
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read == 0 && (self.empty || self.stream.is_end_stream())
+    }
+
+    /// Whether all of it has been read.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_empty() || self.stream.is_end_stream()
+    }
+
+    /// Bytes that have been read.
+    pub(super) fn bytes_read(&self) -> usize {
+        self.read
+    }
+
+    /// From now on keeps what is read.
+    pub(super) fn keep(&mut self) {
+        self.kept.get_or_insert_with(|| FixedBuffer::new(KEPT));
+    }
+
+    /// Whether it was too much to be kept.
+    pub(super) fn is_lost(&self) -> bool {
+        self.kept.as_ref().is_some_and(FixedBuffer::is_truncated)
+    }
+
+    /// What has been read so far, if something has and all of it was kept.
+    pub(super) fn kept(&self) -> Option<Bytes> {
+        self.kept.as_ref().filter(|kept| !kept.is_truncated())?.get_buffer()
+    }
+}

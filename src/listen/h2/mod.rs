@@ -1,0 +1,265 @@
+//! HTTP/2 connections, served by our own hand in place of Pingora's.
+//!
+//! ```text
+//! mod (the connection) ─┬─ pen     many answers in one write
+//!                       ├─ alarm   no wakes while at work
+//!                       ├─ head    who is let in
+//!                       └─ stream ─┬─ body
+//!                                  └─ answer
+//! ```
+//!
+//! A request is first run in the connection's own task. One that needs to wait for nothing, as a hit does not, is
+//! answered right there; any other goes on as a task of its own. All requests that one read brought are run before
+//! their answers are sent, in one write.
+
+mod alarm;
+mod answer;
+mod body;
+mod head;
+mod pen;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, Response, StatusCode};
+use pingora::apps::HttpServerApp;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::custom::server::Session;
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl};
+use pingora::server::ShutdownWatch;
+use tokio::time::Instant;
+
+use self::alarm::Alarm;
+use self::head::Malformed;
+use self::pen::Pen;
+use self::stream::Stream;
+use super::edge::Bounds;
+use super::stream::Guarded;
+
+/// Requests at once on one connection; what browsers expect (RFC 9113 section 6.5.2 recommends at least 100).
+const STREAMS: u32 = 100;
+/// Bytes of one request's body that may be under way.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes of all bodies of a connection that may be under way: the memory one connection may make us hold.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Requests that a connection may send in vain before it is closed: each costs us more than its sender. Pingora's bound.
+const MALFORMED: usize = 32;
+/// How long a connection that was idle may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What one client's connection is served within. Bounds on resets and on what waits to be sent are those of `h2`.
+fn settings(bounds: &Bounds) -> Builder {
+    let mut settings = Builder::new();
+    settings
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(bounds.max_header_size).unwrap_or(u32::MAX));
+    settings
+}
+
+/// Serves a connection by `app` until the client closes it, or has asked for nothing during the idle timeout.
+///
+/// Once `shutdown` says so, the client is told to send no more requests, and the connection ends with the last answer.
+pub(super) async fn serve<A>(client: Guarded, app: &Arc<A>, bounds: &Bounds, shutdown: &ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let digest = Arc::new(Digest {
+        ssl_digest: client.get_ssl_digest(),
+        timing_digest: client.get_timing_digest(),
+        proxy_digest: client.get_proxy_digest(),
+        socket_digest: client.get_socket_digest(),
+    });
+    let pen = Pen::new(client);
+    // The deadline of request heads holds for this as well.
+    let Ok(frames) = settings(bounds).handshake(pen.clone()).await else { return };
+    pen.hold();
+    let shared = Arc::new(Shared { app: app.clone(), shutdown: shutdown.clone(), busy: Busy::new() });
+    let mut line = Line::new(frames, pen, digest, shared);
+
+    let idle_timeout = bounds.idle_timeout;
+    let mut idle = pin!(tokio::time::sleep(idle_timeout));
+    let mut shutdown = shutdown.clone();
+    let mut stopping = pin!(async move { drop(shutdown.wait_for(|stop| *stop).await) });
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stopping, if !leaving => {
+                line.frames.graceful_shutdown();
+                leaving = true;
+            }
+            () = poll_fn(|cx| line.poll(cx)) => return,
+            () = &mut idle => match line.shared.busy.idle_at(idle_timeout) {
+                Some(later) => idle.as_mut().reset(later),
+                None => break,
+            },
+        }
+    }
+    line.frames.abrupt_shutdown(Reason::NO_ERROR);
+    // Whoever is gone without a word is not waited for.
+    let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| line.poll(cx))).await;
+}
+
+/// What a connection and its requests share.
+struct Shared<A> {
+    app: Arc<A>,
+    shutdown: ShutdownWatch,
+    busy: Busy,
+}
+
+/// A connection at work.
+struct Line<A> {
+    frames: Connection<Pen<Guarded>, Bytes>,
+    pen: Pen<Guarded>,
+    alarm: Arc<Alarm>,
+    /// The alarm, as `h2` knows it.
+    waker: Waker,
+    digest: Arc<Digest>,
+    shared: Arc<Shared<A>>,
+    /// Requests that have come in and were not begun.
+    come: Vec<Box<dyn Session>>,
+    malformed: usize,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
+    fn new(
+        frames: Connection<Pen<Guarded>, Bytes>,
+        pen: Pen<Guarded>,
+        digest: Arc<Digest>,
+        shared: Arc<Shared<A>>,
+    ) -> Self {
+        let alarm = Alarm::new();
+        let waker = Waker::from(alarm.clone());
+        Self { frames, pen, alarm, waker, digest, shared, come: Vec::new(), malformed: 0 }
+    }
+
+    /// Reads all there is, runs the requests among it, and sends what they left. Ready once the connection is closed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.wakes(cx.waker());
+        let waker = self.waker.clone();
+        let cx = &mut Context::from_waker(&waker);
+        loop {
+            if self.poll_come(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if self.come.is_empty() {
+                break;
+            }
+            let (come, shared) = (&mut self.come, &self.shared);
+            self.alarm.muted(|| come.drain(..).for_each(|stream| begin(stream, shared)));
+        }
+        match self.pen.send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Collects the requests that have come in. Ready once the connection is closed.
+    fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.frames.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok((request, answer)))) => self.admit(request, answer),
+                // It is common for clients to leave without a word.
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+            }
+            if self.malformed >= MALFORMED {
+                tracing::debug!(client = ?self.digest.socket_digest, "too many malformed requests on a connection");
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn admit(&mut self, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+        let (head, body) = request.into_parts();
+        let head = RequestHeader::from(head);
+        match head::check(&head) {
+            Ok(()) => return self.come.push(Stream::boxed(head, body, answer, self.digest.clone())),
+            Err(Malformed::Reset) => answer.send_reset(Reason::PROTOCOL_ERROR),
+            Err(Malformed::Answer) => {
+                let mut refusal = Response::new(());
+                *refusal.status_mut() = StatusCode::BAD_REQUEST;
+                // It fails for a client that has given up.
+                let _ = answer.send_response(refusal, true);
+            }
+        }
+        self.malformed += 1;
+    }
+}
+
+/// Runs a request as far as it gets without waiting. One that waits goes on as a task of its own, and so does not hold
+/// up the others; one that panics ends alone.
+fn begin<A: HttpServerApp + Send + Sync + 'static>(stream: Box<dyn Session>, shared: &Arc<Shared<A>>) {
+    let shared = shared.clone();
+    shared.busy.begins();
+    let mut request: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        let running = Running(shared);
+        let Shared { app, shutdown, .. } = &*running.0;
+        app.process_new_http(ServerSession::new_custom(stream), shutdown).await;
+    });
+    // Nobody needs to be woken: the new task looks at once at what the request waits for.
+    let mut cx = Context::from_waker(Waker::noop());
+    let outcome = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(&mut cx)));
+    if matches!(outcome, Ok(Poll::Pending)) {
+        tokio::spawn(request);
+    }
+}
+
+/// A request that is being served.
+struct Running<A>(Arc<Shared<A>>);
+
+impl<A> Drop for Running<A> {
+    fn drop(&mut self) {
+        self.0.busy.ends();
+    }
+}
+
+/// How many requests are being served, and since when there are none.
+#[derive(Debug)]
+struct Busy {
+    began: Instant,
+    requests: AtomicUsize,
+    /// Milliseconds after `began` at which the last request ended.
+    last: AtomicU64,
+}
+
+impl Busy {
+    fn new() -> Self {
+        Self { began: Instant::now(), requests: AtomicUsize::new(0), last: AtomicU64::new(0) }
+    }
+
+    fn begins(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ends(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+        // Whoever sees that there are none sees since when.
+        self.requests.fetch_sub(1, Ordering::Release);
+    }
+
+    /// When the connection will have been idle for so long, if nothing comes; `None` if it has been.
+    fn idle_at(&self, timeout: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        if self.requests.load(Ordering::Acquire) > 0 {
+            return Some(now + timeout);
+        }
+        let end = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + timeout;
+        (end > now).then_some(end)
+    }
+}
