@@ -4,7 +4,9 @@
 //! address is bound. Then listeners, health checks and the admin listener run on one runtime until a signal comes.
 //! Pingora's own `Server` is not used: it lives on deaf when a listener fails, and sleeps its grace period out.
 
+mod desk;
 mod drain;
+mod fleet;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service as _;
@@ -22,14 +26,16 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Ready, Socket};
 use crate::cache::Tiers;
+use crate::cache::flight::Flights;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
-use crate::gateway::Gateway;
+use crate::gateway::{Fetching, Gateway};
 use crate::listen::{self, Bound, Edge, Kind, Ticketing};
 use crate::place;
 use crate::plan::{self, AdminAddress, Plan, Surroundings};
 use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
 use crate::upstream::Upstream;
+use desk::Desk;
 
 /// Where development certificates are made, from where the process was started.
 const DEV_CERTS: &str = "certs";
@@ -186,9 +192,12 @@ impl Process {
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
-        let _admin = tokio::spawn(admin::serve(admin, admin_of(&live, &meters, &ready), drain::never()));
+        let fetching = fetching(&live.load(), &meters, threads);
+        let shown = admin_of(&live, &meters, &ready, fetching.tiers);
+        let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
+        let _fleet = tokio::spawn(fetching.tiers.run());
         let gateway = Gateway {
-            tiers: Tiers::new(live.load().config.cache.memory.0, &meters),
+            fetching,
             live,
             in_flight: meters.in_flight.with([]),
             unrouted: RouteMeters::new(&meters, "-"),
@@ -241,10 +250,7 @@ fn accept(
     threads: usize,
     stopping: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
-    let mut proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway);
-    let (server, h2) = listen::server_options(&edge.bounds());
-    proxy.server_options = Some(server);
-    proxy.h2_options = Some(h2);
+    let proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway);
     let serving = listen::serve(listeners, edge, &Arc::new(proxy), meters);
     let fds = serving.fds;
     let start = |mut service: pingora::services::listening::Service<_>| {
@@ -252,6 +258,19 @@ fn accept(
         tokio::spawn(async move { service.start_service(Some(fds), stopping, 1).await })
     };
     serving.services.into_iter().map(start).collect()
+}
+
+/// The store, and what fetches for it.
+fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
+    let memory = plan.cache.memory;
+    let fleet =
+        plan.redis.as_ref().filter(|_| plan.cache.redis).map(|redis| fleet::join(redis, &plan.cache, meters));
+    Arc::new(Fetching {
+        tiers: Tiers::new(memory, meters, fleet),
+        // As much again in answers that are on their way.
+        flights: Flights::new(memory),
+        connector: Connector::new(Some(ConnectorOptions::from_server_conf(&pingora_settings(threads)))),
+    })
 }
 
 fn pingora_settings(threads: usize) -> ServerConf {
@@ -273,8 +292,14 @@ fn https_port(listeners: &[Bound]) -> u16 {
     secure.map_or(443, |bound| bound.listener.address.port())
 }
 
-fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>) -> Admin {
+fn admin_of(
+    live: &Arc<ArcSwap<Plan>>,
+    meters: &Arc<Meters>,
+    ready: &Arc<Ready>,
+    tiers: &'static Tiers,
+) -> Admin {
     let (config, upstreams) = (live.clone(), live.clone());
+    let desk = Desk { live: live.clone(), tiers };
     Admin {
         meters: meters.clone(),
         token: live.load().admin_token.clone(),
@@ -285,6 +310,12 @@ fn admin_of(live: &Arc<ArcSwap<Plan>>, meters: &Arc<Meters>, ready: &Arc<Ready>)
             let views: Vec<_> = plan.upstreams.values().map(|upstream| upstream.snapshot()).collect();
             serde_json::to_value(views).unwrap_or_default()
         }),
+        cache: Arc::new(move || {
+            let (entries, bytes) = tiers.held();
+            serde_json::json!({ "entries": entries, "bytes": bytes, "redis": tiers.fleet().is_some() })
+        }),
+        inspect: desk.inspects(),
+        purge: desk.purges(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::Asking;
+use crate::cache::copy::Copy;
 use crate::limit::Standing;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
@@ -19,13 +20,15 @@ pub struct Exchange {
     /// When its head was read.
     pub began: Instant,
     /// Who asks, and what was understood of the head.
-    pub asked: Option<Asked>,
+    pub asked: Option<Arc<Asked>>,
     /// The route that takes it.
     pub route: Option<Arc<Route>>,
     /// How its client stands with the tightest limit.
     pub standing: Option<Standing>,
     /// Its dealings with the cache, where its route has one.
     pub cache: Option<Asking>,
+    /// A copy of its answer, taken for the store on the way to the client.
+    pub copy: Option<Box<Copy>>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
@@ -96,6 +99,7 @@ impl Exchange {
             route: None,
             standing: None,
             cache: None,
+            copy: None,
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,
@@ -103,6 +107,18 @@ impl Exchange {
             body_bytes: 0,
             refusal: None,
             _in_flight: InFlight(in_flight.clone()),
+        }
+    }
+
+    /// An exchange of its own for a fetch that this request causes: the same plan, client and route, and no tries yet.
+    /// It is no request, and not counted as one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let uncounted = Gauge::default();
+        Self {
+            asked: self.asked.clone(),
+            route: self.route.clone(),
+            ..Self::begin(self.plan.clone(), &uncounted)
         }
     }
 
@@ -189,6 +205,25 @@ impl Tries {
             lease.succeeded();
         }
         self.permit = None;
+    }
+
+    /// What is worth telling of the tries, without a hold on servers.
+    #[must_use]
+    pub fn report(&self) -> Self {
+        Self {
+            upstream: self.upstream.clone(),
+            tried: self.tried.clone(),
+            fault: self.fault,
+            waited: self.waited,
+            server: self.server.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The request is sent once more, though nothing failed.
+    pub fn again(&mut self) {
+        self.upstream = None;
+        self.backoff = Duration::ZERO;
     }
 
     fn wait_is_over(&mut self) {

@@ -5,9 +5,18 @@
 
 mod admit;
 mod answer;
-mod record;
-mod stored;
+mod serve;
+mod conclude;
+mod share;
+mod fetch;
+mod settle;
+mod deliver;
+mod past;
+mod place;
+mod by_url;
+mod purge;
 mod tries;
+mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +25,30 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use pingora::cache::key::HashBinary;
-use pingora::cache::{CacheKey, CacheMeta, ForcedFreshness, HitHandler, RespCacheable};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::proxy::{FailToProxy, ProxyHttp, RangeType, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::cache::{self, Asking, Tiers};
 use crate::exchange::Exchange;
-use crate::forward::{self, hop};
+use crate::forward::hop;
 use crate::listen::{self, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
 
+pub use by_url::ByUrl;
+pub use fetch::Fetching;
+
 /// The gateway: what all requests share.
 pub struct Gateway {
     /// The rules in force; a request keeps those that it began with.
     pub live: Arc<ArcSwap<Plan>>,
-    /// Where answers are kept. Outlives every plan.
-    pub tiers: &'static Tiers,
+    /// Where answers are kept, and what is being fetched. Outlives every plan.
+    pub fetching: Arc<Fetching>,
     /// How many requests are here.
     pub in_flight: Gauge,
     /// The metrics of requests that found no route.
@@ -67,7 +76,8 @@ impl ProxyHttp for Gateway {
         head::check(session, exchange.plan.bounds.head()).map_err(|bad| refuse(exchange, Refusal::Head(bad)))
     }
 
-    /// Admits the request: host, path, route, limits, size. Answers it where that needs no upstream.
+    /// Admits the request: host, path, route, limits, size. Answers it where that needs no upstream, and from the cache
+    /// or by way of it where its route has one; what is left goes straight to an upstream.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         if let Err(refusal) = admit::understand(session, exchange) {
             return answer::refusal(session, exchange, refusal).await;
@@ -75,64 +85,19 @@ impl ProxyHttp for Gateway {
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
             return answer::to_https(session, exchange, self.https_port).await;
         }
+        if purge::purge(session, exchange, self.fetching.tiers).await? {
+            return Ok(true);
+        }
         if let Err(refusal) = admit::admit(session, exchange) {
             return answer::refusal(session, exchange, refusal).await;
         }
-        answer::at_once(session, exchange).await
-    }
-
-    // ── the cache ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    /// May the cache be used for this request?
-    fn request_cache_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
-        stored::open(session, exchange, self.tiers);
-        Ok(())
-    }
-
-    /// What tells this request from others.
-    fn cache_key_callback(&self, _: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
-        stored::asking(exchange)?.key()
-    }
-
-    /// Which variant of the stored answers it asks for.
-    fn cache_vary_filter(
-        &self,
-        meta: &CacheMeta,
-        exchange: &mut Exchange,
-        request: &RequestHeader,
-    ) -> Option<HashBinary> {
-        exchange.cache.as_ref()?.variance(meta, request)
-    }
-
-    /// Is what was found still wanted, by the request's own directives?
-    async fn cache_hit_filter(
-        &self,
-        session: &mut Session,
-        meta: &CacheMeta,
-        reader: &mut HitHandler,
-        fresh: bool,
-        exchange: &mut Exchange,
-    ) -> Result<Option<ForcedFreshness>> {
-        Ok(stored::asking(exchange)?.hit(session, meta, reader, fresh))
-    }
-
-    /// Nothing was found: what is fetched is stored, or the request passes as it is.
-    fn cache_miss(&self, session: &mut Session, exchange: &mut Exchange) {
-        match &mut exchange.cache {
-            Some(asking) => asking.miss(session),
-            None => session.cache.cache_miss(),
+        if answer::at_once(session, exchange).await? {
+            return Ok(true);
         }
+        serve::serve(session, exchange, &self.fetching).await
     }
 
     // ── the upstream ────────────────────────────────────────────────────────────────────────────────────────────
-
-    /// Is the upstream to be asked at all?
-    async fn proxy_upstream_filter(&self, _: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if exchange.cache.as_ref().is_some_and(Asking::must_not_forward) {
-            return Err(refuse(exchange, Refusal::NotCached));
-        }
-        Ok(true)
-    }
 
     /// Chooses a server, for the first try and for each that follows.
     async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
@@ -158,10 +123,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        if let Some(asking) = &mut exchange.cache {
-            asking.sending();
-        }
-        tries::pass_on(session, request, exchange).map_err(|refusal| refuse(exchange, refusal))
+        tries::pass_on(session.req_header(), request, exchange).map_err(|refusal| refuse(exchange, refusal))
     }
 
     /// Counts the body against the route's bound, and the time against the exchange's.
@@ -192,7 +154,8 @@ impl ProxyHttp for Gateway {
         }
         tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
-        stored::answered(session, answer, exchange, self.tiers);
+        place::invalidate(session.req_header(), answer, exchange, self.fetching.tiers);
+        past::answered(session.req_header(), answer, exchange, &self.fetching);
         Ok(())
     }
 
@@ -200,11 +163,12 @@ impl ProxyHttp for Gateway {
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
         tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))?;
+        past::copy(body.as_ref(), end, exchange, &self.fetching);
         if end {
             exchange.tries.end(true);
         }
@@ -225,32 +189,7 @@ impl ProxyHttp for Gateway {
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// May the answer be kept, and for how long?
-    fn response_cache_filter(
-        &self,
-        session: &Session,
-        answer: &ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<RespCacheable> {
-        Ok(stored::asking(exchange)?.keep(session, answer))
-    }
-
-    /// Which part of a whole answer does the client want?
-    fn range_header_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        _: &mut Exchange,
-    ) -> RangeType {
-        cache::range(session, answer)
-    }
-
-    /// Nothing is served stale but what the client itself permits.
-    fn should_serve_stale(&self, _: &mut Session, _: &mut Exchange, _: Option<&Error>) -> bool {
-        false
-    }
-
-    /// Fields on the way out, of stored answers and new ones alike.
+    /// Fields on the way out.
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -260,12 +199,8 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        if session.is_process_shutting_down() {
-            session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
-        }
-        answer::frame_for_old_clients(session, answer);
-        forward::via_response(answer, answer.version);
-        answer::label(session, answer, exchange)
+        answer::finish(session, exchange, answer);
+        Ok(())
     }
 
     /// Went wrong: the client is told, if it still can be.

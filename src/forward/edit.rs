@@ -1,7 +1,7 @@
 //! The operator's own rules for header fields: remove, set, add.
 
 use http::{HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use super::Head;
 
@@ -99,7 +99,7 @@ impl Edit {
     }
 
     /// Applies the rules to an answer: `remove`, then `set`, then `add`.
-    pub fn response(&self, head: &mut ResponseHeader) {
+    pub fn response(&self, head: &mut impl Head) {
         self.apply(head);
     }
 
@@ -155,6 +155,8 @@ fn forbidden(side: Side, rule: Rule, name: &str) -> Option<Why> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use pingora::http::ResponseHeader;
 
     use super::*;
 

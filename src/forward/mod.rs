@@ -12,7 +12,7 @@ mod facts;
 mod path_rule;
 mod via;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 pub use edit::{BadField, Edit, Rule, Side, Why};
@@ -21,11 +21,35 @@ pub use path_rule::{BadPathRule, PathRule};
 pub use via::{loops, pseudonym, via_response};
 
 /// What heads of requests and answers have in common.
-trait Head {
+pub trait Head {
+    /// All fields.
     fn fields(&self) -> &HeaderMap;
+    /// Puts a field in place of all of its name.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
+    /// Puts a field after all of its name.
     fn add(&mut self, name: &HeaderName, value: HeaderValue);
+    /// Takes out all fields of a name.
     fn remove(&mut self, name: &HeaderName);
+}
+
+/// The head of a stored answer. Pingora's type reads each name anew, which takes longer than all else that is done to it.
+impl Head for response::Parts {
+    fn fields(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+
+    fn add(&mut self, name: &HeaderName, value: HeaderValue) {
+        // As below.
+        let _ = self.headers.try_append(name, value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.headers.remove(name);
+    }
 }
 
 macro_rules! head {

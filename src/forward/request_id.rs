@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Builder;
+use uuid::{Builder, Uuid};
 
 /// The field.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,13 +36,12 @@ fn new() -> String {
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let mut random = [0; 10];
     fastrand::fill(&mut random);
-    Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string()
+    let id = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
+    id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn fields(ids: &[&[u8]]) -> HeaderMap {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use http::header::VIA;
 use http::{HeaderValue, Version};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use super::Head;
 
@@ -33,7 +33,7 @@ pub(super) fn via_request(head: &mut RequestHeader, version: Version) {
 }
 
 /// Notes on an answer that it came to us in this version of HTTP.
-pub fn via_response(head: &mut ResponseHeader, version: Version) {
+pub fn via_response(head: &mut impl Head, version: Version) {
     head.add(&VIA, entry(version));
 }
 
@@ -64,6 +64,8 @@ fn entry(version: Version) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::ResponseHeader;
+
     use super::*;
 
     fn request(via: &[&str]) -> RequestHeader {

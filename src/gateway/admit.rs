@@ -1,6 +1,7 @@
 //! May this request come in: its head understood, its route found, its limits charged.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use http::{Method, header, uri};
 use pingora::proxy::Session;
@@ -17,7 +18,7 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     if let Some(connection) = listen::connection(session) {
         connection.request_begins();
     }
-    exchange.asked = Some(who_asks(session, &exchange.plan));
+    exchange.asked = Some(Arc::new(who_asks(session, &exchange.plan)));
     exchange.upgrades = hop::is_websocket(session.req_header());
     let bounds = &exchange.plan.bounds;
     if session.get_keepalive().is_some() {
@@ -61,7 +62,7 @@ fn who_asks(session: &Session, plan: &Plan) -> Asked {
 
 /// Understands the head: which host and path are asked for.
 pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(asked) = &mut exchange.asked else { return Err(Refusal::Internal) };
+    let asked = exchange.asked.as_mut().and_then(Arc::get_mut).ok_or(Refusal::Internal)?;
     let request = session.req_header();
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         // A tunnel would pass everything by; a trace would show the server's view of cookies (RFC 9110 §9.3.8).

@@ -8,8 +8,10 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
-use crate::cache::status::{self, Member};
+use crate::cache::status;
 use crate::exchange::{Asked, Exchange, Tries};
+use crate::forward::{self, request_id};
+use crate::listen;
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -18,33 +20,29 @@ use crate::route::path;
 use super::tries::{fault_of, final_head};
 
 /// Fields that every answer of an exchange carries, whoever made it.
-pub(super) fn own_fields(exchange: &Exchange) -> Vec<(HeaderName, HeaderValue)> {
-    let mut own = Vec::with_capacity(3);
-    if let Ok(id) = HeaderValue::from_str(exchange.id()) {
-        own.push((HeaderName::from_static("x-request-id"), id));
-    }
+pub(super) fn own_fields(exchange: &Exchange) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let id = HeaderValue::from_str(exchange.id()).ok().map(|mut id| {
+        // HTTP/2 then sends it without noting it: no answer has the same, and it would push out what others share.
+        id.set_sensitive(true);
+        (request_id::X_REQUEST_ID, id)
+    });
     let limits = exchange.route.as_ref().and_then(|route| route.limits.as_ref());
-    if let (Some(limits), Some(standing)) = (limits, &exchange.standing) {
-        own.push((HeaderName::from_static("ratelimit-policy"), limits.policies().clone()));
-        own.push((HeaderName::from_static("ratelimit"), standing.rate_limit()));
-    }
-    own
+    let standing = limits.zip(exchange.standing.as_ref()).map(|(limits, standing)| {
+        let policies = (HeaderName::from_static("ratelimit-policy"), limits.policies().clone());
+        [policies, (HeaderName::from_static("ratelimit"), standing.rate_limit())]
+    });
+    id.into_iter().chain(standing.into_iter().flatten())
 }
 
 /// Fields of a "no": those, and what the cache has to say.
-fn refusal_fields(
-    session: &Session,
-    exchange: &Exchange,
-    refusal: &Refusal,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut fields = own_fields(exchange);
+fn refusal_fields(exchange: &Exchange, refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields: Vec<_> = own_fields(exchange).collect();
     let caches = exchange.forward().is_some() && exchange.route.as_ref().is_some_and(|it| it.cache.is_some());
     let member = match &exchange.cache {
-        // What broke off after its head was stored is not stored.
-        Some(asking) => Some(Member { stored: false, ..asking.member(&session.cache) }.value()),
+        Some(asking) => Some(asking.member()),
         None => caches.then(|| status::unasked(refusal.reason().code)),
     };
-    fields.extend(member.map(|member| (HeaderName::from_static("cache-status"), member)));
+    fields.extend(member.map(|member| (CACHE_STATUS, member)));
     fields
 }
 
@@ -74,7 +72,7 @@ pub(super) async fn refusal(
     refusal: Refusal,
 ) -> Result<bool> {
     let refusal = exchange.refusal.insert(refusal).clone();
-    let fields = refusal_fields(session, exchange, &refusal);
+    let fields = refusal_fields(exchange, &refusal);
     refusal.answer(session, exchange.id(), &fields).await?;
     Ok(true)
 }
@@ -92,24 +90,42 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
     send(session, head, Bytes::new()).await
 }
 
-/// Labels an answer that came from an upstream or the store.
-pub(super) fn label(session: &Session, answer: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+/// The last touches to an answer that came from an upstream.
+pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut ResponseHeader) {
+    label(session, exchange, answer, answer.version);
+    listen::keep_date(session, answer);
+}
+
+/// Labels an answer that came from an upstream or the store, in this version of HTTP.
+pub(super) fn label(
+    session: &mut Session,
+    exchange: &Exchange,
+    answer: &mut impl forward::Head,
+    version: Version,
+) {
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
+    }
+    frame_for_old_clients(session, answer);
+    forward::via_response(answer, version);
     for (name, value) in own_fields(exchange) {
-        answer.insert_header(name, value)?;
+        answer.set(&name, value);
     }
     if let Some(route) = &exchange.route {
         route.response_edit.response(answer);
     }
     if let Some(asking) = &exchange.cache {
-        asking.finish(&session.cache, answer);
+        answer.add(&CACHE_STATUS, asking.member());
     }
-    Ok(())
 }
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 /// Frames an answer of unknown length for HTTP/1.0, which knows no chunks: it ends with the connection (RFC 9112 §6.1).
-pub(super) fn frame_for_old_clients(session: &mut Session, answer: &mut ResponseHeader) {
+fn frame_for_old_clients(session: &mut Session, answer: &mut impl forward::Head) {
     let old = session.req_header().version < Version::HTTP_11;
-    if old && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
+    if old && answer.fields().contains_key(header::TRANSFER_ENCODING) {
+        answer.remove(&header::TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
 }
@@ -134,7 +150,7 @@ fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<bool> {
+pub(super) async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<bool> {
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     session.write_response_header(Box::new(head), without_body).await?;
@@ -152,7 +168,8 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = final_head(session).is_none();
-    let fields = refusal_fields(session, exchange, &refusal);
+    listen::forget_date(session);
+    let fields = refusal_fields(exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }
@@ -170,7 +187,7 @@ pub(super) async fn await_the_rest(session: &mut Session, exchange: &mut Exchang
         !matches!(exchange.refusal, None | Some(Refusal::Head(_) | Refusal::Body | Refusal::BodyStalled));
     // Who asked first was told not to send.
     let announced = asked.headers.contains_key(header::EXPECT) && session.body_bytes_read() == 0;
-    if framed && !announced && !session.is_http2() && session.get_keepalive().is_none() {
+    if framed && !announced && !listen::is_multiplexed(session) && session.get_keepalive().is_none() {
         exchange.tries = Tries::default(); // the server need not wait, too
         // The bound is the drain timeout of the session; a client that left or breaks off loses nothing.
         let _ = session.drain_request_body().await;

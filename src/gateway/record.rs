@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
+use crate::cache::Asking;
 use crate::exchange::Exchange;
 use crate::listen;
 use crate::refusal::{Fault, Refusal};
@@ -21,7 +22,7 @@ pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMete
         meters.refused(refusal.reason().code);
     }
     if let Some(asking) = &exchange.cache {
-        meters.cached(asking.outcome(&session.cache));
+        asking.count(&meters.cache);
     }
 }
 
@@ -47,7 +48,7 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         server: tries.server.clone(),
         status: status(session),
         reason: refused.or_else(|| error.map(reason)),
-        cache: exchange.cache.as_ref().map(|asking| asking.outcome(&session.cache)),
+        cache: exchange.cache.as_ref().map(Asking::outcome),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: session.body_bytes_read() as u64,
         response_bytes: session.body_bytes_sent() as u64,

@@ -9,14 +9,14 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use crate::cache::{Asking, policy};
+use crate::cache::policy;
 use crate::exchange::Exchange;
 use crate::forward::{self, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
 
-use super::stored;
+use super::place;
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -92,7 +92,7 @@ pub(super) fn broken(
             return error;
         }
         exchange.tries.fault = Some(fault);
-        let repeatable = is_repeatable(session, exchange);
+        let repeatable = is_repeatable(session);
         let tries = &mut exchange.tries;
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
@@ -122,7 +122,7 @@ pub(super) fn answered(
         exchange.tries.answered();
         return Ok(());
     };
-    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session, exchange)) else {
+    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else {
         return Ok(());
     };
     exchange.tries.backoff = backoff;
@@ -133,13 +133,12 @@ pub(super) fn answered(
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
-/// client has seen nothing of an answer, nor has the store, from which others may be reading it already.
-fn is_repeatable(session: &Session, exchange: &Exchange) -> bool {
+/// client has seen nothing of an answer.
+fn is_repeatable(session: &Session) -> bool {
     let client = session.as_ref();
     session.req_header().method.is_idempotent()
         && !client.retry_buffer_truncated()
         && final_head(session).is_none()
-        && !exchange.cache.as_ref().is_some_and(Asking::is_kept)
 }
 
 /// The head of the answer that the client got; a 100 or a 103 is none (RFC 9110 §15.2).
@@ -154,16 +153,21 @@ pub(super) fn fault_of(error: &Error) -> Option<Fault> {
     if *error.esource() != ErrorSource::Upstream {
         return None;
     }
-    Some(match error.etype() {
+    Some(fault(error.etype()))
+}
+
+/// How an exchange with a server ended.
+pub(super) fn fault(kind: &ErrorType) -> Fault {
+    match kind {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Fault::Invalid,
         _ => Fault::BrokeOff,
-    })
+    }
 }
 
-/// Writes the request as the server is to see it.
+/// Writes the request that came as the server is to see it.
 pub(super) fn pass_on(
-    session: &Session,
+    came: &RequestHeader,
     request: &mut RequestHeader,
     exchange: &Exchange,
 ) -> Result<(), Refusal> {
@@ -177,17 +181,17 @@ pub(super) fn pass_on(
         scheme: asked.scheme,
         host: &asked.host,
         port: asked.port,
-        http_version: session.req_header().version,
+        http_version: came.version,
     };
     hop::strip_request(request);
     forward::identify(request, &facts, &asked.id);
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
-    request.set_uri(target(session, &path).ok_or(Refusal::Internal)?);
+    request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);
     // In the form by which it was routed and stored: no spelling of one client's is answered to another.
     let host = match (forward.host_of_server, &exchange.tries.server) {
         (true, Some(server)) => Cow::Borrowed(&**server),
-        _ => stored::authority(session, asked),
+        _ => place::authority(came, asked),
     };
     if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {
         request.insert_header(header::HOST, &*host).map_err(|_| Refusal::Internal)?;
@@ -198,8 +202,8 @@ pub(super) fn pass_on(
 
 /// The target in origin form: the normal form of the path, and the query as it came, but for what HTTP/1 does not let
 /// stand there.
-fn target(session: &Session, normal: &str) -> Option<Uri> {
-    match session.req_header().uri.query() {
+fn target(came: &RequestHeader, normal: &str) -> Option<Uri> {
+    match came.uri.query() {
         Some(query) => format!("{normal}?{}", path::escape_query(query)).parse().ok(),
         None => normal.parse().ok(),
     }

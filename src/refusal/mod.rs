@@ -44,6 +44,8 @@ pub enum Refusal {
     BodyStalled,
     /// The request passed this gateway before.
     Loop,
+    /// `PURGE`, by a client that may not.
+    MayNotPurge,
     /// `only-if-cached`, and it is not.
     NotCached,
     /// No server of the upstream may be chosen.
@@ -92,6 +94,7 @@ impl Refusal {
             Self::Body => &reason::BAD_BODY,
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
+            Self::MayNotPurge => &reason::MAY_NOT_PURGE,
             Self::NotCached => &reason::NOT_CACHED,
             Self::NoServer(_) => &reason::NO_SERVER,
             Self::Saturated(_) => &reason::SATURATED,

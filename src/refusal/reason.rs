@@ -45,6 +45,8 @@ reasons! {
         "The path climbs above its root, hides a separator in an escape, or holds an invalid escape. The client must mend it.";
     BAD_BODY: BAD_REQUEST "bad-body", "The request body is malformed", "http_request_error",
         "The chunks of the request body break the rules of HTTP. The client must mend it.";
+    MAY_NOT_PURGE: FORBIDDEN "may-not-purge", "Purging is not for this client", "http_request_denied",
+        "`PURGE` came from an address that is not in `cache.purge_from`.";
     HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",
         "No route is for this host. Check the name, or add a route.";
     ROUTE_NOT_FOUND: NOT_FOUND "route-not-found", "No such path here", "http_request_denied",

@@ -1,0 +1,142 @@
+//! What a request does with what came of the fetch that it waited for.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pingora::Result;
+use pingora::proxy::Session;
+
+use crate::cache::flight::{Follower, From, Verdict};
+use crate::cache::policy::NotKept;
+use crate::cache::reuse::{self, Failure};
+use crate::cache::status::Forwarded;
+use crate::cache::stored::Stored;
+use crate::cache::{Asking, Covered, Pass, Tiers, Went};
+use crate::exchange::Exchange;
+use crate::refusal::{Fault, Refusal};
+use crate::telemetry::{StaleReason, Tier};
+
+use super::fetch::Tale;
+use super::{answer, deliver};
+
+/// What came of a fetch, for one of those who waited for it.
+pub(super) struct Came {
+    /// Why the origin was to be asked.
+    pub(super) why: Forwarded,
+    /// What was stored for the request, stale or in need of validation.
+    pub(super) stored: Option<Arc<Stored>>,
+    pub(super) verdict: Verdict,
+    pub(super) tale: Option<Tale>,
+    pub(super) follower: Follower<Tale>,
+}
+
+/// What is left to be done.
+pub(super) enum After {
+    Answered,
+    /// What came does not suit the request: it looks again.
+    Again,
+    Past(Pass, Forwarded),
+}
+
+/// Answers a request with what came, or with a stale answer in its place.
+pub(super) async fn conclude(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    tiers: &Tiers,
+    came: Came,
+) -> Result<After> {
+    let Some(asking) = &exchange.cache else { return Ok(After::Again) };
+    if let Some((stored, why)) = came.stand_in(session, asking, tiers) {
+        deliver::stored(session, exchange, &stored, Tier::Memory, Some(why)).await?;
+        return Ok(After::Answered);
+    }
+    let leads = came.follower.leads();
+    // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch.
+    let suits = |stored: &Stored| {
+        asking.suits(stored, &session.req_header().headers) && tiers.meets(&asking.key, stored).is_none()
+    };
+    match &came.verdict {
+        Verdict::Passing(_) if !leads => return Ok(After::Past(Pass::NotShared, came.why)),
+        // Another variant than this request's, not for its caller, or purged.
+        Verdict::Stored(stored, _) | Verdict::Filling(_, stored) if !leads && !suits(stored) => {
+            return Ok(After::Again);
+        }
+        _ => {}
+    }
+    came.answer(session, exchange).await?;
+    Ok(After::Answered)
+}
+
+impl Came {
+    /// The stale answer that may be served in place of a failure (RFC 5861 §4, RFC 9111 §4.2.4).
+    fn stand_in(
+        &self,
+        session: &Session,
+        asking: &Asking,
+        tiers: &Tiers,
+    ) -> Option<(Arc<Stored>, StaleReason)> {
+        let failure = match &self.verdict {
+            Verdict::Passing(head) => Failure::Status(head.status),
+            Verdict::Failed => self.tale.as_ref().map_or(Failure::BrokeOff, Tale::failure),
+            Verdict::Stored(..) | Verdict::Filling(..) => return None,
+        };
+        let stored = self.stored.as_ref().or(self.tale.as_ref()?.stored.as_ref())?;
+        let serves = !asking.rules.observe
+            && asking.suits(stored, &session.req_header().headers)
+            && tiers.meets(&asking.key, stored) != Some(Covered::Hard)
+            && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now());
+        let why = match failure {
+            Failure::Unreachable => StaleReason::Unreachable,
+            _ => StaleReason::Error,
+        };
+        serves.then(|| (stored.clone(), why))
+    }
+
+    async fn answer(self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        let leads = self.follower.leads();
+        let status = self.tale.as_ref().and_then(|tale| tale.status);
+        match self.verdict {
+            Verdict::Stored(stored, From::Redis) => {
+                deliver::stored(session, exchange, &stored, Tier::Redis, None).await.map(drop)
+            }
+            Verdict::Stored(stored, From::Origin(head)) => {
+                note(exchange, Fetched { why: self.why, status, kept: Ok(()), validated: true, leads });
+                let confirmed = leads.then_some(&*head);
+                deliver::validated(session, exchange, &stored, confirmed).await
+            }
+            Verdict::Filling(head, stored) => {
+                note(exchange, Fetched { why: self.why, status, kept: Ok(()), validated: false, leads });
+                let head = if leads { deliver::Head::AsItCame(head) } else { deliver::Head::Stored(stored) };
+                deliver::flight(session, exchange, head, self.follower).await
+            }
+            Verdict::Passing(head) => {
+                let kept = self.tale.map_or(Err(None), |tale| tale.kept.map_err(Some));
+                note(exchange, Fetched { why: self.why, status, kept, validated: false, leads });
+                deliver::flight(session, exchange, deliver::Head::AsItCame(head), self.follower).await
+            }
+            Verdict::Failed => {
+                note(exchange, Fetched { why: self.why, status, kept: Err(None), validated: false, leads });
+                let refusal = self.tale.and_then(|tale| tale.refusal);
+                let refusal = refusal.unwrap_or(Refusal::Failed(Fault::BrokeOff));
+                answer::refusal(session, exchange, refusal).await.map(drop)
+            }
+        }
+    }
+}
+
+/// What is said of a fetch.
+#[derive(Clone, Copy)]
+struct Fetched {
+    why: Forwarded,
+    status: Option<u16>,
+    kept: Result<(), Option<NotKept>>,
+    validated: bool,
+    leads: bool,
+}
+
+fn note(exchange: &mut Exchange, fetched: Fetched) {
+    let Fetched { why, status, kept, validated, leads } = fetched;
+    if let Some(asking) = &mut exchange.cache {
+        asking.went = Went::Fetched { why, status, kept, validated, collapsed: !leads };
+    }
+}

@@ -1,0 +1,264 @@
+//! Answers from the store, and from a flight: conditions, ranges and framing as their client asks for them.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use crate::cache::conditional::Answer;
+use crate::cache::flight::Follower;
+use crate::cache::range::{self, Framing, Wanted};
+use crate::cache::stored::{Stored, within};
+use crate::cache::{conditional, freshness, parts, policy};
+use crate::exchange::Exchange;
+use crate::listen;
+use crate::telemetry::{StaleReason, Tier};
+
+use super::answer;
+use super::fetch::Tale;
+
+/// About how many fields are added to those that are stored; a map that has no room for them grows twice.
+const ADDED: usize = 6;
+
+/// Answers a hit.
+pub(super) async fn stored(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    stored: &Arc<Stored>,
+    tier: Tier,
+    stale: Option<StaleReason>,
+) -> Result<bool> {
+    if let Some(asking) = &mut exchange.cache {
+        asking.hit(stored, tier, stale);
+    }
+    whole(session, exchange, stored, None).await?;
+    Ok(true)
+}
+
+/// Answers with what the origin has just confirmed; what its 304 sets is for the client who caused it alone.
+pub(super) async fn validated(
+    session: &mut Session,
+    exchange: &Exchange,
+    stored: &Arc<Stored>,
+    not_modified: Option<&ResponseHeader>,
+) -> Result<()> {
+    whole(session, exchange, stored, not_modified).await
+}
+
+async fn whole(
+    session: &mut Session,
+    exchange: &Exchange,
+    stored: &Arc<Stored>,
+    not_modified: Option<&ResponseHeader>,
+) -> Result<()> {
+    let mut headers = stored.headers.clone();
+    headers.reserve(ADDED);
+    headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());
+    let rules = exchange.cache.as_ref().map(|asking| &asking.rules);
+    let apart =
+        |head: &&ResponseHeader| rules.is_some_and(|rules| policy::keeps_cookies_back(&head.headers, rules));
+    for cookie in not_modified.filter(apart).iter().flat_map(|head| head.headers.get_all(SET_COOKIE)) {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+    let length = parts::length(&stored.body);
+    let plan = Plan::of(session, stored.status, headers, Some(length), true);
+    plan.send(session, exchange, Source::Stored(stored.clone())).await
+}
+
+/// The head of an answer on its way.
+pub(super) enum Head {
+    /// For the one who caused it: all that the origin sent.
+    AsItCame(Arc<ResponseHeader>),
+    /// For the others: what is stored of it.
+    Stored(Arc<Stored>),
+}
+
+/// Answers with what a flight brings.
+pub(super) async fn flight(
+    session: &mut Session,
+    exchange: &Exchange,
+    head: Head,
+    follower: Follower<Tale>,
+) -> Result<()> {
+    let (status, headers) = match head {
+        Head::AsItCame(head) => (head.status, head.headers.clone()),
+        Head::Stored(stored) => {
+            let mut headers = stored.headers.clone();
+            headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());
+            (stored.status, headers)
+        }
+    };
+    let length = policy::length(&headers);
+    let plan = Plan::of(session, status, headers, length, false);
+    plan.send(session, exchange, Source::Flight(follower)).await
+}
+
+/// Where the body comes from.
+enum Source {
+    Stored(Arc<Stored>),
+    Flight(Follower<Tale>),
+}
+
+/// An answer as its client is to get it.
+struct Plan {
+    head: response::Parts,
+    send: Send,
+}
+
+/// What of the body is sent.
+enum Send {
+    Nothing,
+    All,
+    Part(Range<u64>),
+    Parts(Vec<Range<u64>>, Framing),
+}
+
+impl Plan {
+    /// Conditions first, then ranges (RFC 9110 §13.2.2). `seekable`: all of the body is there.
+    fn of(
+        session: &Session,
+        status: StatusCode,
+        headers: HeaderMap,
+        length: Option<u64>,
+        seekable: bool,
+    ) -> Self {
+        let request = session.req_header();
+        if has_condition(request)
+            && conditional::client(&request.headers, status, &headers, SystemTime::now())
+                == Answer::NotModified
+        {
+            let fields = conditional::fields_of_304(&headers);
+            let headers = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
+            return Self { head: head(StatusCode::NOT_MODIFIED, headers), send: Send::Nothing };
+        }
+        let (status, mut headers, send) = match length {
+            Some(length) if status == StatusCode::OK => part(request, headers, length, seekable),
+            _ => (status, headers, Send::All),
+        };
+        let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let (Send::All, Some(length), false) = (&send, length, empty) {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        let send = if request.method == Method::HEAD || empty { Send::Nothing } else { send };
+        Self { head: head(status, headers), send }
+    }
+
+    /// Writes the answer.
+    async fn send(mut self, session: &mut Session, exchange: &Exchange, source: Source) -> Result<()> {
+        let nothing = matches!(self.send, Send::Nothing);
+        if !nothing && !self.head.headers.contains_key(CONTENT_LENGTH) {
+            frame(session, &mut self.head);
+        }
+        let version = self.head.version;
+        answer::label(session, exchange, &mut self.head, version);
+        let mut head = Box::new(ResponseHeader::from(self.head));
+        listen::keep_date(session, &mut head);
+        session.write_response_header(head, nothing).await?;
+        match (self.send, source) {
+            (Send::Nothing, _) => Ok(()),
+            (Send::All, Source::Stored(stored)) => {
+                send_stored(session, &stored, 0..parts::length(&stored.body), true).await
+            }
+            (Send::Part(range), Source::Stored(stored)) => send_stored(session, &stored, range, true).await,
+            (Send::Parts(ranges, framing), Source::Stored(stored)) => {
+                for (head, range) in framing.heads.into_iter().zip(ranges) {
+                    session.write_response_body(Some(head), false).await?;
+                    send_stored(session, &stored, range, false).await?;
+                }
+                session.write_response_body(Some(framing.tail), true).await
+            }
+            (Send::Part(range), Source::Flight(follower)) => send_flight(session, follower, range).await,
+            (_, Source::Flight(follower)) => send_flight(session, follower, 0..u64::MAX).await,
+        }
+    }
+}
+
+/// What of a whole of known length the client wants.
+fn part(
+    request: &http::request::Parts,
+    headers: HeaderMap,
+    length: u64,
+    seekable: bool,
+) -> (StatusCode, HeaderMap, Send) {
+    match range::wanted(&request.method, &request.headers, &headers, length) {
+        Wanted::Parts(_) if !seekable => (StatusCode::OK, headers, Send::All),
+        Wanted::Whole => (StatusCode::OK, headers, Send::All),
+        Wanted::Part(range) => {
+            let headers = range::head_of_part(&headers, &range, length);
+            (StatusCode::PARTIAL_CONTENT, headers, Send::Part(range))
+        }
+        Wanted::Parts(ranges) => {
+            let framing = Framing::new(&headers, &ranges, length, fastrand::u128(..));
+            (StatusCode::PARTIAL_CONTENT, framing.head(&headers), Send::Parts(ranges, framing))
+        }
+        Wanted::Unsatisfiable => {
+            (StatusCode::RANGE_NOT_SATISFIABLE, range::head_of_none(&headers, length), Send::Nothing)
+        }
+    }
+}
+
+fn head(status: StatusCode, headers: HeaderMap) -> response::Parts {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    (parts.status, parts.headers) = (status, headers);
+    parts
+}
+
+/// Frames a body of unknown length: in chunks, or up to the end of the connection for HTTP/1.0 (RFC 9112 §6.1).
+fn frame(session: &mut Session, head: &mut response::Parts) {
+    match session.req_header().version {
+        Version::HTTP_11 => {
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Version::HTTP_10 => session.set_keepalive(None),
+        _ => {}
+    }
+}
+
+/// Sends the bytes of a range that is stored, segment by segment.
+async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, ends: bool) -> Result<()> {
+    let pieces = parts::cut(&stored.body, &range).ok_or_else(not_held)?;
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() && ends {
+        return session.write_response_body(None, true).await;
+    }
+    while let Some(piece) = pieces.next() {
+        let last = pieces.peek().is_none();
+        session.write_response_body(Some(piece), ends && last).await?;
+    }
+    Ok(())
+}
+
+/// Sends the bytes of a range as they come.
+async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range: Range<u64>) -> Result<()> {
+    let mut offset = 0;
+    while offset < range.end {
+        let piece = follower.next().await.map_err(|_| broke_off())?;
+        let Some(piece) = piece else { break };
+        let part = within(&piece, offset, &range);
+        offset += piece.len() as u64;
+        if !part.is_empty() {
+            session.write_response_body(Some(part), false).await?;
+        }
+    }
+    session.write_response_body(None, true).await
+}
+
+/// Whether the request has a condition that a stored answer may meet.
+fn has_condition(request: &http::request::Parts) -> bool {
+    request.headers.contains_key(IF_NONE_MATCH) || request.headers.contains_key(IF_MODIFIED_SINCE)
+}
+
+/// Who looked saw to it that what is sent is held.
+fn not_held() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "the bytes are not held")
+}
+
+/// The answer ends here, and its client must not take it for whole.
+fn broke_off() -> Box<Error> {
+    Error::explain(ErrorType::ReadError, "the answer broke off").into_up()
+}

@@ -1,0 +1,388 @@
+//! A fetch from the origin: a task of its own, whoever waits for it.
+//!
+//! It looks where the fleet keeps its answers, tries servers as any request does, and writes what comes into a
+//! [`Pilot`]; what becomes of an answer is decided in [`settle`](super::settle).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{Method, StatusCode, Version, header};
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::client::HttpSession;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+
+use crate::cache::conditional;
+use crate::cache::directives::RequestDirectives;
+use crate::cache::flight::{Flights, From, Pilot, Verdict};
+use crate::cache::freshness::Times;
+use crate::cache::policy::{self, NotKept};
+use crate::cache::redis::Token;
+use crate::cache::reuse;
+use crate::cache::stored::{Body, Key, Stored};
+use crate::cache::{Rules, Tiers, range};
+use crate::exchange::{Exchange, Tries};
+use crate::forward::hop;
+use crate::refusal::{Fault, Refusal};
+use crate::telemetry::Background;
+use crate::upstream::Failure;
+
+use super::{place, settle, share, tries};
+
+/// The most interim answers before the final one. Who follows a fetch may be slow, so they are held.
+const INTERIM_MAX: usize = 32;
+
+/// What all fetches share.
+pub struct Fetching {
+    /// Where answers are kept.
+    pub tiers: &'static Tiers,
+    /// The fetches under way.
+    pub flights: Arc<Flights<Tale>>,
+    /// Connections to servers.
+    pub connector: Connector,
+}
+
+/// What a fetch has to tell of its journey, for access lines and refusals.
+#[derive(Clone, Debug)]
+pub struct Tale {
+    /// Why there is no answer.
+    pub refusal: Option<Refusal>,
+    /// With what status the origin answered.
+    pub status: Option<u16>,
+    /// Whether the answer is stored, and why not.
+    pub kept: Result<(), NotKept>,
+    /// What was stored for its request, here or in the fleet: it may stand in where the origin fails.
+    pub stored: Option<Arc<Stored>>,
+    pub(super) journey: Arc<Tries>,
+}
+
+impl Tale {
+    /// How the fetch failed, as far as stale answers are concerned.
+    pub fn failure(&self) -> reuse::Failure {
+        match self.refusal {
+            Some(
+                Refusal::Failed(Fault::Unreachable | Fault::ConnectTimeout)
+                | Refusal::NoServer(_)
+                | Refusal::Saturated(_),
+            ) => reuse::Failure::Unreachable,
+            Some(Refusal::Failed(Fault::Timeout)) => reuse::Failure::TimedOut,
+            _ => reuse::Failure::BrokeOff,
+        }
+    }
+
+    /// Tells the exchange which way its answer came; the tries count for the request that caused the fetch.
+    pub fn tell(&self, exchange: &mut Exchange, leads: bool) {
+        exchange.tries.upstream.clone_from(&self.journey.upstream);
+        if leads {
+            exchange.tries.server.clone_from(&self.journey.server);
+            exchange.tries.tried.clone_from(&self.journey.tried);
+            exchange.tries.waited = self.journey.waited;
+            exchange.tries.fault = self.journey.fault;
+        }
+    }
+}
+
+/// One fetch that is to be made.
+pub(super) struct Errand {
+    pub(super) fetching: Arc<Fetching>,
+    /// Of its own: the plan, the route and the client of the request that caused it, and tries.
+    pub(super) exchange: Exchange,
+    /// The request as its client sent it.
+    pub(super) request: RequestHeader,
+    pub(super) rules: Arc<Rules>,
+    pub(super) key: Key,
+    pub(super) url: Arc<str>,
+    pub(super) authorized: bool,
+    pub(super) pilot: Pilot<Tale>,
+    /// What the request says of answers that it would take, and when it came.
+    pub(super) asked: RequestDirectives,
+    pub(super) arrived: SystemTime,
+    /// Whether what is stored is fresh still.
+    pub(super) ahead: bool,
+    /// The right to fetch for all nodes.
+    pub(super) lease: Option<Token>,
+    /// When the request went to the origin.
+    pub(super) sent: SystemTime,
+    /// What is stored of its URL and may be confirmed: of what suits it, only answers with all the bytes it wants.
+    pub(super) candidates: Vec<Arc<Stored>>,
+    /// What is stored of its answer in parts.
+    pub(super) in_part: Option<Arc<Stored>>,
+}
+
+impl Errand {
+    /// For a client that waits.
+    pub(super) fn foreground(
+        session: &Session,
+        exchange: &Exchange,
+        fetching: &Arc<Fetching>,
+        pilot: Pilot<Tale>,
+    ) -> Option<Self> {
+        Self::of(session.req_header().clone(), exchange, fetching, pilot)
+    }
+
+    /// For the store alone: the whole answer, whatever its client asked of it.
+    pub(super) fn background(
+        session: &Session,
+        exchange: &Exchange,
+        fetching: &Arc<Fetching>,
+        pilot: Pilot<Tale>,
+        why: Background,
+    ) -> Option<Self> {
+        let mut request = session.req_header().clone();
+        request.set_method(Method::GET);
+        request.remove_header(&header::RANGE);
+        request.remove_header(&header::IF_RANGE);
+        // An `only-if-cached` would have a cache upstream fail, and the failure stored for all.
+        request.remove_header(&header::CACHE_CONTROL);
+        request.remove_header(&header::PRAGMA);
+        let errand = Self::of(request, exchange, fetching, pilot)?;
+        Some(Self { ahead: matches!(why, Background::Ahead), ..errand })
+    }
+
+    fn of(
+        request: RequestHeader,
+        exchange: &Exchange,
+        fetching: &Arc<Fetching>,
+        pilot: Pilot<Tale>,
+    ) -> Option<Self> {
+        let (asking, asked) = (exchange.cache.as_ref()?, exchange.asked.as_ref()?);
+        Some(Self {
+            exchange: exchange.fork(),
+            url: place::url_of(&asking.rules, &request, asked),
+            rules: asking.rules.clone(),
+            asked: RequestDirectives::of(&request.headers),
+            arrived: asking.arrived,
+            ahead: false,
+            lease: None,
+            key: asking.key,
+            authorized: asking.authorized,
+            candidates: Vec::new(),
+            in_part: None,
+            sent: SystemTime::now(),
+            request,
+            fetching: fetching.clone(),
+            pilot,
+        })
+    }
+
+    /// Makes the fetch, in a task of its own.
+    pub(super) fn spawn(self) {
+        tokio::spawn(self.run());
+    }
+
+    async fn run(mut self) {
+        self.find_candidates();
+        if let Some(stored) = self.ask_fleet().await {
+            return self.pilot.settle(Verdict::Stored(stored, From::Redis), None);
+        }
+        loop {
+            match self.ask().await {
+                Ok(answer) => match settle::settle(self, answer).await {
+                    Some(again) => self = again,
+                    None => return,
+                },
+                Err(refusal) => {
+                    let tale = Tale { refusal: Some(refusal), ..self.tale() };
+                    self.pilot.settle(Verdict::Failed, Some(tale));
+                    return share::give_up(self.fetching.tiers, &self.key, self.lease, None).await;
+                }
+            }
+        }
+    }
+
+    fn find_candidates(&mut self) {
+        self.candidates = self.fetching.tiers.candidates(&self.key);
+        self.in_part = self.candidates.iter().find(|stored| self.suits(stored) && !is_whole(stored)).cloned();
+        let request = &self.request;
+        self.candidates.retain(|stored| range::holds(&request.method, &request.headers, stored));
+    }
+
+    /// The tale so far.
+    pub(super) fn tale(&mut self) -> Tale {
+        let stored = self.selected().map(|at| self.candidates[at].clone());
+        let journey = Arc::new(self.exchange.tries.report());
+        Tale { refusal: None, status: None, kept: Ok(()), stored, journey }
+    }
+
+    /// The largest body that is stored, in bytes.
+    pub(super) fn size_max(&self) -> u64 {
+        self.rules.max_object.min(self.fetching.tiers.largest())
+    }
+
+    /// The times of an exchange whose answer is there now.
+    pub(super) fn times(&self) -> Times {
+        Times { asked: self.sent, answered: SystemTime::now() }
+    }
+
+    /// Asks one server after the other, until the head of an answer is there that is worth passing on.
+    async fn ask(&mut self) -> Result<Answer, Refusal> {
+        loop {
+            let peer = tries::next_server(&mut self.exchange).await?;
+            let retry = match self.fetching.connector.get_http_session(&*peer).await {
+                Err(error) => tries::not_connected(&mut self.exchange, error).retry(),
+                Ok((http, reused)) => match self.exchange_heads(http, peer).await {
+                    Ok(Some(answer)) => return Ok(answer),
+                    Ok(None) => true,
+                    Err(Broken::Refused(refusal)) => return Err(refusal),
+                    Err(Broken::Off(error)) => self.broken(&error, reused),
+                },
+            };
+            if !retry {
+                return Err(Refusal::Failed(self.exchange.tries.fault.unwrap_or(Fault::BrokeOff)));
+            }
+        }
+    }
+
+    /// Sends the request and reads the head of its answer; nothing where the answer is worth another try.
+    async fn exchange_heads(
+        &mut self,
+        mut http: HttpSession,
+        peer: Box<HttpPeer>,
+    ) -> Result<Option<Answer>, Broken> {
+        let request = self.to_send().map_err(Broken::Refused)?;
+        let timeouts = self.exchange.timeouts().ok_or(Broken::Refused(Refusal::Internal))?;
+        let left = self.exchange.time_left().unwrap_or(Duration::MAX);
+        http.set_write_timeout(Some(timeouts.idle.min(left)));
+        http.set_read_timeout(None);
+        self.sent = SystemTime::now();
+        let heads = async {
+            http.write_request_header(Box::new(request)).await?;
+            http.finish_request_body().await?;
+            for _ in 0..=INTERIM_MAX {
+                http.read_response_header().await?;
+                let mut head =
+                    http.response_header().ok_or_else(|| Error::new(ErrorType::ReadError))?.clone();
+                match head.status {
+                    // Nobody asked for another protocol; a client that was told so would take what follows for it.
+                    StatusCode::SWITCHING_PROTOCOLS => break,
+                    status if status.is_informational() => {
+                        hop::strip_response(&mut head);
+                        self.pilot.interim(head);
+                    }
+                    _ => return Ok(head),
+                }
+            }
+            Err(Error::new(ErrorType::InvalidHTTPHeader))
+        };
+        let head = tokio::time::timeout(timeouts.first_byte.min(left), heads).await;
+        let head = head.unwrap_or_else(|_elapsed| Err(Error::new(ErrorType::ReadTimedout)));
+        let head: ResponseHeader = head.map_err(Broken::Off)?;
+        self.exchange.lasting = policy::is_event_stream(&head.headers);
+        match Failure::of_status(head.status.as_u16()) {
+            None => self.exchange.tries.answered(),
+            Some(failure) => {
+                if let Some(backoff) = self.exchange.tries.answered_badly(failure, true) {
+                    self.exchange.tries.backoff = backoff;
+                    self.exchange.tries.fault = Some(Fault::BrokeOff);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(Answer { head, http, peer, idle: timeouts.idle }))
+    }
+
+    /// The request as the server is to see it.
+    fn to_send(&self) -> Result<RequestHeader, Refusal> {
+        let mut request = self.request.clone();
+        tries::pass_on(&self.request, &mut request, &self.exchange)?;
+        request.set_version(Version::HTTP_11);
+        for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::CONTENT_LENGTH] {
+            request.remove_header(&name);
+        }
+        // A part is asked for as its client does, for which its bytes of a stored whole may be confirmed instead; a whole
+        // is confirmed where something is stored (§4.3.1).
+        if !self.is_ranged() {
+            request.remove_header(&header::IF_RANGE);
+        }
+        if !self.is_ranged() || self.selected().is_some() {
+            let variants = self.candidates.iter().map(|stored| &stored.headers);
+            let validators =
+                conditional::validators(self.selected().map(|at| &self.candidates[at].headers), variants);
+            let fields = [
+                (header::IF_NONE_MATCH, validators.if_none_match),
+                (header::IF_MODIFIED_SINCE, validators.if_modified_since),
+            ];
+            for (name, value) in fields {
+                if let Some(value) = value {
+                    request.insert_header(name, value).map_err(|_| Refusal::Internal)?;
+                }
+            }
+        }
+        Ok(request)
+    }
+
+    /// Which of the candidates suits the request.
+    pub(super) fn selected(&self) -> Option<usize> {
+        self.candidates.iter().position(|stored| self.suits(stored))
+    }
+
+    /// Whether a stored answer is one for this request.
+    pub(super) fn suits(&self, stored: &Stored) -> bool {
+        (!self.authorized || stored.terms.for_authorized) && stored.selecting.matches(&self.request.headers)
+    }
+
+    /// Whether a part is asked for.
+    pub(super) fn is_ranged(&self) -> bool {
+        self.request.headers.contains_key(header::RANGE)
+    }
+
+    /// The exchange broke off; whether to try again.
+    fn broken(&mut self, error: &Error, reused: bool) -> bool {
+        let fault = tries::fault(error.etype());
+        let tries = &mut self.exchange.tries;
+        tries.fault = Some(fault);
+        let backoff = match fault {
+            // Servers close connections that were idle for long, now and then just when a request is on its way.
+            Fault::BrokeOff if reused => tries.found_closed(true),
+            Fault::Timeout => tries.failed(Failure::Timeout, true),
+            _ => tries.failed(Failure::Reset, true),
+        };
+        tries.backoff = backoff.unwrap_or_default();
+        backoff.is_some()
+    }
+}
+
+fn is_whole(stored: &Stored) -> bool {
+    matches!(stored.body, Body::Whole(_))
+}
+
+/// Why there is no head of an answer.
+enum Broken {
+    Refused(Refusal),
+    Off(Box<Error>),
+}
+
+/// The head of an answer, and the connection that its body comes over.
+pub(super) struct Answer {
+    pub(super) head: ResponseHeader,
+    http: HttpSession,
+    peer: Box<HttpPeer>,
+    /// The longest wait for a piece of the body.
+    idle: Duration,
+}
+
+impl Answer {
+    /// The next piece of the body; `None` at its end.
+    pub(super) async fn next(&mut self, left: Duration) -> Result<Option<bytes::Bytes>, Fault> {
+        match tokio::time::timeout(self.idle.min(left), self.http.read_response_body()).await {
+            Ok(read) => read.map_err(|error| tries::fault(error.etype())),
+            Err(_elapsed) => Err(Fault::Timeout),
+        }
+    }
+
+    /// The body has come to its end: the connection is free for the next request.
+    pub(super) async fn done(mut self, fetching: &Fetching) {
+        if !self.http.response_done() {
+            return self.give_up().await;
+        }
+        let keep = self.peer.options.idle_timeout;
+        fetching.connector.release_http_session(self.http, &*self.peer, keep).await;
+    }
+
+    /// Nobody wants the rest.
+    pub(super) async fn give_up(mut self) {
+        self.http.shutdown().await;
+    }
+}

@@ -1,0 +1,58 @@
+//! The method `PURGE`, where the configuration turns it on: all answers of a URL are forgotten, on every node.
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use crate::cache::key::Target;
+use crate::cache::{Purge, Tiers};
+use crate::exchange::Exchange;
+use crate::refusal::Refusal;
+use crate::route::NotFound;
+use crate::telemetry::PurgeOrigin;
+
+use super::{answer, place};
+
+/// Carries out a `PURGE`; `false` if the request is none, or the method is one like any other here.
+pub(super) async fn purge(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    tiers: &'static Tiers,
+) -> Result<bool> {
+    let Some(from) = &exchange.plan.cache.purge_from else { return Ok(false) };
+    let (request, Some(asked)) = (session.req_header(), exchange.asked.clone()) else { return Ok(false) };
+    if request.method.as_str() != "PURGE" {
+        return Ok(false);
+    }
+    if !from.iter().any(|network| network.contains(&asked.client)) {
+        return answer::refusal(session, exchange, Refusal::MayNotPurge).await;
+    }
+    let found = exchange.plan.routes.find(&asked.host, &asked.path, &Method::GET);
+    let route = match found {
+        Ok(route) => route.clone(),
+        Err(not_found) => return answer::refusal(session, exchange, Refusal::NotFound(not_found)).await,
+    };
+    let Some(rules) = route.cache.clone() else {
+        exchange.route = Some(route);
+        return answer::refusal(session, exchange, Refusal::NotFound(NotFound::Method { allow: Vec::new() }))
+            .await;
+    };
+    let (scheme, host) = place::origin(request, &asked);
+    let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
+    let purge = Purge { target: place::purge_target(&rules, &target, &request.headers), soft: false };
+    exchange.route = Some(route);
+    tiers.purge_and_tell(purge, PurgeOrigin::Method).await;
+    purged(session, exchange).await
+}
+
+async fn purged(session: &mut Session, exchange: &Exchange) -> Result<bool> {
+    let mut head = ResponseHeader::build_no_case(200, Some(4))?;
+    head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    for (name, value) in answer::own_fields(exchange) {
+        head.insert_header(name, value)?;
+    }
+    answer::send(session, head, Bytes::from_static(b"purged\n")).await
+}

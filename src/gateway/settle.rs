@@ -1,0 +1,302 @@
+//! What becomes of an answer from the origin: stored, confirmed, or passed on to the one who asked.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::{HeaderMap, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::cache::copy::Copy;
+use crate::cache::flight::{From, Verdict};
+use crate::cache::policy::{self, NotKept};
+use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
+use crate::cache::vary::{Selecting, Unbounded};
+use crate::cache::{Rules, compact, conditional, merge, parts, tags};
+use crate::forward::hop;
+use crate::refusal::{Fault, Refusal};
+use crate::upstream::Failure;
+
+use super::fetch::{Answer, Errand, Tale};
+use super::share::{self, Share};
+
+/// Settles a fetch by the head of its answer; the errand again, if it is to be asked once more.
+pub(super) async fn settle(mut errand: Errand, mut answer: Answer) -> Option<Errand> {
+    hop::strip_response(&mut answer.head);
+    if answer.head.status == StatusCode::NOT_MODIFIED && !errand.candidates.is_empty() {
+        return confirmed(errand, answer).await;
+    }
+    let head = Arc::new(answer.head.clone());
+    match to_keep(&errand, &head) {
+        Ok(stored) if head.status != StatusCode::PARTIAL_CONTENT => {
+            errand.fetching.tiers.unstored.clear(&errand.key, errand.authorized);
+            let tale = Tale { status: Some(head.status.as_u16()), ..errand.tale() };
+            let size_max = errand.size_max();
+            errand.pilot.fill(head, Arc::new(stored.clone()), size_max, tale);
+            fill(errand, answer, stored).await;
+        }
+        kept => pass(errand, answer, head, kept).await,
+    }
+    None
+}
+
+/// The answer as it would be stored, without its body.
+fn to_keep(errand: &Errand, head: &ResponseHeader) -> Result<Stored, NotKept> {
+    let times = errand.times();
+    let (method, headers) = (&errand.request.method, &errand.request.headers);
+    let terms = policy::keep(method, headers, head.status, &head.headers, &errand.rules, times)?;
+    if policy::length(&head.headers).is_some_and(|length| length > errand.size_max()) {
+        return Err(NotKept::TooLarge);
+    }
+    to_store(&errand.request, head, &errand.rules, terms, errand.pilot.stamp(), errand.url.clone())
+}
+
+/// An answer as it is stored, on these terms and without its body.
+pub(super) fn to_store(
+    request: &RequestHeader,
+    head: &ResponseHeader,
+    rules: &Rules,
+    terms: Terms,
+    stamp: Stamp,
+    url: Arc<str>,
+) -> Result<Stored, NotKept> {
+    let selecting =
+        Selecting::of(&head.headers, rules, &request.headers).map_err(|Unbounded| NotKept::Vary)?;
+    Ok(Stored {
+        status: head.status,
+        headers: compact(&policy::stored_headers(&head.headers, rules, SystemTime::now())),
+        terms,
+        selecting,
+        body: Body::Whole(Pieces::default()),
+        tags: tags_of(&head.headers, rules, &url)?,
+        stamp,
+        stored: SystemTime::now(),
+        url,
+    })
+}
+
+fn tags_of(answer: &HeaderMap, rules: &Rules, url: &str) -> Result<Arc<[u64]>, NotKept> {
+    let mut tags = tags::of(answer, &rules.tags);
+    if tags.len() > tags::TAGS_MAX {
+        return Err(NotKept::TooLarge);
+    }
+    if rules.keys_by_request() {
+        tags.push(tags::of_url(url));
+        tags.sort_unstable();
+    }
+    Ok(tags.into())
+}
+
+/// Reads a body into the store, and past it to those who follow.
+async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
+    match pump(&mut errand, &mut answer, None).await {
+        Ok(()) if !is_whole(&stored.headers, errand.pilot.written()) => {
+            errand.exchange.tries.failed(Failure::Reset, false);
+        }
+        Ok(()) => {
+            errand.exchange.tries.end(true);
+            let size_max = errand.size_max();
+            let Errand { pilot, fetching, key, lease, authorized, .. } = errand;
+            if !pilot.is_storing() {
+                // The next requests need not wait for a fetch whose body is not for them.
+                if pilot.written() > size_max {
+                    fetching.tiers.unstored.mark(&key, authorized);
+                }
+                pilot.land();
+                answer.done(&fetching).await;
+                return share::give_up(fetching.tiers, &key, lease, Some(NotKept::TooLarge)).await;
+            }
+            let body = Body::Whole(Pieces::new(pilot.pieces()).together());
+            let stored = Arc::new(Stored { body, ..stored });
+            fetching.tiers.keep(key, &stored);
+            pilot.land();
+            share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await;
+            answer.done(&fetching).await;
+        }
+        // Dropping the pilot breaks the body off for all who follow.
+        Err(_) => {
+            answer.give_up().await;
+            share::give_up(errand.fetching.tiers, &errand.key, errand.lease, None).await;
+        }
+    }
+}
+
+/// Whether as many bytes came as were announced (RFC 9111 §3.3).
+fn is_whole(headers: &HeaderMap, written: u64) -> bool {
+    policy::length(headers).is_none_or(|length| length == written)
+}
+
+/// Why a body did not come to its end.
+enum Cut {
+    /// Nobody reads it.
+    Abandoned,
+    Failed,
+}
+
+/// Moves the body from the connection to those who follow; collects it in `copy` as long as that takes it.
+async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Copy>) -> Result<(), Cut> {
+    loop {
+        let left = errand.exchange.time_left().unwrap_or(Duration::MAX);
+        match answer.next(left).await {
+            Ok(Some(piece)) => {
+                if let Some(copy) = copy.as_mut() {
+                    copy.add(&piece);
+                }
+                if errand.pilot.push(piece).await.is_err() {
+                    errand.exchange.tries.end(false);
+                    return Err(Cut::Abandoned);
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(fault) => {
+                if fault == Fault::Timeout && errand.exchange.lasting {
+                    errand.exchange.tries.end(false); // silence is what lasts, and no failure
+                    return Err(Cut::Failed);
+                }
+                errand.exchange.tries.fault = Some(fault);
+                let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
+                errand.exchange.tries.failed(failure, false);
+                return Err(Cut::Failed);
+            }
+        }
+    }
+}
+
+/// Passes an answer on to the one who asked; a part of something is stored beside (§3.3).
+async fn pass(
+    mut errand: Errand,
+    mut answer: Answer,
+    head: Arc<ResponseHeader>,
+    kept: Result<Stored, NotKept>,
+) {
+    if let Err(reason) = kept
+        && reason.lasts()
+    {
+        errand.fetching.tiers.unstored.mark(&errand.key, errand.authorized);
+    }
+    let not_kept = kept.as_ref().err().copied();
+    let tale =
+        Tale { status: Some(head.status.as_u16()), kept: not_kept.map_or(Ok(()), Err), ..errand.tale() };
+    errand.pilot.pass(head.clone(), tale);
+    share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), not_kept).await;
+    let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max()));
+    match pump(&mut errand, &mut answer, copy.as_mut()).await {
+        Ok(()) => {
+            errand.exchange.tries.end(true);
+            if let Some((part, pieces)) = copy.and_then(Copy::finish) {
+                keep_part(&errand, part, &head, pieces);
+            }
+            errand.pilot.land();
+            answer.done(&errand.fetching).await;
+        }
+        Err(_) => answer.give_up().await,
+    }
+}
+
+/// Stores a part, combined with what is stored of the same answer (§3.4).
+fn keep_part(errand: &Errand, part: Stored, head: &ResponseHeader, pieces: Pieces) {
+    let Some(place) = parts::range_of(&head.headers) else { return };
+    let before = errand.in_part.as_ref().filter(|stored| stored.selecting == part.selecting);
+    let combined = before
+        .and_then(|stored| parts::combine(&stored.headers, &stored.body, &head.headers, &place, &pieces));
+    let Some(body) = combined.or_else(|| parts::first(&place, pieces)) else { return };
+    let mut headers = part.headers;
+    headers.remove(CONTENT_RANGE);
+    headers.insert(CONTENT_LENGTH, place.length.into());
+    let part = Stored { status: StatusCode::OK, headers, body, ..part };
+    errand.fetching.tiers.store(errand.key, &Arc::new(part));
+}
+
+/// The origin confirmed something that is stored (§4.3.3, §4.3.4).
+async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Errand> {
+    let not_modified = Arc::new(answer.head.clone());
+    answer.done(&errand.fetching).await;
+    errand.exchange.tries.end(true);
+    let selected = errand.selected();
+    let candidates = std::mem::take(&mut errand.candidates);
+    let heads: Vec<&HeaderMap> = candidates.iter().map(|stored| &stored.headers).collect();
+    let mut chosen = conditional::chosen(&not_modified.headers, &heads, selected);
+    // Origins that give one strong tag to several encodings are common: what suits the request is served, not the newest.
+    chosen.sort_by_key(|at| Some(*at) != selected);
+    if chosen.is_empty() {
+        // It speaks of something that is not stored: ask again, for the whole.
+        errand.exchange.tries.again();
+        return Some(errand);
+    }
+    let mut first = None;
+    for at in chosen {
+        let renewed = renewed(&errand, &candidates[at], &not_modified, first.is_none());
+        first.get_or_insert(renewed);
+    }
+    let tale = Tale { status: Some(304), ..errand.tale() };
+    match first {
+        Some(Ok(stored)) => {
+            let Errand { pilot, fetching, key, lease, .. } = errand;
+            pilot.settle(Verdict::Stored(stored.clone(), From::Origin(not_modified)), Some(tale));
+            share::give(fetching.tiers, key, &stored, Share { lease, head_alone: true }).await;
+        }
+        Some(Err(not_renewed)) => {
+            let (head, body, reason) = *not_renewed;
+            let Some(body) = body else {
+                // Parts that may not be kept are no answer in the place of the whole that their head is of.
+                errand.exchange.tries.again();
+                return Some(errand);
+            };
+            let tale = Tale { kept: Err(reason), ..tale };
+            share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), Some(reason)).await;
+            errand.pilot.pass(Arc::new(head), tale);
+            for piece in body.segments() {
+                if errand.pilot.push(piece.clone()).await.is_err() {
+                    return None;
+                }
+            }
+            errand.pilot.land();
+        }
+        None => {
+            let refusal = Some(Refusal::Internal);
+            errand.pilot.settle(Verdict::Failed, Some(Tale { refusal, ..tale }));
+        }
+    }
+    None
+}
+
+/// The head and the whole body, if it is held, of what is not kept any more, and why.
+type NotRenewed = Box<(ResponseHeader, Option<Pieces>, NotKept)>;
+
+/// Puts the fields of a 304 into a stored answer; where these forbid to keep it, it is forgotten.
+fn renewed(
+    errand: &Errand,
+    old: &Arc<Stored>,
+    not_modified: &ResponseHeader,
+    serves: bool,
+) -> Result<Arc<Stored>, NotRenewed> {
+    let headers = merge::renewed(&old.headers, &not_modified.headers, &errand.rules);
+    let mut parts = http::Response::new(()).into_parts().0;
+    (parts.status, parts.headers) = (old.status, headers);
+    let head = ResponseHeader::from(parts);
+    let (method, fields) = (&errand.request.method, &errand.request.headers);
+    let terms = policy::keep(method, fields, old.status, &head.headers, &errand.rules, errand.times());
+    let kept = terms.and_then(|terms| {
+        to_store(&errand.request, &head, &errand.rules, terms, errand.pilot.stamp(), errand.url.clone())
+    });
+    match kept {
+        Ok(fresh) => {
+            // Others that are confirmed as well stay those of the requests that they were stored for.
+            let selecting = if serves { fresh.selecting } else { old.selecting.clone() };
+            let fresh = Arc::new(Stored { body: old.body.clone(), selecting, ..fresh });
+            errand.fetching.tiers.keep(errand.key, &fresh);
+            Ok(fresh)
+        }
+        Err(reason) => {
+            // Some reasons are of the request, not of the answer: others may still be served what is stored.
+            if !matches!(reason, NotKept::Authorization | NotKept::Cookie) {
+                errand.fetching.tiers.drop_variant(&errand.key, old);
+            }
+            let body = match &old.body {
+                Body::Whole(pieces) => Some(pieces.clone()),
+                Body::Parts { .. } => None,
+            };
+            Err(Box::new((head, body, reason)))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! A fetch's dealings with the fleet: what other nodes have stored, and whose turn it is to ask the origin.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use tokio::time::Instant;
+
+use crate::cache::fleet::Fleet;
+use crate::cache::policy::NotKept;
+use crate::cache::redis::{Found, Lease, Token, Told, Verdict};
+use crate::cache::reuse::{self, Reuse};
+use crate::cache::stored::{Key, Stored};
+use crate::cache::{Covered, Tiers};
+use crate::telemetry::Scope;
+
+use super::fetch::Errand;
+
+/// How long one node may fetch for all. A fetch that takes longer is no longer waited for, and one whose node died is
+/// made by another.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// How long a fetch waits for those of other nodes: longer than a lease, so that one whose node died is taken over by
+/// one of those who waited, and not by all of them.
+const WAIT: Duration = Duration::from_secs(5);
+
+impl Errand {
+    /// Looks for what the fleet has stored. `None`: it is to be fetched; by this node for all, if there is a lease.
+    pub(super) async fn ask_fleet(&mut self) -> Option<Arc<Stored>> {
+        let fetching = self.fetching.clone();
+        if !self.is_for_all() {
+            return None;
+        }
+        let fleet = fetching.tiers.fleet_soon().await?;
+        let deadline = Instant::now() + WAIT;
+        let mut waited = false;
+        let mut found = fleet.tier.look(&self.key).await.ok()?;
+        loop {
+            if let Some(stored) = self.adopt(fleet, &found).await {
+                if waited && let Some(route) = &self.exchange.route {
+                    route.meters.cache.joined(Scope::Fleet);
+                }
+                return Some(stored);
+            }
+            // What others store all the while may suit them alone.
+            if Instant::now() >= deadline {
+                return None;
+            }
+            found = match fleet.tier.lease(&self.key, found.version, LEASE).await.ok()? {
+                Lease::Taken(token) => {
+                    self.lease = Some(token);
+                    return None;
+                }
+                // A version that cannot be read never compares: without a lease, then, and what is stored puts it right.
+                Lease::Changed(now) if now.version == found.version => return None,
+                Lease::Changed(found) => Arc::new(found),
+                Lease::Held(other) => match other.wait(deadline).await {
+                    Told::Verdict(Verdict::Uncacheable) | Told::TimedOut => return None,
+                    Told::Verdict(Verdict::Stored | Verdict::Failed) | Told::Vacant => {
+                        waited = true;
+                        fleet.tier.look(&self.key).await.ok()?
+                    }
+                },
+            };
+        }
+    }
+
+    /// Whether other nodes would make the same fetch.
+    fn is_for_all(&self) -> bool {
+        self.request.method == Method::GET && !self.is_ranged() && !self.asked.no_cache && !self.rules.observe
+    }
+
+    /// Takes what suits the request into memory. It is the answer if it is fresh; else it may be confirmed.
+    async fn adopt(&mut self, fleet: &Fleet, found: &Found) -> Option<Arc<Stored>> {
+        let tiers = self.fetching.tiers;
+        let suits = |stored: &Stored| {
+            let purged =
+                tiers.meets(&self.key, stored) == Some(Covered::Hard) || fleet.doubts(stored, &tiers.purges);
+            self.suits(stored) && !purged
+        };
+        let entry = found.variants.iter().find(|entry| suits(&entry.stored))?;
+        let of_the_same = |held: &&Arc<Stored>| held.selecting == entry.stored.selecting;
+        let newer = self.candidates.iter().filter(of_the_same).any(|held| held.stored >= entry.stored.stored);
+        let soft = tiers.meets(&self.key, &entry.stored).is_some();
+        let now = SystemTime::now();
+        let reuse = reuse::reuse(&self.asked, &entry.stored.terms, soft, self.arrived, now);
+        // What is fetched ahead of its time is fresh still; only another node's newer one spares the fetch.
+        let serves = reuse == Reuse::Serve && !(self.ahead && newer);
+        if !serves && newer {
+            return None;
+        }
+        let stored = fleet.tier.whole(&self.key, entry).await.ok()??;
+        tiers.keep(self.key, &stored);
+        if serves {
+            return Some(stored);
+        }
+        self.candidates.retain(|held| held.selecting != stored.selecting);
+        self.candidates.insert(0, stored);
+        None
+    }
+}
+
+/// Gives an answer to the fleet, and the lease back with it.
+pub(super) async fn give(tiers: &'static Tiers, key: Key, stored: &Arc<Stored>, terms: Share) {
+    let Some(fleet) = tiers.fleet() else { return };
+    match terms {
+        Share { lease: Some(token), head_alone: false } => {
+            // An error leaves the lease to run out.
+            let _ = fleet.tier.store(&key, stored, Some(&token)).await;
+        }
+        Share { lease: Some(token), head_alone: true } => {
+            let _ = fleet.tier.freshen(&key, stored, Some(&token)).await;
+        }
+        Share { lease: None, head_alone } => fleet.tier.store_behind(key, stored.clone(), head_alone),
+    }
+}
+
+/// How an answer is given to the fleet.
+pub(super) struct Share {
+    pub(super) lease: Option<Token>,
+    /// Whether its body is there already.
+    pub(super) head_alone: bool,
+}
+
+/// Gives a lease back without an answer.
+pub(super) async fn give_up(tiers: &Tiers, key: &Key, lease: Option<Token>, why: Option<NotKept>) {
+    if let (Some(fleet), Some(token)) = (tiers.fleet(), lease) {
+        let verdict = if why.is_some() { Verdict::Uncacheable } else { Verdict::Failed };
+        let _ = fleet.tier.release(key, &token, verdict).await;
+    }
+}
