@@ -1,23 +1,28 @@
 //! What the admin listener answers.
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::Admin;
 use super::guard::{self, Problem};
+use super::{Admin, steer};
 
 /// The pages, for the index.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 7] = [
     ("/metrics", "metrics, as OpenMetrics text"),
     ("/health", "200 while the process lives"),
     ("/ready", "200 while requests may be sent, 503 with what is missing else"),
     ("/config", "the configuration in force, without secrets"),
     ("/upstreams", "upstreams and their servers, as they are now"),
+    (
+        "/cache",
+        "what the cache holds; with `?url=URL`, what it holds of one URL, and why a request would hit or miss",
+    ),
+    ("/purge", "POST only: makes the cache forget a `url`, a `tag`, a `prefix` or `all`"),
 ];
 
 /// All of the admin listener, one line per page.
@@ -29,7 +34,9 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/ready", get(ready))
         .route("/config", get(config))
         .route("/upstreams", get(upstreams))
-        .fallback(async || Problem(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
+        .route("/cache", get(steer::cache))
+        .route(guard::ORDERS, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
         .layer(middleware::from_fn_with_state(admin.token.clone(), guard::check))
         .with_state(admin)
 }

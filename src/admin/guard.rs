@@ -1,5 +1,6 @@
 //! What every request to the admin listener must pass, and what every answer carries.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,7 +27,10 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("content-security-policy"), HeaderValue::from_static("default-src 'none'")),
 ];
 
-/// Refuses what is not a plain read addressed to this listener.
+/// The one page that changes something. It takes POST, and everything else is read.
+pub(super) const ORDERS: &str = "/purge";
+
+/// Refuses what is neither a plain read nor an order, and what is not addressed to this listener.
 pub(super) async fn check(
     State(token): State<Option<Arc<str>>>,
     Extension(local): Extension<Local>,
@@ -43,12 +47,12 @@ pub(super) async fn check(
 
 fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Option<Problem> {
     match host(request) {
-        None => return Some(Problem(StatusCode::BAD_REQUEST, "the request must name one host")),
+        None => return Some(Problem::new(StatusCode::BAD_REQUEST, "the request must name one host")),
         // A page on the web can point its own name at 127.0.0.1 and then read what is here as its own. The name it
         // came by stays in `Host`, and is not one of ours.
         // Whoever has the token, or the right to open the file, is no such page.
         Some(host) if token.is_none() && local.is_some_and(|local| !is_ours(&host, local)) => {
-            return Some(Problem(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback name or address"));
+            return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, "ask by a loopback name or address"));
         }
         Some(_) => {}
     }
@@ -57,10 +61,15 @@ fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Opt
     if let Some(token) = token.filter(|_| !open)
         && !carries(request, token)
     {
-        return Some(Problem(StatusCode::UNAUTHORIZED, "the admin token is needed"));
+        return Some(Problem::new(StatusCode::UNAUTHORIZED, "the admin token is needed"));
     }
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    (!reads).then_some(Problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"))
+    let method = request.method();
+    match request.uri().path() {
+        ORDERS if *method == Method::POST => None,
+        ORDERS => Some(Problem::NotAllowed { allow: "POST" }),
+        _ if matches!(*method, Method::GET | Method::HEAD) => None,
+        _ => Some(Problem::NotAllowed { allow: "GET, HEAD" }),
+    }
 }
 
 /// Whether the request carries the token (RFC 6750 §2.1). Takes as long whichever byte is wrong.
@@ -94,22 +103,38 @@ fn is_ours(host: &str, local: IpAddr) -> bool {
 
 /// A "no" as RFC 9457 writes it.
 #[derive(Debug)]
-pub(super) struct Problem(pub(super) StatusCode, pub(super) &'static str);
+pub(super) enum Problem {
+    /// A status and what is wrong.
+    Because(StatusCode, Cow<'static, str>),
+    /// A method that the page does not take; `allow` are those that it does (RFC 9110 §15.5.6).
+    NotAllowed { allow: &'static str },
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::Because(status, detail.into())
+    }
+}
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self(status, detail) = self;
+        let (status, detail, field) = match self {
+            Self::Because(StatusCode::UNAUTHORIZED, detail) => {
+                (StatusCode::UNAUTHORIZED, detail, Some((WWW_AUTHENTICATE, "Bearer")))
+            }
+            Self::Because(status, detail) => (status, detail, None),
+            Self::NotAllowed { allow } => {
+                let detail = format!("this page takes {}", allow.replace(", ", " and "));
+                (StatusCode::METHOD_NOT_ALLOWED, detail.into(), Some((ALLOW, allow)))
+            }
+        };
         let title = status.canonical_reason().unwrap_or_default();
         let body = Json(
             json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail }),
         );
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
+        let field = field.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        response.headers_mut().extend(field);
         response
     }
 }

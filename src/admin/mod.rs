@@ -1,27 +1,32 @@
 //! The admin listener: how the gateway is, for operators and for what watches it.
 //!
-//! It is a listener of its own, on loopback, answers GET and HEAD only, and changes nothing. It keeps answering while
-//! the gateway drains.
+//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for one page: what is
+//! posted to `/purge` makes the cache forget. It keeps answering while the gateway drains.
 
 mod api;
 mod guard;
+mod order;
 mod ready;
 mod serve;
 mod socket;
+mod steer;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::telemetry::Meters;
 
+pub use order::{Fleet, PurgeDone, PurgeOrder, Target, absolute_url};
 pub use ready::Ready;
 pub use serve::serve;
 pub use socket::Socket;
+pub use steer::{Inspect, header_field};
 
-/// What the admin listener shows.
+/// What the admin listener shows, and what it can set going.
 #[derive(Clone)]
 pub struct Admin {
     /// The metrics of the process.
@@ -34,10 +39,19 @@ pub struct Admin {
     pub config: Show,
     /// The upstreams and their servers, as they are now.
     pub upstreams: Show,
+    /// What the cache holds in all.
+    pub cache: Show,
+    /// What the cache holds of one URL, and what would become of a request for it. Must leave secrets out.
+    pub inspect: Do<Inspect, Value>,
+    /// Makes the cache forget.
+    pub purge: Do<PurgeOrder, PurgeDone>,
 }
 
 /// Looks something up at the moment that it is asked for. Must not block.
 pub type Show = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Does something that takes a while; an error says to whoever asked why it cannot be done as asked.
+pub type Do<T, U> = Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<U, String>> + Send>> + Send + Sync>;
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,6 +27,26 @@ fn admin(token: Option<Arc<str>>) -> Admin {
         ready: Arc::new(Ready::waiting_for(["listeners"])),
         config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
         upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
+        cache: Arc::new(|| json!({ "bytes": 1024 })),
+        inspect: Arc::new(|asked: Inspect| Box::pin(async move { inspected(&asked) })),
+        purge: Arc::new(|order: PurgeOrder| Box::pin(async move { purged(&order) })),
+    }
+}
+
+fn inspected(asked: &Inspect) -> Result<Value, String> {
+    let language = asked.headers.get("accept-language").map(|value| value.to_str().unwrap());
+    match asked.url.as_str() {
+        "https://nowhere/" => Err("no route takes it".to_owned()),
+        url => Ok(json!({ "url": url, "language": language })),
+    }
+}
+
+fn purged(order: &PurgeOrder) -> Result<PurgeDone, String> {
+    match &order.target {
+        Target::Url(url) if url == "https://nowhere/" => Err("no route takes it".to_owned()),
+        Target::Url(_) => Ok(PurgeDone { here: Some(3), fleet: Fleet::Told }),
+        Target::All => Ok(PurgeDone { here: None, fleet: Fleet::Later }),
+        _ => Ok(PurgeDone { here: Some(0), fleet: Fleet::Alone }),
     }
 }
 
@@ -60,6 +80,12 @@ impl Served {
 
     async fn get(&self, path: &str) -> Response {
         self.ask(Method::GET, path).await
+    }
+
+    async fn order(&self, media_type: &str, body: impl Into<reqwest::Body>) -> Response {
+        let request =
+            Client::builder().no_proxy().build().unwrap().post(format!("http://{}/purge", self.address));
+        request.header("content-type", media_type).body(body).send().await.unwrap()
     }
 
     /// Sends bytes as they are and reads to the end.
@@ -204,6 +230,85 @@ async fn only_reads_are_answered() {
     let response = served.ask(Method::HEAD, "/metrics").await;
     assert_eq!(response.status(), 200);
     assert_eq!(response.text().await.unwrap(), "");
+}
+
+#[tokio::test]
+async fn an_order_is_posted_as_json_and_says_what_came_of_it() {
+    let served = Served::start();
+    let rows = [
+        (
+            json!({ "url": "https://h/a" }),
+            json!({ "purged": { "url": "https://h/a", "soft": false }, "fleet": "told", "here": 3 }),
+        ),
+        (
+            json!({ "tag": "users", "soft": true }),
+            json!({ "purged": { "tag": "users", "soft": true }, "fleet": "alone", "here": 0 }),
+        ),
+        (
+            json!({ "prefix": "https://h" }),
+            json!({ "purged": { "prefix": "https://h/", "soft": false }, "fleet": "alone", "here": 0 }),
+        ),
+        (json!({ "all": true }), json!({ "purged": { "all": true, "soft": false }, "fleet": "later" })),
+    ];
+    for (order, wanted) in rows {
+        let response = served.order("application/json; charset=utf-8", order.to_string()).await;
+        assert_eq!(response.status(), 200, "{order}");
+        assert_eq!(header(&response, "cache-control"), "no-store");
+        assert_eq!(response.json::<Value>().await.unwrap(), wanted);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_order_is_refused_with_the_reason() {
+    let served = Served::start();
+    let all = json!({ "all": true }).to_string();
+    let rows = [
+        ("application/json", "{}".to_owned(), 400, "name one of"),
+        ("application/json", "{".to_owned(), 400, "EOF"),
+        ("application/json", json!({ "url": "https://nowhere/" }).to_string(), 400, "no route takes it"),
+        ("application/json", " ".repeat(64 * 1024) + &all, 413, "at most 65536 bytes"),
+        ("text/plain", all.clone(), 415, "application/json"),
+        ("application/x-www-form-urlencoded", all, 415, "application/json"),
+    ];
+    for (media_type, body, status, why) in rows {
+        let response = served.order(media_type, body).await;
+        assert_eq!(response.status(), status, "{why}");
+        assert_eq!(header(&response, "content-type"), "application/problem+json");
+        let problem = response.json::<Value>().await.unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains(why), "{problem}");
+    }
+    // Not even a read asks for it, and no other site's page may post to it.
+    for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        let response = served.ask(method.clone(), "/purge").await;
+        assert_eq!((response.status().as_u16(), header(&response, "allow")), (405, "POST"), "{method}");
+    }
+    let foreign = "POST /purge HTTP/1.1\r\nHost: evil.example\r\nContent-Type: application/json\r\n\
+                   Content-Length: 12\r\n\r\n{\"all\":true}";
+    assert!(served.raw(foreign.to_owned()).await.starts_with("HTTP/1.1 421"));
+}
+
+#[tokio::test]
+async fn a_look_into_the_cache_names_a_url_and_fields() {
+    let served = Served::start();
+    let get = async |path: &str| served.get(path).await.json::<Value>().await.unwrap();
+    assert_eq!(get("/cache").await, json!({ "bytes": 1024 }));
+    assert_eq!(
+        get("/cache?url=https%3A%2F%2Fh%2Fa%3Fb%26c&header=Accept-Language:%20de").await,
+        json!({ "url": "https://h/a?b&c", "language": "de" })
+    );
+    assert_eq!(get("/cache?url=https://h").await, json!({ "url": "https://h/", "language": null }));
+    for (query, why) in [
+        ("url=https://nowhere/", "no route takes it"),
+        ("url=https://h/?a&b=c", "percent-encode"),
+        ("url=%FF", "percent-encoded"),
+        ("header=a:b", "which `url`"),
+    ] {
+        let response = served.get(&format!("/cache?{query}")).await;
+        assert_eq!(response.status(), 400, "{query}");
+        assert_eq!(header(&response, "content-type"), "application/problem+json");
+        let problem = response.json::<Value>().await.unwrap();
+        assert!(problem["detail"].as_str().unwrap().contains(why), "{problem}");
+    }
 }
 
 #[tokio::test]
@@ -375,7 +480,7 @@ async fn a_token_guards_everything_but_what_probes_ask() {
         let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
         request.send().await.unwrap()
     };
-    for path in ["/", "/metrics", "/config", "/upstreams", "/nowhere"] {
+    for path in ["/", "/metrics", "/config", "/upstreams", "/cache", "/nowhere"] {
         let refused = ask(path, None).await;
         assert_eq!(
             (refused.status().as_u16(), header(&refused, "www-authenticate")),
@@ -386,6 +491,7 @@ async fn a_token_guards_everything_but_what_probes_ask() {
         assert_eq!(ask(path, Some("0123456789abcdef0")).await.status(), 401, "{path}");
         assert_ne!(ask(path, Some("0123456789abcdef")).await.status(), 401, "{path}");
     }
+    assert_eq!(served.order("application/json", "{\"all\":true}").await.status(), 401);
     assert_eq!(ask("/health", None).await.status(), 200);
     assert_eq!(ask("/ready", None).await.status(), 503, "nothing is ready here");
 }

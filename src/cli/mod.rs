@@ -1,10 +1,15 @@
 //! The command line.
 //!
-//! What a command does beyond reading words and files comes in from outside, as [`Hooks`]: this room starts
-//! nothing and opens no socket.
+//! What starts a gateway comes in from outside, as [`Hooks`]. `purge` and `warm` are clients of one that runs already:
+//! they connect, ask and say what came of it, and share nothing with it but words.
+
+mod purge;
+mod warm;
+mod wire;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,8 +20,17 @@ use crate::config::{Loaded, Rejected, reference};
 use crate::refusal::reasons_reference;
 use crate::telemetry::meters_reference;
 
+/// Something failed that could have gone well.
+const FAILED: u8 = 1;
+
 /// Wrong usage or wrong configuration.
 const WRONG: u8 = 2;
+
+/// Stopped from the keyboard.
+const INTERRUPTED: u8 = 130;
+
+/// Where the development certificate and its authority are, unless another directory is named.
+const DEV_CERTS: &str = "certs";
 
 /// What the commands set going.
 #[derive(Clone, Copy)]
@@ -52,6 +66,8 @@ enum Command {
     Run(File),
     /// Reads a configuration and says everything that is wrong with it.
     Check(File),
+    Purge(purge::Purge),
+    Warm(warm::Warm),
     /// Prints the JSON Schema of the configuration, for editors.
     Schema,
     /// Certificates.
@@ -74,7 +90,7 @@ enum Certs {
     /// Makes a development certificate for localhost, if there is none yet.
     Dev {
         /// Where it and its certificate authority are kept.
-        #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+        #[arg(long, value_name = "DIRECTORY", default_value = DEV_CERTS)]
         dir: PathBuf,
     },
 }
@@ -92,6 +108,16 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         None => (hooks.run)(&cli.file.config),
         Some(Command::Run(file)) => (hooks.run)(&file.config),
         Some(Command::Check(file)) => check(&file.config, hooks),
+        Some(Command::Purge(words)) => ask(async { purge::run(&words).await.map(|line| print(&line)) }),
+        Some(Command::Warm(words)) => ask(async {
+            let warmed = warm::run(&words).await?;
+            let printed = print(&warmed.summary);
+            Ok(match warmed {
+                warm::Warmed { interrupted: true, .. } => ExitCode::from(INTERRUPTED),
+                warm::Warmed { well: false, .. } => ExitCode::from(FAILED),
+                warm::Warmed { .. } => printed,
+            })
+        }),
         Some(Command::Schema) => print(&reference::json_schema()),
         Some(Command::Certs(Certs::Dev { dir })) => match (hooks.make_dev_certs)(&dir) {
             Ok(told) => print(&format!("{told}\n")),
@@ -100,6 +126,62 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         Some(Command::Docs { check: true, root }) => stale_docs(&root),
         Some(Command::Docs { check: false, root }) => write_docs(&root),
     }
+}
+
+/// Why a command did not do what it was to do.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// It could have gone well.
+    fn failed(message: impl Into<String>) -> Self {
+        Self { message: format!("error: {}", message.into()), code: FAILED }
+    }
+
+    /// It was asked for wrongly.
+    fn wrong(message: impl Into<String>) -> Self {
+        Self { message: format!("error: {}", message.into()), code: WRONG }
+    }
+
+    /// The configuration is wrong.
+    fn rejected(rejected: &Rejected) -> Self {
+        Self { message: rendered(rejected), code: WRONG }
+    }
+}
+
+/// Runs a conversation with a gateway to its end.
+fn ask(conversation: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let code = runtime.block_on(conversation).unwrap_or_else(|failure| {
+        tell(failure.message.trim_end());
+        ExitCode::from(failure.code)
+    });
+    // A name that is still being looked up need not be waited for.
+    runtime.shutdown_background();
+    code
+}
+
+/// A report for standard error.
+fn rendered(rejected: &Rejected) -> String {
+    rejected.render(io::stderr().is_terminal())
+}
+
+/// Where a listener is reached from this machine: one that is bound to every address, on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
 }
 
 /// Help and version were asked for; everything else is wrong usage.
@@ -116,8 +198,7 @@ fn check(path: &Path, hooks: &Hooks) -> ExitCode {
     match (hooks.check)(path) {
         Ok(loaded) => print(&format!("{} is fine: {}\n", path.display(), summary(&loaded))),
         Err(rejected) => {
-            let stderr = io::stderr();
-            tell(&rejected.render(stderr.is_terminal()));
+            tell(&rendered(&rejected));
             ExitCode::from(WRONG)
         }
     }
