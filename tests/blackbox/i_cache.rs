@@ -76,7 +76,7 @@ path = "/ttl/*"
 cache = "100s"
 [routes.max]
 path = "/max/*"
-cache = { ttl = "100s", ttl_max = "50s" }
+cache = { ttl = "40s", ttl_max = "50s" }
 [routes.ignore]
 path = "/ignore/*"
 cache = { ttl = "100s", ignore_origin = true }
@@ -99,7 +99,7 @@ cache = { ttl = "100s", ignore_origin = true }
         ("/ttl/zero", "200", &[("cache-control", "max-age=0")], None),
         ("/ttl/missing", "404", &[], None),
         ("/ttl/failed", "500", &[], None),
-        ("/max/silent", "200", &[], Some(50)),
+        ("/max/silent", "200", &[], Some(40)),
         ("/max/longer", "200", &[("cache-control", "max-age=300")], Some(50)),
         ("/max/shorter", "200", &[("cache-control", "max-age=30")], Some(30)),
         ("/ignore/named", "200", &[("cache-control", "max-age=30")], Some(100)),

@@ -13,12 +13,10 @@ type Fields = &'static [(&'static str, &'static str)];
 const NOT_FOR_OTHERS: &[(Fields, u16, Fields)] = &[
     (&[], 200, &[("cache-control", "private")]),
     (&[], 200, &[("cache-control", "max-age=60, Private")]),
-    (&[], 200, &[("cache-control", "private=\"x-a\", max-age=60")]),
     (&[], 200, &[("cache-control", "max-age=60"), ("cache-control", "private")]),
     (&[], 200, &[("cache-control", "no-store, max-age=60")]),
     (&[], 200, &[("cache-control", "public, no-store")]),
     (&[], 200, &[("cache-control", "no-cache")]),
-    (&[], 200, &[("cache-control", "no-cache=\"x-a\", max-age=60")]),
     (&[], 200, &[("cache-control", "max-age=0")]),
     (&[], 200, &[("cache-control", "s-maxage=0, max-age=60")]),
     (&[], 200, &[("cache-control", "max-age=60"), ("age", "61")]),
@@ -29,27 +27,12 @@ const NOT_FOR_OTHERS: &[(Fields, u16, Fields)] = &[
     (&[], 200, &[("vary", "*")]),
     (&[], 200, &[("vary", "accept, *"), ("cache-control", "public, max-age=60")]),
     (&[], 200, &[("vary", "cookie"), ("cache-control", "public, max-age=60")]),
-    (&[], 200, &[("content-range", "bytes 0-3/10"), ("cache-control", "max-age=60")]),
     (&[], 200, &[("content-type", "text/event-stream")]),
     (&[], 206, &[("content-range", "bytes 0-3/10"), ("cache-control", "max-age=60")]),
-    (&[], 201, &[("cache-control", "max-age=60")]),
-    (&[], 202, &[("cache-control", "max-age=60")]),
-    (&[], 207, &[("cache-control", "max-age=60")]),
-    (&[], 226, &[("cache-control", "max-age=60")]),
-    (&[], 299, &[("cache-control", "max-age=60")]),
     (&[], 302, &[("location", "/elsewhere")]),
-    (&[], 303, &[("location", "/elsewhere"), ("cache-control", "max-age=60")]),
     (&[], 307, &[("location", "/elsewhere")]),
-    (&[], 400, &[("cache-control", "max-age=60")]),
-    (&[], 401, &[("cache-control", "max-age=60")]),
-    (&[], 403, &[("cache-control", "public, max-age=60")]),
     (&[], 404, &[]),
-    (&[], 409, &[("cache-control", "max-age=60")]),
     (&[], 429, &[("cache-control", "max-age=60")]),
-    (&[], 500, &[("cache-control", "max-age=60")]),
-    (&[], 502, &[("cache-control", "max-age=60")]),
-    (&[], 503, &[("cache-control", "max-age=60"), ("retry-after", "1")]),
-    (&[], 504, &[("cache-control", "max-age=60")]),
     (&[("authorization", "Bearer a")], 200, &[]),
     (&[("authorization", "Bearer a")], 200, &[("cache-control", "max-age=60")]),
     (&[("authorization", "Bearer a")], 200, &[("expires", "Fri, 01 Jan 2100 00:00:00 GMT")]),
@@ -112,7 +95,7 @@ async fn an_answer_to_a_known_caller_is_shared_only_on_the_origins_word() {
         get(client, &path, &[]).await;
         let own = get(client, &path, known).await;
         assert_eq!((own.text(), is_hit(&own)), ("Bearer a", false));
-        assert!(status(&own).contains("fwd=bypass") && status(&own).contains("authorization"), "{own:?}");
+        assert!(status(&own).contains("fwd=miss") && status(&own).contains("authorization"), "{own:?}");
         let shared = get(client, &path, &[]).await;
         assert_eq!((shared.text(), is_hit(&shared)), ("nobody", true));
     }

@@ -12,12 +12,16 @@ pub(crate) mod certs;
 pub(crate) mod process;
 pub(crate) mod wire;
 pub(crate) mod cached;
+pub(crate) mod redis;
+pub(crate) mod fleet;
+pub(crate) mod exchange;
 
 use std::time::{Duration, Instant};
 
 pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
+pub(crate) use fleet::{Fleet, Node};
 pub(crate) use gateway::{Gateway, group, https, plain};
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
@@ -34,12 +38,20 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 /// Waits for a state; panics with `what` when it does not come about within the time.
 ///
-/// The one place where a test sleeps: it waits on a state, never on a clock.
+/// The one place where a test sleeps for something to happen: it waits on a state, never on a clock.
 pub(crate) async fn eventually(within: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < within, "not within {within:?}: {what}");
         tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Lets so much time pass: for answers that are to age, and origins that think before they answer.
+pub(crate) async fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        tokio::time::sleep(time.saturating_sub(began.elapsed())).await;
     }
 }
 

@@ -113,7 +113,7 @@ fn path_of(target: &str) -> &str {
 }
 
 /// A socket bound beside the one that reserves the port, which is what `SO_REUSEPORT` allows.
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+pub(super) fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;

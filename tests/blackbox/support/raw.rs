@@ -7,6 +7,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::client::Answer;
 use super::{Certs, must};
@@ -40,11 +41,7 @@ impl Raw {
 
     /// A TLS connection that asks for `host` and offers this protocol.
     pub(crate) async fn tls_offering(protocol: &str, address: SocketAddr, host: &str, certs: &Certs) -> Self {
-        let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
-        let name = ServerName::try_from(host.to_owned()).unwrap();
-        let connector = TlsConnector::from(certs.client(&[protocol]));
-        let stream = must("a TLS handshake", connector.connect(name, stream)).await.unwrap();
-        Self(BufReader::new(Box::new(stream)))
+        Self(BufReader::new(Box::new(tls(protocol, address, host, certs).await)))
     }
 
     /// Sends bytes as they are. A peer that has closed is seen by whoever reads next.
@@ -166,6 +163,19 @@ impl Raw {
         let closes = self.0.read_to_end(&mut thrown_away);
         tokio::time::timeout(time, closes).await.is_ok()
     }
+}
+
+/// A TLS connection that asks for `host` and offers this protocol, for whoever speaks it.
+pub(super) async fn tls(
+    protocol: &str,
+    address: SocketAddr,
+    host: &str,
+    certs: &Certs,
+) -> TlsStream<TcpStream> {
+    let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let connector = TlsConnector::from(certs.client(&[protocol]));
+    must("a TLS handshake", connector.connect(name, stream)).await.unwrap()
 }
 
 /// A head as bytes, taken apart; panics where it is none.

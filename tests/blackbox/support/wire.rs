@@ -31,8 +31,7 @@ impl Wire {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-                stream.set_nodelay(true).unwrap();
-                tokio::spawn(talk(number, Line(BufReader::new(stream))));
+                tokio::spawn(talk(number, Line::over(stream)));
             }
         });
         Self { address, connections, accepting }
@@ -73,6 +72,12 @@ impl Drop for Wire {
 pub(crate) struct Line(BufReader<TcpStream>);
 
 impl Line {
+    /// The origin's end of a connection that somebody else accepted.
+    pub(super) fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
     /// The next request, whole; none once the gateway has closed.
     pub(crate) async fn request(&mut self) -> Option<Seen> {
         read_request(&mut self.0).await.ok().flatten()

@@ -1,0 +1,329 @@
+//! Several nodes over one Redis: what one has stored serves all, and one of them fetches for all.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::cached::{get, is_hit, numbered, status, ttl, url};
+use crate::support::fleet::{found_in, join_all};
+use crate::support::origin::Seen;
+use crate::support::redis::{Cluster, Redis, Watched};
+use crate::support::{Fleet, Gate, PATIENCE, Reply, eventually, must, pass};
+
+// ── what is shared ──────────────────────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test]
+async fn what_one_node_stored_the_others_serve_and_a_restarted_one_at_once() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;
+    let large = "0123456789".repeat(300_000);
+    for (path, body) in [("/small", "small".to_owned()), ("/large", large)] {
+        fleet.origin.answer(path, Reply::ok(body.clone()).field("x-own", path));
+        let first = fleet.nodes[0].get(path).await;
+        assert_eq!(status(&first), "tidegate; fwd=uri-miss; fwd-status=200; stored");
+        for (node, places) in [(0, ["memory", "memory"]), (1, ["redis", "memory"]), (2, ["redis", "memory"])]
+        {
+            for place in places {
+                let answer = fleet.nodes[node].get(path).await;
+                assert_eq!(found_in(&answer), place, "{path} on {node}: {}", status(&answer));
+                assert!(answer.status == 200 && answer.text() == body, "{path} on {node}");
+                assert_eq!(answer.field("x-own"), Some(path));
+            }
+        }
+        fleet.restart(2).await;
+        let answer = fleet.nodes[2].get(path).await;
+        assert_eq!((found_in(&answer), answer.text() == body), ("redis", true), "{}", status(&answer));
+        assert_eq!(fleet.origin.requests(path), 1, "{path}");
+    }
+    for (node, wanted) in [(0, 0.0), (1, 2.0)] {
+        let series = "tidegate_cache_requests_total{outcome=\"hit-redis\"}";
+        assert_eq!(fleet.nodes[node].gateway.metric(series).await, wanted);
+    }
+}
+
+#[tokio::test]
+async fn every_variant_is_shared_and_served_to_whom_it_suits() {
+    let redis = Redis::start().await;
+    let fleet =
+        Fleet::start(&redis.url(), 2, "cache = { ttl = \"60s\", key = { headers = [\"x-tenant\"] } }").await;
+    let by_language = |seen: &Seen| {
+        let words = format!("{:?} {:?}", seen.field("accept-language"), seen.field("x-tenant"));
+        Reply::ok(words).field("vary", "accept-language")
+    };
+    fleet.origin.answer_by("/words", by_language);
+    let mut asked = Vec::new();
+    for language in ["de", "en", "fr"] {
+        asked.extend(["one", "two"].map(|tenant| [("accept-language", language), ("x-tenant", tenant)]));
+    }
+    for (node, place) in [(0, ""), (1, "redis"), (1, "memory"), (0, "memory")] {
+        for fields in &asked {
+            let answer = fleet.nodes[node].get_with("/words", fields).await;
+            let words = format!("{:?} {:?}", Some(fields[0].1), Some(fields[1].1));
+            assert_eq!((answer.text(), found_in(&answer)), (&*words, place), "{fields:?} on {node}");
+        }
+    }
+    assert_eq!(fleet.origin.requests("/words"), 6);
+}
+
+#[tokio::test]
+async fn larger_answers_than_the_fleet_shares_stay_with_each_node() {
+    let redis = Redis::start().await;
+    let routes = "[routes.all]\ncache = { ttl = \"60s\", max_object = \"4MiB\" }\nupstream = \"ORIGIN\"\n";
+    let url = redis.url();
+    let fleet = Fleet::over(&[&url, &url], "10s", "cache.max_object = \"1MiB\"", routes).await;
+    let body = "x".repeat(2 << 20);
+    for (path, reply) in
+        [("/length", Reply::ok(body.clone())), ("/chunked", Reply::ok(body.clone()).chunked())]
+    {
+        fleet.origin.answer(path, reply);
+        for node in &fleet.nodes {
+            assert!(!is_hit(&node.get(path).await));
+            let answer = node.get(path).await;
+            assert_eq!((found_in(&answer), answer.text() == body), ("memory", true), "{path}");
+        }
+        assert_eq!(fleet.origin.requests(path), 2, "{path}");
+    }
+    assert_eq!(redis.cli(&["KEYS", "tidegate:{*"]), "");
+}
+
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+#[tokio::test]
+async fn what_is_private_never_reaches_redis_and_authorized_answers_keep_their_rules() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    let known = [("authorization", "Bearer secret")];
+    let rows: [(&str, Fields<'_>, Fields<'_>); 6] = [
+        ("/private", &[], &[("cache-control", "private, max-age=60")]),
+        ("/no-store", &[], &[("cache-control", "no-store")]),
+        ("/cookie", &[], &[("set-cookie", "id=secret")]),
+        ("/known", &known, &[("cache-control", "max-age=60")]),
+        ("/told", &[("cache-control", "no-store")], &[("cache-control", "max-age=60")]),
+        ("/star", &[], &[("vary", "*")]),
+    ];
+    for (path, fields, answered) in rows {
+        let reply =
+            answered.iter().fold(Reply::ok("secret"), |reply, (name, value)| reply.field(name, value));
+        fleet.origin.answer(path, reply);
+        for node in [0, 1, 0] {
+            assert!(!is_hit(&fleet.nodes[node].get_with(path, fields).await), "{path}");
+        }
+        assert_eq!(fleet.origin.requests(path), 3, "{path}");
+    }
+    // Leases are given back a moment after the answer.
+    let empty = async || redis.cli(&["KEYS", "*{*"]).is_empty();
+    eventually(PATIENCE, "nothing of any URL is in Redis", empty).await;
+
+    // RFC 9111 §3.5: `public` permits it; an answer to somebody unknown is for the unknown alone.
+    let public = Reply::ok("for all").field("cache-control", "public, max-age=60");
+    fleet.origin.answer("/public", public);
+    fleet.nodes[0].get_with("/public", &known).await;
+    for fields in [&[][..], &known] {
+        assert!(is_hit(&fleet.nodes[1].get_with("/public", fields).await), "{fields:?}");
+    }
+    fleet.nodes[0].get("/unknown").await;
+    assert!(!is_hit(&fleet.nodes[1].get_with("/unknown", &known).await));
+    assert_eq!(found_in(&fleet.nodes[1].get("/unknown").await), "redis");
+    assert_eq!((fleet.origin.requests("/public"), fleet.origin.requests("/unknown")), (1, 2));
+}
+
+#[tokio::test]
+async fn what_is_confirmed_on_one_node_is_fresh_on_all_and_its_body_is_not_sent_again() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 3, "cache = true").await;
+    let body = "0123456789".repeat(100_000);
+    let whole = body.clone();
+    fleet.origin.answer_by("/a", move |seen| match seen.field("if-none-match") {
+        Some("\"1\"") => Reply::new(304, "").field("etag", "\"1\"").fresh_for(60),
+        _ => Reply::ok(whole.clone()).field("etag", "\"1\"").fresh_for(1),
+    });
+    fleet.nodes[0].get("/a").await;
+    assert_eq!(found_in(&fleet.nodes[1].get("/a").await), "redis");
+    pass(Duration::from_millis(1200)).await;
+    let taken = received(&redis);
+    // It has nothing in memory: what it confirms comes from Redis.
+    let confirmed = fleet.nodes[2].get("/a").await;
+    assert_eq!(status(&confirmed), "tidegate; fwd=uri-miss; fwd-status=304; stored");
+    for node in [0, 1] {
+        let answer = fleet.nodes[node].get("/a").await;
+        assert_eq!((found_in(&answer), answer.text() == body), ("redis", true), "{}", status(&answer));
+        assert!(ttl(&answer) > 50, "{}", status(&answer));
+    }
+    assert!(confirmed.status == 200 && confirmed.text() == body);
+    let sent = received(&redis) - taken;
+    assert!(sent < 100_000, "{sent} bytes were sent to Redis for a confirmed head");
+    let asked: Vec<_> =
+        fleet.origin.seen().iter().map(|seen| seen.field("if-none-match").is_some()).collect();
+    assert_eq!(asked, [false, true]);
+}
+
+/// How many bytes a server was sent so far.
+fn received(redis: &Redis) -> u64 {
+    let info = redis.cli(&["INFO", "stats"]);
+    let line = info.lines().find_map(|line| line.trim().strip_prefix("total_net_input_bytes:"));
+    line.expect("it counts").parse().unwrap()
+}
+
+// ── one fetch for all ───────────────────────────────────────────────────────────────────────────────────────────
+
+/// All nodes are asked so many times each for a path, at once; `then` is awaited once all of them wait.
+async fn ask_all(
+    fleet: &Fleet,
+    path: &str,
+    each: u32,
+    then: impl Future<Output = ()>,
+) -> Vec<crate::support::Answer> {
+    let asked = fleet.nodes.iter().flat_map(|node| (0..each).map(|_| get(&node.client, path, &[])));
+    let waited = async {
+        for node in &fleet.nodes {
+            let waits = async || node.gateway.metric("tidegate_requests_in_flight").await >= f64::from(each);
+            eventually(PATIENCE, "all wait", waits).await;
+        }
+        then.await;
+    };
+    must("all are answered", async { tokio::join!(join_all(asked), waited) }).await.0
+}
+
+#[tokio::test]
+async fn a_missing_and_an_expired_answer_are_fetched_once_for_the_fleet() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 3, "cache = true").await;
+    let body = "0123456789".repeat(30_000);
+    let rows = [
+        ("/etag", Reply::ok(body.clone()).field("etag", "\"1\"")),
+        ("/plain", Reply::ok(body.clone())),
+        ("/chunked", Reply::ok(body.clone()).chunked()),
+    ];
+    for round in 1..=2 {
+        for (path, reply) in &rows {
+            let gate = Gate::closed();
+            fleet.origin.answer(path, reply.clone().fresh_for(2).behind(&gate));
+            let asked = || fleet.origin.requests(path);
+            let open = async {
+                eventually(PATIENCE, "one asks", async || asked() >= round).await;
+                gate.open();
+            };
+            let answers = ask_all(&fleet, path, 4, open).await;
+            assert!(answers.iter().all(|answer| answer.status == 200 && answer.text() == body), "{path}");
+            assert_eq!(asked(), round, "{path}");
+        }
+        if round == 1 {
+            pass(Duration::from_millis(2100)).await;
+        }
+    }
+    let mut joined = 0.0;
+    for node in &fleet.nodes {
+        joined += node.gateway.metric("tidegate_cache_joins_total{scope=\"fleet\"}").await;
+    }
+    assert!(joined > 0.0, "nodes that waited for another's fetch are counted");
+}
+
+#[tokio::test]
+async fn when_the_node_that_fetches_dies_another_takes_over() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;
+    let count = AtomicUsize::new(0);
+    let never = Gate::closed();
+    fleet.origin.answer_by("/a", move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::ok("never").behind(&never),
+        _ => Reply::ok("from another"),
+    });
+    let mut leader = fleet.nodes.remove(0);
+    let lost = leader.client.request("GET", &url("/a")).send();
+    let lost = tokio::spawn(lost);
+    eventually(PATIENCE, "it fetches", async || fleet.origin.requests("/a") == 1).await;
+    let began = Instant::now();
+    let answers = ask_all(&fleet, "/a", 3, async { leader.gateway.process().kill() }).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.text() == "from another"));
+    // The lease is good for 2 s, and whoever waits is served within 5 s.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let asked = fleet.origin.requests("/a");
+    assert!((2..=3).contains(&asked), "{asked} requests");
+    assert!(must("the client of the dead node hears of it", lost).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_answer_for_one_alone_or_none_at_all_releases_everybody_at_once() {
+    let redis = Redis::start().await;
+    let routes = "[upstreams.one]\nservers = [\"ORIGIN\"]\noutlier_detection = false\n\
+        [routes.all]\ncache = \"60s\"\nupstream = \"one\"\n";
+    let url = redis.url();
+    let fleet = Fleet::over(&[&url, &url, &url], "10s", "", routes).await;
+    let rows = [
+        ("/private", Reply::ok("mine").field("cache-control", "private"), 200),
+        ("/error", Reply::new(500, "no"), 500),
+        ("/reset", Reply::ok("no").cut_after(0), 502),
+    ];
+    for (path, reply, code) in rows {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        fleet.origin.answer_by(path, numbered(move |_| reply.clone().behind(&held)));
+        let mut opened = None;
+        let open = async {
+            gate.open();
+            opened = Some(Instant::now());
+        };
+        let answers = ask_all(&fleet, path, 2, open).await;
+        let took = opened.unwrap().elapsed();
+        assert!(answers.iter().all(|answer| answer.status == code && !is_hit(answer)), "{path}: {answers:?}");
+        assert!(took < Duration::from_millis(2500), "{path}: {took:?}, as long as a lease");
+        let mut numbers: Vec<_> = answers.iter().filter_map(|answer| answer.field("x-number")).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert!(code != 200 || numbers.len() == 6, "{path}: each has an answer of its own: {numbers:?}");
+    }
+}
+
+// ── Redis that moves ────────────────────────────────────────────────────────────────────────────────────────────
+
+#[tokio::test]
+async fn a_fleet_follows_its_service_to_another_master() {
+    let mut watched = Watched::start().await;
+    let fleet = Fleet::start(&watched.url(), 2, "cache = \"60s\"").await;
+    fleet.nodes[0].get("/a").await;
+    assert_eq!(found_in(&fleet.nodes[1].get("/a").await), "redis");
+    watched.servers[0].kill9();
+    let mut number = 0;
+    // Every answer on the way is right, and in the end both share again.
+    eventually(PATIENCE, "they share by the new master", async || {
+        number += 1;
+        let path = format!("/new/{number}");
+        for node in [0, 1] {
+            let answer = fleet.nodes[node].get(&path).await;
+            assert_eq!((answer.status, answer.text()), (200, "one answers"), "{answer:?}");
+        }
+        fleet.origin.requests(&path) == 1
+    })
+    .await;
+    assert_eq!(fleet.nodes[0].purges("{\"all\": true}").await, "told");
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_costs_no_answer() {
+    let cluster = Cluster::start().await;
+    let fleet = Fleet::start(&cluster.url(), 2, "cache = \"60s\"").await;
+    fleet.nodes[0].get("/a").await;
+    assert_eq!(found_in(&fleet.nodes[1].get("/a").await), "redis");
+    let keys = |node: &Redis| node.cli(&["KEYS", "tidegate:{*}"]);
+    let key = cluster.nodes.iter().map(keys).find(|key| !key.is_empty()).expect("it is in one of them");
+    for slot_of in [&*key, "tidegate:purges"] {
+        cluster.move_slot_of(slot_of);
+        let mut number = 0;
+        eventually(PATIENCE, "they share", async || {
+            number += 1;
+            let path = format!("/{}/{number}", slot_of.len());
+            for node in &fleet.nodes {
+                let answer = node.get(&path).await;
+                assert_eq!((answer.status, answer.text()), (200, "one answers"), "{answer:?}");
+            }
+            fleet.origin.requests(&path) == 1
+        })
+        .await;
+        eventually(PATIENCE, "purges arrive", async || {
+            assert_eq!(fleet.nodes[1].get("/a").await.status, 200);
+            fleet.nodes[0].purges("{\"url\": \"https://a.test/a\"}").await;
+            let gone = async || !is_hit(&fleet.nodes[1].get("/a").await);
+            gone().await
+        })
+        .await;
+    }
+}
