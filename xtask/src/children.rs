@@ -20,6 +20,15 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long a child may take to end once asked; then it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Becomes true when SIGINT, SIGTERM or SIGHUP asks for the end, which they no longer cause from here on.
+pub(crate) fn asked_to_stop() -> Outcome<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).doing(|| "signal handler".to_owned())?;
+    }
+    Ok(stop)
+}
+
 /// Running children, oldest first, and the lines they print. Dropping it ends them all.
 pub(crate) struct Children {
     running: Vec<(String, Child)>,
@@ -31,11 +40,7 @@ pub(crate) struct Children {
 impl Children {
     /// None yet. From here on SIGINT, SIGTERM and SIGHUP ask for the end instead of causing it.
     pub(crate) fn new() -> Outcome<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
-        {
-            signal_hook::flag::register(signal, Arc::clone(&stop)).doing(|| "signal handler".to_owned())?;
-        }
+        let stop = asked_to_stop()?;
         let (printer, lines) = channel();
         Ok(Self { running: Vec::new(), lines, printer, stop })
     }

@@ -1,4 +1,4 @@
-//! What `cargo xtask …` runs: the demo, the tests, the bench, the generated pages.
+//! What `cargo xtask …` runs: the demo, the tests, the drills, the bench, the public suite, the generated pages.
 //!
 //! Built before anything else on a fresh machine, so it leans on the standard library, plain threads and two
 //! small crates. It ends nothing but the processes that it started itself.
@@ -9,7 +9,10 @@ mod licences;
 mod demo;
 mod docs;
 mod bench;
+mod drill;
 mod children;
+mod conformance;
+mod folder;
 mod http;
 mod packages;
 mod workspace;
@@ -24,8 +27,12 @@ usage: cargo xtask COMMAND
   demo [--release]     build, start three user-services and Tidegate in front of them, say what to try
   test                 everything the project proves about itself; ends with the counts
   docs [--check]       write the generated pages again, or only say which are stale
-  bench [--secs N] [--rounds N] [--profile NAME]
-                       requests per second and CPU time per request, beside nginx
+  conformance [--suite FOLDER] [--optimal N]
+                       the public suite for HTTP caches; every required test must pass, and N optimal ones
+  drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
+                       what the cache promises while Redis, gateways and purges go wrong; alone, lists the drills
+  bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--case WORDS] [--perf]
+                       requests per second and CPU time per request, beside nginx (and Varnish where it is)
 ";
 
 /// Why a command ended early: words for the person who ran it.
@@ -61,6 +68,8 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(arguments),
         Some("docs") => docs::run(arguments),
         Some("bench") => bench::run(arguments),
+        Some("conformance") => conformance::run(arguments),
+        Some("drill") => drill::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

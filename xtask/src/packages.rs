@@ -21,6 +21,13 @@ const fn tool(program: &'static str, packages: &'static [&'static str]) -> Tool 
 pub(crate) const BUILD: &[Tool] =
     &[tool("cc", &["gcc", "libc6-dev"]), tool("make", &["make"]), tool("cmake", &["cmake"])];
 
+/// What the tests need on top: servers that are started for a test and ended with it.
+pub(crate) const TEST: &[Tool] = &[
+    tool("redis-server", &["redis-server"]),
+    tool("redis-sentinel", &["redis-sentinel"]),
+    tool("redis-cli", &["redis-tools"]),
+];
+
 /// What the bench needs on top: load from outside, a certificate, and the peer.
 pub(crate) const BENCH: &[Tool] = &[
     tool("wrk", &["wrk"]),
@@ -28,6 +35,12 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("openssl", &["openssl"]),
     tool("nginx", &["nginx"]),
 ];
+
+/// What the public suite for HTTP caches runs on.
+pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
+/// What the drills need on top. Redis brings its Sentinel and its client.
+pub(crate) const DRILL: &[Tool] =
+    &[tool("redis-server", &["redis-server"]), tool("redis-cli", &["redis-tools"])];
 
 /// Installs the packages of every tool that is not there.
 ///

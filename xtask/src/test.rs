@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::workspace::{cargo, run as run_command};
-use crate::{Doing as _, Failure, Outcome, licences, packages};
+use crate::{Doing as _, Failure, Outcome, drill, licences, packages};
 
 /// Runs the steps in order and stops at the first that fails.
 ///
@@ -26,6 +26,7 @@ pub(crate) fn run() -> ExitCode {
 fn steps(report: &mut Report) -> Outcome {
     report.step("packages", |_| {
         packages::ensure(packages::BUILD)?;
+        packages::ensure(packages::TEST)?;
         packages::ensure_rust_components()
     })?;
     report.step("format", |_| run_command(&mut cargo(&["fmt", "--all", "--check"])))?;
@@ -54,7 +55,8 @@ fn steps(report: &mut Report) -> Outcome {
     // plain build would leave out those that tests add, and the tests would build half the tree again.
     report
         .step("build", |_| run_command(&mut cargo(&["build", "--workspace", "--all-targets", "--locked"])))?;
-    report.step("tests", runners)
+    report.step("tests", runners)?;
+    report.step("drills", |_| drill::all_short())
 }
 
 /// `cargo deny` where somebody installed it; the licences were checked without it.

@@ -59,7 +59,7 @@ pub(crate) fn binary(profile: &str, name: &str) -> PathBuf {
 }
 
 /// Cargo's target directory, wherever the environment put it.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 

@@ -1,5 +1,6 @@
 //! Load from outside: `wrk` speaks HTTP/1.1, `h2load` HTTP/2.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::peers::Site;
@@ -19,6 +20,49 @@ pub(crate) enum Load {
     Http1,
     /// `h2load`.
     Http2,
+    /// `wrk`, with another path each time.
+    Many(Paths),
+}
+
+/// Which paths are asked for, one after the other.
+#[derive(Clone, Copy)]
+pub(crate) enum Paths {
+    /// The same 4,000 again and again: each comes when all others have been.
+    Known,
+    /// Such that nobody asked for before.
+    New,
+    /// Not asked for, but posted to: a tag to be purged.
+    Purge,
+}
+
+impl Paths {
+    /// The file of `wrk`'s script.
+    fn script(self, path: &str, site: &Site) -> Outcome<PathBuf> {
+        let (name, text) = match self {
+            // 1621 and 4000 have no divisor in common, so that all come up before one comes again.
+            Self::Known => (
+                "known.lua",
+                format!(
+                    "local n = 0\nrequest = function() n = (n + 1621) % 4000; return wrk.format('GET', '{path}' .. n) end\n"
+                ),
+            ),
+            Self::New => (
+                "new.lua",
+                format!(
+                    "local n, start = 0, os.time()\n\
+                     request = function() n = n + 1; return wrk.format('GET', '{path}' .. start .. '-' .. n) end\n"
+                ),
+            ),
+            Self::Purge => (
+                "purge.lua",
+                format!(
+                    "local n = 0\nwrk.headers['Content-Type'] = 'application/json'\n\
+                     request = function() n = n + 1; return wrk.format('POST', '{path}', nil, '{{\"tag\":\"t' .. n % 1000 .. '\"}}') end\n"
+                ),
+            ),
+        };
+        site.write(name, &text)
+    }
 }
 
 /// What came back within the time.
@@ -31,14 +75,19 @@ pub(crate) struct Answers {
 }
 
 impl Load {
-    /// Asks for `url` for some seconds; an error when anything but 2xx comes back.
-    pub(crate) fn run(self, url: &str, secs: u32, site: &Site) -> Outcome<Answers> {
+    /// Asks `server` (`https://…`) for `path` for some seconds; an error when anything but 2xx comes back.
+    pub(crate) fn run(self, server: &str, path: &str, secs: u32, site: &Site) -> Outcome<Answers> {
+        let url = &format!("{server}{path}");
         // The load generators end by themselves; `timeout` is for when one does not.
         let mut command = Command::new("timeout");
         command.arg((secs + 30).to_string()).env("OPENSSL_CONF", site.client_settings());
         match self {
             Self::Http1 => {
                 command.args(["wrk", "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{secs}s"), url])
+            }
+            Self::Many(paths) => {
+                command.args(["wrk", "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{secs}s"), "-s"]);
+                command.arg(paths.script(path, site)?).arg(url)
             }
             Self::Http2 => command.args([
                 "h2load",
@@ -52,7 +101,7 @@ impl Load {
         };
         let text = output(&mut command)?;
         let answers = match self {
-            Self::Http1 => read_wrk(&text),
+            Self::Http1 | Self::Many(_) => read_wrk(&text),
             Self::Http2 => read_h2load(&text),
         };
         answers.ok_or_else(|| Failure(format!("the load on {url} did not go well:\n{text}")))

@@ -43,23 +43,28 @@ impl Origin {
 /// Answers every request head until the peer is gone. Requests have no body here.
 fn serve(mut stream: TcpStream, requests: &AtomicU64) -> Option<()> {
     stream.set_nodelay(true).ok()?;
-    let (pass, hit) = (answer("no-store"), answer("max-age=3600"));
+    let (pass, hit) = (answer("no-store", 1 << 10), answer("max-age=3600", 1 << 10));
+    let large = answer("max-age=3600", 16 << 10);
     let mut waiting = Vec::new();
     let mut chunk = [0; 16 << 10];
     loop {
         let count = stream.read(&mut chunk).ok().filter(|&count| count > 0)?;
         waiting.extend_from_slice(&chunk[..count]);
         while let Some(end) = waiting.windows(4).position(|window| window == b"\r\n\r\n") {
-            let kept = waiting.starts_with(b"GET /hit");
+            let answer = match &waiting {
+                asked if asked.starts_with(b"GET /hit/16k") => &large,
+                asked if asked.starts_with(b"GET /hit") => &hit,
+                _ => &pass,
+            };
             waiting.drain(..end + 4);
             requests.fetch_add(1, Relaxed);
-            stream.write_all(if kept { &hit } else { &pass }).ok()?;
+            stream.write_all(answer).ok()?;
         }
     }
 }
 
-fn answer(cache_control: &str) -> Vec<u8> {
-    let body = "x".repeat(1024);
+fn answer(cache_control: &str, size: usize) -> Vec<u8> {
+    let body = "x".repeat(size);
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: {cache_control}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -78,7 +83,7 @@ mod tests {
         stream
             .write_all(b"GET /hit/1k HTTP/1.1\r\nHost: a\r\n\r\nGET /pass/1k HTTP/1.1\r\nHost: a\r\n\r\n")
             .unwrap();
-        let mut answers = vec![0; answer("max-age=3600").len() + answer("no-store").len()];
+        let mut answers = vec![0; answer("max-age=3600", 1024).len() + answer("no-store", 1024).len()];
         stream.read_exact(&mut answers).unwrap();
         let text = String::from_utf8(answers).unwrap();
         assert!(text.contains("max-age=3600") && text.contains("no-store"));

@@ -5,28 +5,38 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::cases::Kind;
 use crate::workspace::output;
-use crate::{Doing as _, Outcome};
+use crate::{Doing as _, Outcome, packages};
 
 /// What all proxies share: where to listen, whom to ask, what to show.
 pub(crate) struct Site {
     folder: PathBuf,
     address: SocketAddr,
+    admin: SocketAddr,
+    /// Where a part listens that only another part talks to.
+    behind: SocketAddr,
     origin: SocketAddr,
 }
 
 impl Site {
-    /// Makes the certificate and the clients' settings in `folder`, and finds a free port.
+    /// Makes the certificate and the clients' settings in `folder`, and finds free ports.
     pub(crate) fn prepare(folder: &Path, origin: SocketAddr) -> Outcome<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").doing(|| "a free port".to_owned())?;
-        let address = listener.local_addr().doing(|| "a free port".to_owned())?;
-        let site = Self { folder: folder.to_owned(), address, origin };
+        // All held until all are found, so that none is found twice.
+        let listeners =
+            [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()));
+        let [address, admin, behind] = listeners.map(|address| address.doing(|| "a free port".to_owned()));
+        let (address, admin, behind) = (address?, admin?, behind?);
+        let site = Self { folder: folder.to_owned(), address, admin, behind, origin };
         // One P-256 certificate, since that is what a server of today shows.
         let words =
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=bench.test";
         let mut openssl = Command::new("openssl");
         openssl.args(words.split(' ')).args(["-addext", "subjectAltName=DNS:bench.test,IP:127.0.0.1"]);
         output(openssl.arg("-keyout").arg(site.file("key.pem")).arg("-out").arg(site.file("cert.pem")))?;
+        let both = [site.file("cert.pem"), site.file("key.pem")].map(|file| fs::read_to_string(&file));
+        let [cert, key] = both.map(|text| text.doing(|| "the certificate".to_owned()));
+        site.write("both.pem", &(cert? + &key?))?;
         site.write("client.cnf", CLIENT)?;
         Ok(site)
     }
@@ -34,6 +44,14 @@ impl Site {
     /// Where the proxy of the moment listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The server that a case asks, as the beginning of a URL.
+    pub(crate) fn server(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Edge | Kind::Shared => format!("https://{}", self.address),
+            Kind::Admin => format!("http://{}", self.admin),
+        }
     }
 
     /// The OpenSSL settings of the load generators: one cipher, one group, so that all servers do the same work.
@@ -45,7 +63,8 @@ impl Site {
         self.folder.join(name)
     }
 
-    fn write(&self, name: &str, text: &str) -> Outcome<PathBuf> {
+    /// Writes a file of the bench's own.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Outcome<PathBuf> {
         let file = self.file(name);
         fs::write(&file, text).doing(|| file.display().to_string())?;
         Ok(file)
@@ -68,31 +87,55 @@ MinProtocol = TLSv1.3
 pub(crate) enum Peer {
     /// Ours: the binary.
     Tidegate(PathBuf),
+    /// Ours over the Redis at this address, with memory for a small part of what is asked for.
+    OverRedis(PathBuf, SocketAddr),
     /// Debian's nginx.
     Nginx(PathBuf),
+    /// Debian's Varnish, with Hitch in front of it for TLS.
+    Varnish(PathBuf, PathBuf),
 }
 
 impl Peer {
+    /// Those that are here: ours and nginx always, Varnish where both its parts are installed.
+    pub(crate) fn here(binary: &Path, redis: SocketAddr) -> Vec<Self> {
+        let mut peers = vec![Self::Tidegate(binary.to_owned())];
+        peers.extend(packages::find("nginx").map(Self::Nginx));
+        let varnish = packages::find("varnishd").zip(packages::find("hitch"));
+        peers.extend(varnish.map(|(varnishd, hitch)| Self::Varnish(varnishd, hitch)));
+        peers.push(Self::OverRedis(binary.to_owned(), redis));
+        peers
+    }
+
     /// Its name in the table.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Tidegate(_) => "tidegate",
+            Self::Tidegate(_) | Self::OverRedis(..) => "tidegate",
             Self::Nginx(_) => "nginx",
+            Self::Varnish(..) => "varnish",
         }
     }
 
-    /// Writes its configuration and gives the command that runs it in the foreground.
-    pub(crate) fn command(&self, site: &Site) -> Outcome<Command> {
+    /// Whether it can be measured in cases of a kind.
+    pub(crate) fn is_for(&self, kind: Kind) -> bool {
         match self {
+            Self::Tidegate(_) => matches!(kind, Kind::Edge | Kind::Admin),
+            Self::OverRedis(..) => kind == Kind::Shared,
+            Self::Nginx(_) | Self::Varnish(..) => kind == Kind::Edge,
+        }
+    }
+
+    /// Writes its configuration and gives the commands that run it in the foreground.
+    pub(crate) fn commands(&self, site: &Site) -> Outcome<Vec<Command>> {
+        Ok(match self {
             Self::Tidegate(binary) => {
-                let config = site.write("tidegate.toml", &tidegate(site))?;
-                let mut command = Command::new(binary);
-                command.args(["run", "--config"]).arg(config);
-                Ok(command)
+                vec![tidegate_command(binary, site, &tidegate(site, "memory = \"256MiB\""))?]
+            }
+            Self::OverRedis(binary, redis) => {
+                let config = format!("redis = \"redis://{redis}\"\n{}", tidegate(site, "memory = \"1MiB\""));
+                vec![tidegate_command(binary, site, &config)?]
             }
             Self::Nginx(binary) => {
                 let config = site.write("nginx.conf", &nginx(site))?;
-
                 let mut command = Command::new(binary);
                 command
                     .arg("-e")
@@ -101,20 +144,31 @@ impl Peer {
                     .arg(&site.folder)
                     .arg("-c")
                     .arg(config);
-                Ok(command)
+                vec![command]
             }
-        }
+            Self::Varnish(varnishd, hitch) => varnish(varnishd, hitch, site)?,
+        })
     }
 }
 
-fn tidegate(site: &Site) -> String {
-    let (address, origin, folder) = (site.address, site.origin, site.folder.display());
+fn tidegate_command(binary: &Path, site: &Site, config: &str) -> Outcome<Command> {
+    let config = site.write("tidegate.toml", config)?;
+    let mut command = Command::new(binary);
+    command.args(["run", "--config"]).arg(config);
+    Ok(command)
+}
+
+fn tidegate(site: &Site, memory: &str) -> String {
+    let (address, admin, origin, folder) = (site.address, site.admin, site.origin, site.folder.display());
     format!(
         r#"listen = ["https://{address}"]
-admin = "127.0.0.1:0"
+admin = "{admin}"
 threads = 1
 log = {{ access = "off", level = "error" }}
 tls.certs = [{{ cert = "{folder}/cert.pem", key = "{folder}/key.pem" }}]
+
+[cache]
+{memory}
 
 [routes.pass]
 path = "/pass/*"
@@ -156,4 +210,53 @@ http {{
 }}
 "#
     )
+}
+
+/// One worker of Hitch; the processes of both count.
+fn varnish(varnishd: &Path, hitch: &Path, site: &Site) -> Outcome<Vec<Command>> {
+    let (address, behind, origin) = (site.address, site.behind, site.origin);
+    let (host, port) = (origin.ip(), origin.port());
+    let program = site.write(
+        "varnish.vcl",
+        &format!(
+            "vcl 4.1;\nbackend default {{ .host = \"{host}\"; .port = \"{port}\"; .max_connections = 1000; }}\n\
+             sub vcl_recv {{ if (req.url ~ \"^/pass/\") {{ return (pass); }} }}\n"
+        ),
+    )?;
+    let mut cache = Command::new(varnishd);
+    // No jail: it asks for users that only its package makes, and here it is run as it is.
+    cache.args([
+        "-F",
+        "-j",
+        "none",
+        "-T",
+        "none",
+        "-s",
+        "malloc,256m",
+        "-a",
+        &format!("{behind},PROXY"),
+        "-n",
+    ]);
+    cache.arg(site.file("varnish")).arg("-f").arg(program);
+    for setting in ["feature=+http2", "thread_pools=1", "thread_pool_min=200", "timeout_idle=300"] {
+        cache.args(["-p", setting]);
+    }
+    let folder = site.folder.display();
+    let settings = site.write(
+        "hitch.conf",
+        &format!(
+            "frontend = \"[{}]:{}\"\nbackend = \"[{}]:{}\"\npem-file = \"{folder}/both.pem\"\nworkers = 1\n\
+             backlog = 4096\nkeepalive = 3600\nalpn-protos = \"h2, http/1.1\"\ntls-protos = TLSv1.2 TLSv1.3\n\
+             write-proxy-v2 = on\ndaemon = off\n{}",
+            address.ip(),
+            address.port(),
+            behind.ip(),
+            behind.port(),
+            // It refuses to serve as root.
+            if rustix::process::geteuid().is_root() { "user = \"nobody\"\n" } else { "" },
+        ),
+    )?;
+    let mut front = Command::new(hitch);
+    front.arg(format!("--config={}", settings.display())).arg("--quiet");
+    Ok(vec![cache, front])
 }

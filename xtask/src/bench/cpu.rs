@@ -1,0 +1,81 @@
+//! CPU time of processes, their threads and their children.
+
+use crate::{Doing as _, Failure, Outcome};
+
+/// Linux accounts in hundredths of a second towards programs, whatever the kernel's own tick.
+const TICKS_PER_SEC: f64 = 100.0;
+
+/// CPU time that these processes and the children of theirs that run have used so far, in microseconds.
+pub(crate) fn used_us(parents: &[u32]) -> Outcome<f64> {
+    let mut all = parents.to_vec();
+    // Peers have one generation of children at most, but which of them was listed first is nobody's to know.
+    for pid in processes()? {
+        if parent_of(pid).is_some_and(|parent| parents.contains(&parent)) {
+            all.push(pid);
+        }
+    }
+    let ticks = all.iter().map(|&pid| ticks(pid)).sum::<Outcome<u64>>()?;
+    Ok(number(ticks) / TICKS_PER_SEC * 1e6)
+}
+
+/// A count as a figure.
+#[expect(clippy::cast_precision_loss, reason = "a bench counts far fewer than 2^52 of anything")]
+pub(crate) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn processes() -> Outcome<Vec<u32>> {
+    let entries = std::fs::read_dir("/proc").doing(|| "/proc".to_owned())?;
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries.filter_map(Result::ok).filter_map(number).collect())
+}
+
+fn stat(pid: u32) -> Outcome<String> {
+    let file = format!("/proc/{pid}/stat");
+    std::fs::read_to_string(&file).doing(|| file.clone())
+}
+
+/// The n-th field after the program's name, from 0.
+fn field(stat: &str, index: usize) -> Option<&str> {
+    // The second field is the program's name in parentheses and may hold anything; count from its end.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(index)
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    // A process may be gone since it was listed.
+    field(&stat(pid).ok()?, 1)?.parse().ok()
+}
+
+fn ticks(pid: u32) -> Outcome<u64> {
+    ticks_of(&stat(pid)?).ok_or_else(|| Failure(format!("/proc/{pid}/stat is not as expected")))
+}
+
+/// `utime` and `stime` (proc(5)): all threads, those that ended included.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let number = |index| field(stat, index)?.parse::<u64>().ok();
+    Some(number(11)? + number(12)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_past_any_program_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 106 0 0 0 25 17 0 0 20 0 1 0 1 1 1";
+        assert_eq!(ticks_of(stat), Some(42));
+        assert_eq!(field(stat, 1), Some("1"));
+        assert_eq!(ticks_of("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn children_count_with_their_parents() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let (me, found) = (std::process::id(), child.id());
+        assert_eq!(parent_of(found), Some(me));
+        assert!(processes().unwrap().contains(&found));
+        assert!(used_us(&[me]).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
