@@ -67,17 +67,7 @@ fn stored(number: u64, bytes: usize) -> Stored {
     Stored {
         status: StatusCode::OK,
         headers: compact(&headers),
-        terms: Terms {
-            born: now,
-            fresh_until: now + Duration::from_secs(60),
-            validate_always: false,
-            never_stale: false,
-            while_revalidate: Duration::ZERO,
-            if_error: Duration::ZERO,
-            if_unreachable: Duration::ZERO,
-            for_authorized: false,
-            immutable: false,
-        },
+        terms: Terms { born: now, fresh_until: now + Duration::from_secs(60), ..Terms::default() },
         selecting: Selecting::default(),
         body: Body::Whole(Pieces::new(vec![Bytes::from(vec![b'x'; bytes])])),
         tags: [1, number].into(),

@@ -179,21 +179,10 @@ proptest! {
 }
 
 fn small() -> Stored {
-    let terms = Terms {
-        born: UNIX_EPOCH,
-        fresh_until: UNIX_EPOCH,
-        validate_always: false,
-        never_stale: false,
-        while_revalidate: Duration::ZERO,
-        if_error: Duration::ZERO,
-        if_unreachable: Duration::ZERO,
-        for_authorized: false,
-        immutable: false,
-    };
     Stored {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
-        terms,
+        terms: Terms::default(),
         selecting: Selecting::default(),
         body: Body::Whole(Pieces::new(vec![Bytes::from_static(b"hello")])),
         tags: Arc::new([]),

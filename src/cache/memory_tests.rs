@@ -15,17 +15,7 @@ use crate::cache::vary::Selecting;
 /// An answer with a body of so many bytes.
 pub(in crate::cache) fn stored(bytes: usize) -> Stored {
     let now = SystemTime::now();
-    let terms = Terms {
-        born: now,
-        fresh_until: now + Duration::from_secs(60),
-        validate_always: false,
-        never_stale: false,
-        while_revalidate: Duration::ZERO,
-        if_error: Duration::ZERO,
-        if_unreachable: Duration::ZERO,
-        for_authorized: false,
-        immutable: false,
-    };
+    let terms = Terms { born: now, fresh_until: now + Duration::from_secs(60), ..Terms::default() };
     Stored {
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(
