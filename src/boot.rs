@@ -200,7 +200,7 @@ impl Process {
             fetching,
             live,
             in_flight: meters.in_flight.with([]),
-            unrouted: RouteMeters::new(&meters, "-"),
+            unrouted: Arc::new(RouteMeters::new(&meters, "-")),
             access,
             https_port: https_port(&listeners),
         };
@@ -250,8 +250,9 @@ fn accept(
     threads: usize,
     stopping: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
+    let at_once = Arc::new(gateway.clone());
     let proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway);
-    let serving = listen::serve(listeners, edge, &Arc::new(proxy), meters);
+    let serving = listen::serve(listeners, edge, &Arc::new(proxy), &at_once, meters);
     let fds = serving.fds;
     let start = |mut service: pingora::services::listening::Service<_>| {
         let (fds, stopping) = (fds.clone(), stopping.clone());

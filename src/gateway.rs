@@ -1,8 +1,10 @@
 //! One request, top to bottom.
 //!
-//! The methods of [`ProxyHttp`] stand in the order in which a request meets them; each is a few lines that name
-//! the stage which does the work. What a stage refuses, [`Refusal`] answers.
+//! What memory holds is sent by the connection itself, the short way ([`AtOnce`]). For every other request the methods
+//! of [`ProxyHttp`] stand in the order in which it meets them; each is a few lines that name the stage which does the
+//! work. What a stage refuses, [`Refusal`] answers.
 
+mod at_hand;
 mod admit;
 mod answer;
 mod serve;
@@ -34,16 +36,19 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::exchange::Exchange;
 use crate::forward::hop;
-use crate::listen::{self, head};
+use crate::listen::{self, AtOnce, Connection, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
 
+use record::Answered;
+
 pub use by_url::ByUrl;
 pub use fetch::Fetching;
 
 /// The gateway: what all requests share.
+#[derive(Clone)]
 pub struct Gateway {
     /// The rules in force; a request keeps those that it began with.
     pub live: Arc<ArcSwap<Plan>>,
@@ -52,13 +57,29 @@ pub struct Gateway {
     /// How many requests are here.
     pub in_flight: Gauge,
     /// The metrics of requests that found no route.
-    pub unrouted: RouteMeters,
+    pub unrouted: Arc<RouteMeters>,
     /// One line per request.
     pub access: Arc<AccessLog>,
     /// The port that plain HTTP is redirected to.
     pub https_port: u16,
 }
 
+/// The short way.
+impl AtOnce for Gateway {
+    type Exchange = Exchange;
+
+    /// Plays the stages up to the look into the store; what is there is the answer.
+    fn at_once(&self, request: &RequestHeader, connection: &Connection) -> Option<(Ready, Exchange)> {
+        at_hand::answer(self, request, connection)
+    }
+
+    /// Counts, and one line.
+    fn sent(&self, request: &RequestHeader, connection: &Connection, exchange: Exchange, sent: Sent) {
+        at_hand::sent(self, request, connection, &exchange, sent);
+    }
+}
+
+/// The long way.
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Exchange;
@@ -79,7 +100,7 @@ impl ProxyHttp for Gateway {
     /// Admits the request: host, path, route, limits, size. Answers it where that needs no upstream, and from the cache
     /// or by way of it where its route has one; what is left goes straight to an upstream.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        if let Err(refusal) = admit::understand(session, exchange) {
+        if let Err(refusal) = admit::understand(session.req_header(), exchange) {
             return answer::refusal(session, exchange, refusal).await;
         }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
@@ -88,7 +109,7 @@ impl ProxyHttp for Gateway {
         if purge::purge(session, exchange, self.fetching.tiers).await? {
             return Ok(true);
         }
-        if let Err(refusal) = admit::admit(session, exchange) {
+        if let Err(refusal) = admit::admit(session.req_header(), exchange) {
             return answer::refusal(session, exchange, refusal).await;
         }
         if answer::at_once(session, exchange).await? {
@@ -219,9 +240,11 @@ impl ProxyHttp for Gateway {
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.tries.end(error.is_none());
-        record::count(session, exchange, &self.unrouted);
+        let answered = Answered::of(session, error);
+        record::count(&answered, exchange, &self.unrouted);
         if self.access.is_on() {
-            self.access.write(record::line(session, error, exchange));
+            let connection = listen::connection(session);
+            self.access.write(record::line(session.req_header(), connection, &answered, exchange));
         }
         answer::await_the_rest(session, exchange).await;
         admit::close(session);

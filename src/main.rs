@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use tidegate::cli::Hooks;
 use tidegate::{boot, cli};
 
+/// A hit takes and gives back memory some fifty times, which costs less here than with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::main(&Hooks { run: boot::run, check: boot::check, make_dev_certs: boot::make_dev_certs })
 }

@@ -4,21 +4,23 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http::{Method, header, uri};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, hop, request_id};
-use crate::listen::{self, client};
+use crate::listen::{self, Connection, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};
 
 /// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
 pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
-    if let Some(connection) = listen::connection(session) {
+    let connection = listen::connection(session);
+    if let Some(connection) = connection {
         connection.request_begins();
     }
-    exchange.asked = Some(Arc::new(who_asks(session, &exchange.plan)));
+    exchange.asked = Some(Arc::new(who_asks(session.req_header(), connection, &exchange.plan)));
     exchange.upgrades = hop::is_websocket(session.req_header());
     let bounds = &exchange.plan.bounds;
     if session.get_keepalive().is_some() {
@@ -28,8 +30,6 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     session.set_write_timeout(Some(bounds.send_timeout));
     // What is left of a body after an early answer is read for this long, so that the client sees the answer.
     session.set_total_drain_timeout(Some(bounds.body_timeout.min(DRAIN)));
-    // Clients may send the next request before this one is answered (RFC 9112 §9.3.2).
-    session.set_pipelining_enabled(true);
 }
 
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -43,9 +43,8 @@ pub(super) fn close(session: &Session) {
 
 /// Who asks, and under which id: known of every request, so that even one refused for its head has them in its answer
 /// and its access line.
-fn who_asks(session: &Session, plan: &Plan) -> Asked {
-    let fields = &session.req_header().headers;
-    let connection = listen::connection(session);
+pub(super) fn who_asks(request: &RequestHeader, connection: Option<&Connection>, plan: &Plan) -> Asked {
+    let fields = &request.headers;
     let peer = connection.map_or(NOBODY, |connection| connection.peer.ip());
     let trusted = client::is_trusted(peer, &plan.trusted_proxies);
     Asked {
@@ -61,9 +60,8 @@ fn who_asks(session: &Session, plan: &Plan) -> Asked {
 }
 
 /// Understands the head: which host and path are asked for.
-pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(super) fn understand(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     let asked = exchange.asked.as_mut().and_then(Arc::get_mut).ok_or(Refusal::Internal)?;
-    let request = session.req_header();
     if matches!(request.method, Method::CONNECT | Method::TRACE) {
         // A tunnel would pass everything by; a trace would show the server's view of cookies (RFC 9110 §9.3.8).
         return Err(Refusal::NotFound(NotFound::Method { allow: Vec::new() }));
@@ -82,27 +80,39 @@ pub(super) fn understand(session: &Session, exchange: &mut Exchange) -> Result<(
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Finds the route and asks its limits, cheapest question first.
-pub(super) fn admit(session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(asked) = &exchange.asked else { return Err(Refusal::Internal) };
-    let request = session.req_header();
-    let found = exchange.plan.routes.find(&asked.host, &asked.path, &request.method);
-    let route = exchange.route.insert(found.map_err(Refusal::NotFound)?.clone());
-
-    if let Some(limits) = &route.limits {
-        let verdict = limits.charge(asked.client);
-        let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
-        exchange.standing = Some(standing.clone());
-        verdict.map_err(Refusal::Exceeded)?;
-    }
+pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+    find_route(request, exchange)?;
+    charge(exchange)?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
     }
-    match content_length(session) {
+    let Some(route) = &exchange.route else { return Err(Refusal::Internal) };
+    match content_length(request) {
         Some(length) if length > route.max_body => Err(Refusal::BodyTooLarge { limit: route.max_body }),
         _ => Ok(()),
     }
 }
 
-fn content_length(session: &Session) -> Option<u64> {
-    session.req_header().headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// Finds the route that takes the request.
+pub(super) fn find_route(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(asked) = &exchange.asked else { return Err(Refusal::Internal) };
+    let found = exchange.plan.routes.find(&asked.host, &asked.path, &request.method);
+    exchange.route = Some(found.map_err(Refusal::NotFound)?.clone());
+    Ok(())
+}
+
+/// Charges the request to the limits of its route. A refused request is charged to none.
+pub(super) fn charge(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let (Some(asked), Some(route)) = (&exchange.asked, &exchange.route) else {
+        return Err(Refusal::Internal);
+    };
+    let Some(limits) = &route.limits else { return Ok(()) };
+    let verdict = limits.charge(asked.client);
+    let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
+    exchange.standing = Some(standing.clone());
+    verdict.map(drop).map_err(Refusal::Exceeded)
+}
+
+fn content_length(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange, Tries};
 use crate::forward::{self, request_id};
-use crate::listen;
+use crate::listen::{self, Ready};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -77,6 +77,14 @@ pub(super) async fn refusal(
     Ok(true)
 }
 
+/// A "no" as it is sent.
+pub(super) fn written(request: &RequestHeader, exchange: &mut Exchange, refusal: Refusal) -> Option<Ready> {
+    let refusal = exchange.refusal.insert(refusal).clone();
+    let fields = refusal_fields(exchange, &refusal);
+    let (head, body) = refusal.written(request, exchange.id(), &fields).ok()?;
+    Some(Ready { head: head.into(), body: if body.is_empty() { Vec::new() } else { vec![body] } })
+}
+
 /// Sends a client that came in the clear to the same place over TLS.
 pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u16) -> Result<bool> {
     let Some(asked) = &exchange.asked else { return Ok(false) };
@@ -92,21 +100,13 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 
 /// The last touches to an answer that came from an upstream.
 pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut ResponseHeader) {
-    label(session, exchange, answer, answer.version);
+    frame(session, answer);
+    label(exchange, answer, answer.version);
     listen::keep_date(session, answer);
 }
 
 /// Labels an answer that came from an upstream or the store, in this version of HTTP.
-pub(super) fn label(
-    session: &mut Session,
-    exchange: &Exchange,
-    answer: &mut impl forward::Head,
-    version: Version,
-) {
-    if session.is_process_shutting_down() {
-        session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
-    }
-    frame_for_old_clients(session, answer);
+pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Head, version: Version) {
     forward::via_response(answer, version);
     for (name, value) in own_fields(exchange) {
         answer.set(&name, value);
@@ -121,8 +121,12 @@ pub(super) fn label(
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Frames an answer of unknown length for HTTP/1.0, which knows no chunks: it ends with the connection (RFC 9112 §6.1).
-fn frame_for_old_clients(session: &mut Session, answer: &mut impl forward::Head) {
+/// Settles how an answer ends, and whether its connection does: with a gateway that is about to end, and in HTTP/1.0
+/// after an answer of unknown length, as there are no chunks (RFC 9112 §6.1).
+pub(super) fn frame(session: &mut Session, answer: &mut impl forward::Head) {
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
+    }
     let old = session.req_header().version < Version::HTTP_11;
     if old && answer.fields().contains_key(header::TRANSFER_ENCODING) {
         answer.remove(&header::TRANSFER_ENCODING);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, response};
-use pingora::http::ResponseHeader;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
@@ -16,7 +16,7 @@ use crate::cache::range::{self, Framing, Wanted};
 use crate::cache::stored::{Stored, within};
 use crate::cache::{conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
-use crate::listen;
+use crate::listen::{self, Ready};
 use crate::telemetry::{StaleReason, Tier};
 
 use super::answer;
@@ -56,18 +56,22 @@ async fn whole(
     stored: &Arc<Stored>,
     not_modified: Option<&ResponseHeader>,
 ) -> Result<()> {
-    let mut headers = stored.headers.clone();
-    headers.reserve(ADDED);
-    headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());
-    let rules = exchange.cache.as_ref().map(|asking| &asking.rules);
-    let apart =
-        |head: &&ResponseHeader| rules.is_some_and(|rules| policy::keeps_cookies_back(&head.headers, rules));
-    for cookie in not_modified.filter(apart).iter().flat_map(|head| head.headers.get_all(SET_COOKIE)) {
-        headers.append(SET_COOKIE, cookie.clone());
-    }
-    let length = parts::length(&stored.body);
-    let plan = Plan::of(session, stored.status, headers, Some(length), true);
+    let plan = Plan::of_stored(session.req_header(), exchange, stored, not_modified);
     plan.send(session, exchange, Source::Stored(stored.clone())).await
+}
+
+/// The answer of a hit as it is sent, where it is in one piece.
+pub(super) fn at_hand(request: &RequestHeader, exchange: &Exchange, stored: &Stored) -> Option<Ready> {
+    let Plan { mut head, send } = Plan::of_stored(request, exchange, stored, None);
+    let body = match send {
+        Send::Nothing => Vec::new(),
+        Send::All => parts::cut(&stored.body, &(0..parts::length(&stored.body)))?.collect(),
+        Send::Part(range) => parts::cut(&stored.body, &range)?.collect(),
+        Send::Parts(..) => return None,
+    };
+    let version = head.version;
+    answer::label(exchange, &mut head, version);
+    Some(Ready { head, body })
 }
 
 /// The head of an answer on its way.
@@ -94,7 +98,7 @@ pub(super) async fn flight(
         }
     };
     let length = policy::length(&headers);
-    let plan = Plan::of(session, status, headers, length, false);
+    let plan = Plan::of(session.req_header(), status, headers, length, false);
     plan.send(session, exchange, Source::Flight(follower)).await
 }
 
@@ -119,15 +123,34 @@ enum Send {
 }
 
 impl Plan {
+    /// A stored answer; what the 304 that has just confirmed it sets is for the client who caused it alone.
+    fn of_stored(
+        request: &request::Parts,
+        exchange: &Exchange,
+        stored: &Stored,
+        not_modified: Option<&ResponseHeader>,
+    ) -> Self {
+        let mut headers = stored.headers.clone();
+        headers.reserve(ADDED);
+        headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());
+        let rules = exchange.cache.as_ref().map(|asking| &asking.rules);
+        let apart = |head: &&ResponseHeader| {
+            rules.is_some_and(|rules| policy::keeps_cookies_back(&head.headers, rules))
+        };
+        for cookie in not_modified.filter(apart).iter().flat_map(|head| head.headers.get_all(SET_COOKIE)) {
+            headers.append(SET_COOKIE, cookie.clone());
+        }
+        Self::of(request, stored.status, headers, Some(parts::length(&stored.body)), true)
+    }
+
     /// Conditions first, then ranges (RFC 9110 §13.2.2). `seekable`: all of the body is there.
     fn of(
-        session: &Session,
+        request: &request::Parts,
         status: StatusCode,
         headers: HeaderMap,
         length: Option<u64>,
         seekable: bool,
     ) -> Self {
-        let request = session.req_header();
         if has_condition(request)
             && conditional::client(&request.headers, status, &headers, SystemTime::now())
                 == Answer::NotModified
@@ -154,8 +177,9 @@ impl Plan {
         if !nothing && !self.head.headers.contains_key(CONTENT_LENGTH) {
             frame(session, &mut self.head);
         }
+        answer::frame(session, &mut self.head);
         let version = self.head.version;
-        answer::label(session, exchange, &mut self.head, version);
+        answer::label(exchange, &mut self.head, version);
         let mut head = Box::new(ResponseHeader::from(self.head));
         listen::keep_date(session, &mut head);
         session.write_response_header(head, nothing).await?;
@@ -180,7 +204,7 @@ impl Plan {
 
 /// What of a whole of known length the client wants.
 fn part(
-    request: &http::request::Parts,
+    request: &request::Parts,
     headers: HeaderMap,
     length: u64,
     seekable: bool,
@@ -249,7 +273,7 @@ async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range:
 }
 
 /// Whether the request has a condition that a stored answer may meet.
-fn has_condition(request: &http::request::Parts) -> bool {
+fn has_condition(request: &request::Parts) -> bool {
     request.headers.contains_key(IF_NONE_MATCH) || request.headers.contains_key(IF_MODIFIED_SINCE)
 }
 

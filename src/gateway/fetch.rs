@@ -10,7 +10,6 @@ use http::{Method, StatusCode, Version, header};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::client::HttpSession;
-use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
@@ -114,23 +113,23 @@ pub(super) struct Errand {
 impl Errand {
     /// For a client that waits.
     pub(super) fn foreground(
-        session: &Session,
+        request: &RequestHeader,
         exchange: &Exchange,
         fetching: &Arc<Fetching>,
         pilot: Pilot<Tale>,
     ) -> Option<Self> {
-        Self::of(session.req_header().clone(), exchange, fetching, pilot)
+        Self::of(request.clone(), exchange, fetching, pilot)
     }
 
     /// For the store alone: the whole answer, whatever its client asked of it.
     pub(super) fn background(
-        session: &Session,
+        request: &RequestHeader,
         exchange: &Exchange,
         fetching: &Arc<Fetching>,
         pilot: Pilot<Tale>,
         why: Background,
     ) -> Option<Self> {
-        let mut request = session.req_header().clone();
+        let mut request = request.clone();
         request.set_method(Method::GET);
         request.remove_header(&header::RANGE);
         request.remove_header(&header::IF_RANGE);

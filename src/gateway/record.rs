@@ -2,22 +2,52 @@
 
 use std::time::SystemTime;
 
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
 use crate::cache::Asking;
 use crate::exchange::Exchange;
-use crate::listen;
+use crate::listen::{Connection, Sent};
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::RouteMeters;
 use crate::telemetry::access::{Record, Text};
 
 use super::tries::final_head;
 
+/// What its client got of an answer.
+pub(super) struct Answered {
+    /// 0: nothing.
+    pub(super) status: u16,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    /// Why it is not whole.
+    pub(super) broken: Option<&'static str>,
+}
+
+impl Answered {
+    /// By a session.
+    pub(super) fn of(session: &Session, error: Option<&Error>) -> Self {
+        Self {
+            status: final_head(session).map_or(0, |answer| answer.status.as_u16()),
+            request_bytes: session.body_bytes_read() as u64,
+            response_bytes: session.body_bytes_sent() as u64,
+            broken: error.map(reason),
+        }
+    }
+}
+
+impl From<Sent> for Answered {
+    fn from(sent: Sent) -> Self {
+        let broken = (!sent.whole).then_some(CLIENT_LEFT);
+        Self { status: sent.status, request_bytes: 0, response_bytes: sent.bytes, broken }
+    }
+}
+
 /// Counts the exchange on its route, or on the row of those that found none.
-pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMeters) {
+pub(super) fn count(answered: &Answered, exchange: &Exchange, unrouted: &RouteMeters) {
     let meters = exchange.route.as_ref().map_or(unrouted, |route| &route.meters);
-    meters.answered(status(session), exchange.began.elapsed());
+    meters.answered(answered.status, exchange.began.elapsed());
     if let Some(refusal) = &exchange.refusal {
         meters.refused(refusal.reason().code);
     }
@@ -27,11 +57,14 @@ pub(super) fn count(session: &Session, exchange: &Exchange, unrouted: &RouteMete
 }
 
 /// The access line.
-pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange) -> Record {
-    let request = session.req_header();
+pub(super) fn line(
+    request: &RequestHeader,
+    connection: Option<&Connection>,
+    answered: &Answered,
+    exchange: &Exchange,
+) -> Record {
     let asked = exchange.asked.as_ref();
     let tries = &exchange.tries;
-    let connection = listen::connection(session);
     let elapsed = exchange.began.elapsed();
     let refused = exchange.refusal.as_ref().map(|refusal| refusal.reason().code);
     Record {
@@ -46,12 +79,12 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
         route: exchange.route.as_ref().map(|route| route.name.clone()),
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),
-        status: status(session),
-        reason: refused.or_else(|| error.map(reason)),
+        status: answered.status,
+        reason: refused.or(answered.broken),
         cache: exchange.cache.as_ref().map(Asking::outcome),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
-        request_bytes: session.body_bytes_read() as u64,
-        response_bytes: session.body_bytes_sent() as u64,
+        request_bytes: answered.request_bytes,
+        response_bytes: answered.response_bytes,
         elapsed,
         upstream_elapsed: tries.waited,
         request_id: Text::from(exchange.id()),
@@ -62,12 +95,9 @@ pub(super) fn line(session: &Session, error: Option<&Error>, exchange: &Exchange
 fn reason(error: &Error) -> &'static str {
     match error.esource() {
         ErrorSource::Upstream => Refusal::Failed(Fault::BrokeOff).reason().code,
-        _ => "client-left",
+        _ => CLIENT_LEFT,
     }
 }
 
+const CLIENT_LEFT: &str = "client-left";
 const NOBODY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-
-fn status(session: &Session) -> u16 {
-    final_head(session).map_or(0, |answer| answer.status.as_u16())
-}

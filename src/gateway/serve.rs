@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{Method, header};
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use crate::cache::flight::{Follower, Joined, Lane, News, Pilot, Verdict};
@@ -32,14 +33,17 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
     fetching: &Arc<Fetching>,
 ) -> Result<bool> {
-    if !open(session, exchange) {
+    let has_content = !session.as_mut().is_body_empty();
+    if !open(session.req_header(), has_content, exchange) {
         return Ok(false);
     }
     for _ in 0..ROUNDS {
-        let next = look(session, exchange, fetching);
-        let next = match next {
-            Next::Serve(stored, tier, stale) => {
-                return deliver::stored(session, exchange, &stored, tier, stale).await;
+        let next = match look(session.req_header(), exchange, fetching) {
+            Next::Serve(Hit { stored, stale, refresh }) => {
+                if let Some(why) = refresh {
+                    self::refresh(session.req_header(), exchange, fetching, why);
+                }
+                return deliver::stored(session, exchange, &stored, Tier::Memory, stale).await;
             }
             Next::Past(pass, why) => {
                 past(exchange, fetching, pass, why);
@@ -61,11 +65,9 @@ pub(super) async fn serve(
 }
 
 /// Opens the cache to the request, where its route has one and it does not ask to pass.
-fn open(session: &mut Session, exchange: &mut Exchange) -> bool {
+pub(super) fn open(request: &RequestHeader, has_content: bool, exchange: &mut Exchange) -> bool {
     let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return false };
     let Some(rules) = &route.cache else { return false };
-    let has_content = !session.as_mut().is_body_empty();
-    let request = session.req_header();
     let key = place::key_of(rules, request, asked);
     let mut asking = Asking::new(rules, key, request);
     if exchange.plan.cache.status_key {
@@ -83,14 +85,23 @@ fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded
 }
 
 /// What a look into the store leads to.
-enum Next {
-    Serve(Arc<Stored>, Tier, Option<StaleReason>),
+pub(super) enum Next {
+    Serve(Hit),
     Past(Pass, Forwarded),
     Fetch(Wanted),
 }
 
+/// An answer that memory holds and that may be served.
+pub(super) struct Hit {
+    pub(super) stored: Arc<Stored>,
+    /// Why it may be served though it is stale.
+    pub(super) stale: Option<StaleReason>,
+    /// Why a newer one is to be fetched meanwhile.
+    pub(super) refresh: Option<Background>,
+}
+
 /// A fetch that is wanted.
-struct Wanted {
+pub(super) struct Wanted {
     why: Forwarded,
     /// What is stored for this request, stale or in need of validation.
     stored: Option<Arc<Stored>>,
@@ -98,9 +109,9 @@ struct Wanted {
     alone: bool,
 }
 
-fn look(session: &Session, exchange: &Exchange, fetching: &Arc<Fetching>) -> Next {
+/// Looks whether memory holds an answer that serves this request. Changes nothing.
+pub(super) fn look(request: &RequestHeader, exchange: &Exchange, fetching: &Fetching) -> Next {
     let Some(asking) = &exchange.cache else { return Next::Past(Pass::NotShared, Forwarded::Bypass) };
-    let request = session.req_header();
     let now = SystemTime::now();
     let found = fetching.tiers.find(asking, &request.headers);
     let is_head = request.method == Method::HEAD;
@@ -111,7 +122,7 @@ fn look(session: &Session, exchange: &Exchange, fetching: &Arc<Fetching>) -> Nex
         } else if fetching.tiers.unstored.has(&asking.key, asking.authorized) {
             Next::Past(Pass::Unstored, Forwarded::Bypass)
         } else {
-            Next::Fetch(Wanted { why, stored: None, alone: is_alone(asking, session) })
+            Next::Fetch(Wanted { why, stored: None, alone: is_alone(asking, request) })
         };
     };
     let stored = found.stored;
@@ -122,62 +133,61 @@ fn look(session: &Session, exchange: &Exchange, fetching: &Arc<Fetching>) -> Nex
         _ if !range::holds(&request.method, &request.headers, &stored) => Forwarded::Partial,
         _ if asking.rules.observe => Forwarded::Bypass,
         Reuse::Serve => {
-            refresh_ahead(session, exchange, fetching, &stored, now);
-            return Next::Serve(stored, Tier::Memory, None);
+            let refresh = is_due_ahead(asking, &stored, now).then_some(Background::Ahead);
+            return Next::Serve(Hit { stored, stale: None, refresh });
         }
-        Reuse::ServeStale => return Next::Serve(stored, Tier::Memory, Some(StaleReason::Client)),
+        Reuse::ServeStale => {
+            return Next::Serve(Hit { stored, stale: Some(StaleReason::Client), refresh: None });
+        }
         Reuse::ServeStaleAndRefresh => {
-            refresh(session, exchange, fetching, Background::Stale);
-            return Next::Serve(stored, Tier::Memory, Some(StaleReason::WhileRevalidate));
+            let (stale, refresh) = (Some(StaleReason::WhileRevalidate), Some(Background::Stale));
+            return Next::Serve(Hit { stored, stale, refresh });
         }
     };
     if is_head {
         return Next::Past(Pass::Head, why);
     }
-    let alone = is_alone(asking, session) || stored.terms.validate_always;
+    let alone = is_alone(asking, request) || stored.terms.validate_always;
     Next::Fetch(Wanted { why, stored: Some(stored), alone })
 }
 
 /// Whether the answer to this request is for it alone: for part of an answer, for one that must be newer than any
 /// that is under way, and where the cache only observes.
-fn is_alone(asking: &Asking, session: &Session) -> bool {
+fn is_alone(asking: &Asking, request: &RequestHeader) -> bool {
     asking.rules.observe
         || asking.directives.no_cache
         || asking.directives.max_age.or_stale() == Some(0)
-        || session.req_header().headers.contains_key(header::RANGE)
+        || request.headers.contains_key(header::RANGE)
 }
 
-/// Fetches an answer in the background, while a stale one is served.
-fn refresh(session: &Session, exchange: &Exchange, fetching: &Arc<Fetching>, why: Background) {
+/// Fetches an answer in the background, while what is stored is served.
+pub(super) fn refresh(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    fetching: &Arc<Fetching>,
+    why: Background,
+) {
     let (Some(asking), Some(route)) = (&exchange.cache, &exchange.route) else { return };
-    let lane = lane(asking, session, fetching);
+    let lane = lane(asking, request, fetching);
     if let Some(pilot) = fetching.flights.begin(lane, fetching.tiers.purges.stamp())
-        && let Some(errand) = Errand::background(session, exchange, fetching, pilot, why)
+        && let Some(errand) = Errand::background(request, exchange, fetching, pilot, why)
     {
         route.meters.cache.background(why);
         errand.spawn();
     }
 }
 
-/// Now and then fetches an answer before it is stale, the likelier the nearer that is.
-fn refresh_ahead(
-    session: &Session,
-    exchange: &Exchange,
-    fetching: &Arc<Fetching>,
-    stored: &Stored,
-    now: SystemTime,
-) {
-    let Some(ahead) = exchange.cache.as_ref().and_then(|asking| asking.rules.refresh_ahead) else { return };
+/// Whether an answer is to be fetched before it is stale: now and then, the likelier the nearer that is.
+fn is_due_ahead(asking: &Asking, stored: &Stored, now: SystemTime) -> bool {
+    let Some(ahead) = asking.rules.refresh_ahead else { return false };
     let lifetime = stored.terms.fresh_until.duration_since(stored.terms.born).unwrap_or_default();
     let left = stored.terms.fresh_until.duration_since(now).unwrap_or_default();
-    if lifetime > ahead && left < ahead.mul_f64(fastrand::f64()) {
-        refresh(session, exchange, fetching, Background::Ahead);
-    }
+    lifetime > ahead && left < ahead.mul_f64(fastrand::f64())
 }
 
 /// Which requests may share this one's fetch.
-fn lane(asking: &Asking, session: &Session, fetching: &Arc<Fetching>) -> Lane {
-    let kind = fetching.tiers.kind(asking, &session.req_header().headers);
+fn lane(asking: &Asking, request: &RequestHeader, fetching: &Arc<Fetching>) -> Lane {
+    let kind = fetching.tiers.kind(asking, &request.headers);
     Lane { key: asking.key, kind }
 }
 
@@ -197,15 +207,15 @@ async fn fetch(
     let stamp = fetching.tiers.purges.stamp();
     let mut follower = if wanted.alone {
         let (pilot, follower) = fetching.flights.alone(stamp);
-        send_out(session, exchange, fetching, pilot);
+        send_out(session.req_header(), exchange, fetching, pilot);
         follower
     } else {
-        let lane = lane(asking, session, fetching);
+        let lane = lane(asking, session.req_header(), fetching);
         let tiers = &fetching.tiers;
         match fetching.flights.join(lane, stamp, |flight| tiers.is_overtaken(&lane.key, flight)) {
             Joined::Follow(follower) => follower,
             Joined::Lead(pilot, follower) => {
-                send_out(session, exchange, fetching, pilot);
+                send_out(session.req_header(), exchange, fetching, pilot);
                 follower
             }
         }
@@ -221,8 +231,8 @@ async fn fetch(
 }
 
 /// Without an errand the pilot is lost here, and the fetch has failed.
-fn send_out(session: &Session, exchange: &Exchange, fetching: &Arc<Fetching>, pilot: Pilot<Tale>) {
-    if let Some(errand) = Errand::foreground(session, exchange, fetching, pilot) {
+fn send_out(request: &RequestHeader, exchange: &Exchange, fetching: &Arc<Fetching>, pilot: Pilot<Tale>) {
+    if let Some(errand) = Errand::foreground(request, exchange, fetching, pilot) {
         errand.spawn();
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Version;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use super::date::KeptDate;
@@ -62,5 +63,10 @@ pub fn is_multiplexed(session: &Session) -> bool {
 
 /// The connection that a request came over; none for requests that the gateway makes itself.
 pub fn connection(session: &Session) -> Option<&Connection> {
-    session.digest()?.proxy_digest.as_ref()?.user_data.as_deref()?.downcast_ref()
+    of_digest(session.digest()?.proxy_digest.as_ref()?)
+}
+
+/// The connection that its stream carries.
+pub(super) fn of_digest(carrier: &ProxyDigest) -> Option<&Connection> {
+    carrier.user_data.as_deref()?.downcast_ref()
 }

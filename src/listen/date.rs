@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, response};
 use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::proxy::Session;
 
 use super::connection::connection;
@@ -35,22 +36,46 @@ pub fn forget_date(session: &Session) {
     }
 }
 
+/// Sees to it that an answer has a date: its own, or the present time (RFC 9110 section 6.6.1).
+pub fn dated(answer: &mut response::Parts) {
+    let date = match date_of(&answer.headers) {
+        Found::AsItIs => return,
+        Found::Other(date) => date,
+        Found::None => get_cached_date(),
+    };
+    answer.headers.insert(header::DATE, date);
+}
+
 /// The answer's date, which from now on stands there once and as an IMF-fixdate, or not at all.
 fn normal_date(answer: &mut ResponseHeader) -> Option<Date> {
-    let mut all = answer.headers.get_all(header::DATE).into_iter();
-    let first = all.next()?;
-    let single = all.next().is_none();
-    let date = first.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
-    match date {
-        Some(_) if single && first.len() == LENGTH => {}
-        Some(date) => {
-            // Such a text is a value.
-            let text = HeaderValue::from_str(&httpdate::fmt_http_date(date)).ok()?;
-            answer.insert_header(header::DATE, text).ok()?;
-        }
-        None => drop(answer.remove_header(&header::DATE)),
+    match date_of(&answer.headers) {
+        Found::AsItIs => {}
+        Found::Other(date) => answer.insert_header(header::DATE, date).ok()?,
+        Found::None => drop(answer.remove_header(&header::DATE)),
     }
     answer.headers.get(header::DATE)?.as_bytes().try_into().ok()
+}
+
+/// What an answer has for a date.
+enum Found {
+    /// One line, as an IMF-fixdate.
+    AsItIs,
+    /// Something that is to be written so.
+    Other(HeaderValue),
+    /// Nothing that can be read.
+    None,
+}
+
+fn date_of(fields: &HeaderMap) -> Found {
+    let mut all = fields.get_all(header::DATE).into_iter();
+    let (Some(first), single) = (all.next(), all.next().is_none()) else { return Found::None };
+    let date = first.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+    match date {
+        Some(_) if single && first.len() == LENGTH => Found::AsItIs,
+        // Such a text is a value.
+        Some(date) => HeaderValue::from_str(&httpdate::fmt_http_date(date)).map_or(Found::None, Found::Other),
+        None => Found::None,
+    }
 }
 
 /// An IMF-fixdate.

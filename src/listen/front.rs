@@ -1,4 +1,4 @@
-//! The way in: a connection is counted, put under TLS, put under a deadline, and handed to the proxy.
+//! The way in: a connection is counted, put under TLS, put under a deadline, and served by its version of HTTP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,17 +15,19 @@ use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::at_once::AtOnce;
 use super::bind::Kind;
 use super::connection::{Connection, TlsInfo};
 use super::crowd::Full;
 use super::date::KeptDate;
 use super::edge::Edge;
 use super::guard::HeadGuard;
-use super::h2;
 use super::stream::{Guarded, Transport};
+use super::{h1, h2};
 use crate::telemetry::Meters;
 
 /// What Pingora runs on one listener.
@@ -33,24 +35,27 @@ pub struct Front<P: ProxyHttp> {
     kind: Kind,
     edge: Arc<Edge>,
     proxy: Arc<HttpProxy<P>>,
+    at_once: Arc<P>,
     accepted: Counter,
     open: Gauge,
     listening: Arc<Listening>,
 }
 
-/// How many listeners still accept. The proxy drops its idle connections when told to clean up, so it must be told
-/// once, and not before the last of them has stopped.
+/// How many listeners still accept. Idle connections are dropped once the last of them has stopped, and not before.
 #[derive(Debug)]
-pub(super) struct Listening(AtomicUsize);
+pub(super) struct Listening {
+    listeners: AtomicUsize,
+    closing: watch::Sender<bool>,
+}
 
 impl Listening {
     pub(super) fn new(listeners: usize) -> Arc<Self> {
-        Arc::new(Self(AtomicUsize::new(listeners)))
+        Arc::new(Self { listeners: AtomicUsize::new(listeners), closing: watch::Sender::new(false) })
     }
 
     /// One listener has stopped; whether it was the last.
     fn stopped(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+        self.listeners.fetch_sub(1, Ordering::AcqRel) == 1
     }
 }
 
@@ -59,12 +64,13 @@ impl<P: ProxyHttp> Front<P> {
         kind: Kind,
         edge: Arc<Edge>,
         proxy: Arc<HttpProxy<P>>,
+        at_once: Arc<P>,
         listening: Arc<Listening>,
         meters: &Meters,
     ) -> Self {
         let accepted = meters.connections.with([kind.scheme()]);
         let open = meters.connections_open.with([kind.scheme()]);
-        Self { kind, edge, proxy, accepted, open, listening }
+        Self { kind, edge, proxy, at_once, accepted, open, listening }
     }
 
     /// TLS if this listener speaks it, then the deadline; nothing if the client did not get that far.
@@ -117,7 +123,7 @@ impl<P: ProxyHttp> Front<P> {
 #[async_trait]
 impl<P> ServerApp for Front<P>
 where
-    P: ProxyHttp + Send + Sync + 'static,
+    P: ProxyHttp + AtOnce,
     P::CTX: Send + Sync,
 {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
@@ -147,14 +153,18 @@ where
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {
-            h2::serve(guarded, &self.proxy, &bounds, shutdown).await;
-            return None;
+            h2::serve(guarded, &self.proxy, &self.at_once, &bounds, shutdown).await;
+        } else {
+            let (app, at_once) = (&self.proxy, &*self.at_once);
+            let closing = &self.listening.closing.subscribe();
+            h1::serve(guarded, h1::Site { app, at_once, bounds: &bounds, shutdown, closing }).await;
         }
-        self.proxy.process_new(Box::new(guarded), shutdown).await
+        None
     }
 
     async fn cleanup(&self) {
         if self.listening.stopped() {
+            self.listening.closing.send_replace(true);
             ServerApp::cleanup(&*self.proxy).await;
         }
     }

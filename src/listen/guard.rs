@@ -56,9 +56,11 @@ impl HeadGuard {
         }
     }
 
-    /// A new HTTP/1 session begins on the connection: what was read before is no part of its head.
-    pub(super) fn session_begins(&self) {
-        self.request_ends();
+    /// The next head on an HTTP/1 connection is awaited. What was read before is no part of it, unless it has `begun`.
+    pub(super) fn awaited(&self, begun: bool) {
+        if !self.multiplexed {
+            self.set(if begun { READING } else { WAITING });
+        }
     }
 
     fn is(&self, state: u8) -> bool {
@@ -124,6 +126,8 @@ impl Deadline {
             self.head.set(WHOLE);
             self.failures.malformed.inc();
         }
+        // The time of the head that this answers; the next may have come with it, and has its own.
+        self.timer = None;
     }
 }
 
@@ -193,14 +197,14 @@ mod tests {
         head.request_ends();
         deadline.received();
         assert_eq!(strikes(&mut deadline, WITHIN / 2).await, None);
-        head.session_begins();
+        head.awaited(false);
         assert_eq!(strikes(&mut deadline, WITHIN * 10).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn http2_has_until_the_first_request_from_the_start() {
         let (mut deadline, head) = deadline(true);
-        head.session_begins();
+        head.awaited(false);
         assert!(strikes(&mut deadline, WITHIN * 2).await.is_some());
     }
 

@@ -7,7 +7,9 @@
 //!                         │          ├─ gather
 //!                         │          ├─ sending
 //!                         │          └─ date
+//!                         ├─ h1        HTTP/1: what is at hand by our own hand, else by sessions
 //!                         └─ h2        HTTP/2, by our own hand
+//! at_once              what an answer at hand is
 //! head, client            what the gateway asks about each request
 //! ```
 
@@ -24,17 +26,20 @@ mod gather;
 mod sending;
 pub mod guard;
 pub mod date;
+mod h1;
 mod h2;
+mod at_once;
 pub mod connection;
 pub mod head;
 pub mod client;
 #[cfg(test)]
 mod tests;
 
+pub use at_once::{AtOnce, Ready, Sent};
 pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use certs::{CertError, CertSet, CertSource};
 pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
-pub use date::{forget_date, keep_date};
+pub use date::{dated, forget_date, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};

@@ -11,6 +11,7 @@ use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::{Fds, ListenFds};
 use pingora::services::listening::Service;
 
+use super::at_once::AtOnce;
 use super::bind::Bound;
 use super::edge::Edge;
 use super::front::{Front, Listening};
@@ -30,12 +31,18 @@ pub struct Serving<P: ProxyHttp> {
     pub fds: ListenFds,
 }
 
-/// Makes the services that accept on `bound` and serve by `proxy`.
+/// Makes the services that accept on `bound` and serve by `proxy`, and what is at hand by `at_once`.
 ///
 /// All of them must be started: the proxy is told to let its idle connections go once the last has stopped accepting.
-pub fn serve<P>(bound: Vec<Bound>, edge: &Arc<Edge>, proxy: &Arc<HttpProxy<P>>, meters: &Meters) -> Serving<P>
+pub fn serve<P>(
+    bound: Vec<Bound>,
+    edge: &Arc<Edge>,
+    proxy: &Arc<HttpProxy<P>>,
+    at_once: &Arc<P>,
+    meters: &Meters,
+) -> Serving<P>
 where
-    P: ProxyHttp + Send + Sync + 'static,
+    P: ProxyHttp + AtOnce,
     P::CTX: Send + Sync,
 {
     let listening = Listening::new(bound.len());
@@ -43,7 +50,8 @@ where
     let services = bound
         .into_iter()
         .map(|Bound { listener, socket }| {
-            let front = Front::new(listener.kind, edge.clone(), proxy.clone(), listening.clone(), meters);
+            let (edge, proxy, at_once) = (edge.clone(), proxy.clone(), at_once.clone());
+            let front = Front::new(listener.kind, edge, proxy, at_once, listening.clone(), meters);
             let mut service = Service::new(listener.to_string(), front);
             let address = listener.address.to_string();
             service.add_listener(endpoint(&address));

@@ -1,5 +1,6 @@
 //! The stream that Pingora reads requests from: TLS or plain, with a deadline on each request head.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::connection::Connection;
 use super::date::Dating;
 use super::edge::Bounds;
 use super::gather::Gathered;
-use super::guard::{Deadline, HeadFailures, HeadGuard};
+use super::guard::{Deadline, HeadFailures};
 use super::sending::SendDeadline;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
@@ -64,7 +65,6 @@ pub(super) struct Guarded {
     deadline: Deadline,
     sending: SendDeadline,
     dating: Dating,
-    head: HeadGuard,
     alpn: Option<ALPN>,
     ssl: Option<Arc<SslDigest>>,
     /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
@@ -72,6 +72,7 @@ pub(super) struct Guarded {
     carrier: Arc<ProxyDigest>,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
+    bytes_read: u64,
 }
 
 impl Guarded {
@@ -96,15 +97,27 @@ impl Guarded {
         Ok(Self {
             transport,
             gathered: Gathered::default(),
-            deadline: Deadline::new(head.clone(), bounds.header_timeout, failures),
+            deadline: Deadline::new(head, bounds.header_timeout, failures),
             sending: SendDeadline::new(bounds.send_timeout),
             dating,
-            head,
             alpn,
             ssl,
             carrier,
             farewell: None,
+            bytes_read: 0,
         })
+    }
+
+    /// Bytes that were read so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Ends a connection on which nothing is under way: the client is told, and not waited for.
+    pub(super) async fn leave(mut self) {
+        // The connection ends either way.
+        let goodbye = poll_fn(|cx| self.transport.io().poll_shutdown(cx));
+        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
     }
 
     /// Reads and forgets until the client closes as well, for a time. A socket that is closed with bytes unread is reset
@@ -134,7 +147,9 @@ impl AsyncRead for Guarded {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = this.transport.io().poll_read(cx, buf);
-        if buf.filled().len() > before {
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            this.bytes_read += bytes as u64;
             this.deadline.received();
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
             return Poll::Ready(Err(io::Error::new(
@@ -231,10 +246,7 @@ impl GetTimingDigest for Guarded {
 }
 
 impl GetProxyDigest for Guarded {
-    /// Pingora asks for this once as each HTTP/1 session begins, after the rest of the body before has been read. No
-    /// hook of the proxy comes at that moment.
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.head.session_begins();
         Some(self.carrier.clone())
     }
 }

@@ -9,8 +9,9 @@ pub mod reference;
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use crate::limit::Exceeded;
@@ -141,28 +142,38 @@ impl Refusal {
         request_id: &str,
         extra: &[(HeaderName, HeaderValue)],
     ) -> pingora::Result<()> {
-        let asked = session.req_header();
-        let only_head = asked.method == http::Method::HEAD;
-        let (media_type, body) = if page::is_preferred(&asked.headers) {
-            ("text/html; charset=utf-8", page::of(self.reason(), &self.detail(), request_id))
-        } else {
-            ("application/problem+json", self.problem(request_id))
-        };
-
-        let mut head = self.head(extra)?;
-        head.insert_header(header::CONTENT_TYPE, media_type)?;
-        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+        let (head, body) = self.written(session.req_header(), request_id, extra)?;
         if matches!(
             self,
             Self::Head(_) | Self::Host | Self::Body | Self::BodyStalled | Self::BodyTooLarge { .. }
         ) {
             session.set_keepalive(None);
         }
-        session.write_response_header(Box::new(head), only_head).await?;
-        if !only_head {
-            session.write_response_body(Some(body.into()), true).await?;
+        session.write_response_header(Box::new(head), body.is_empty()).await?;
+        if !body.is_empty() {
+            session.write_response_body(Some(body), true).await?;
         }
         Ok(())
+    }
+
+    /// The answer as it is sent, with `extra` fields: problem+json, or a page for who would rather see one. There is no
+    /// body for HEAD.
+    pub fn written(
+        &self,
+        asked: &RequestHeader,
+        request_id: &str,
+        extra: &[(HeaderName, HeaderValue)],
+    ) -> pingora::Result<(ResponseHeader, Bytes)> {
+        let (media_type, body) = if page::is_preferred(&asked.headers) {
+            ("text/html; charset=utf-8", page::of(self.reason(), &self.detail(), request_id))
+        } else {
+            ("application/problem+json", self.problem(request_id))
+        };
+        let mut head = self.head(extra)?;
+        head.insert_header(header::CONTENT_TYPE, media_type)?;
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+        let only_head = asked.method == http::Method::HEAD;
+        Ok((head, if only_head { Bytes::new() } else { body.into() }))
     }
 
     fn head(&self, extra: &[(HeaderName, HeaderValue)]) -> pingora::Result<ResponseHeader> {

@@ -11,6 +11,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use crate::listen::at_once::{Ready, Sent};
+
 /// Fields that belong to a connection, of which HTTP/2 has its own notion (RFC 9113 section 8.2.2).
 const FOREIGN: [HeaderName; 5] = [
     header::CONNECTION,
@@ -146,6 +148,27 @@ impl Answer {
     pub(super) fn bytes_sent(&self) -> usize {
         self.sent
     }
+}
+
+/// Leaves an answer that is all there to be sent, as soon as the client has room for it.
+pub(super) async fn send_ready(mut respond: SendResponse<Bytes>, ready: Ready, within: Duration) -> Sent {
+    let Ready { head, body } = ready;
+    let mut sent = Sent { status: head.status.as_u16(), bytes: 0, whole: false };
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), body.is_empty()) else {
+        return sent;
+    };
+    let pieces = body.len();
+    for (place, bytes) in body.into_iter().enumerate() {
+        let length = bytes.len() as u64;
+        if send(&mut stream, bytes, place + 1 == pieces, Some(within)).await.is_err() {
+            // Nobody shall take it for whole.
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return sent;
+        }
+        sent.bytes += length;
+    }
+    sent.whole = true;
+    sent
 }
 
 /// Whether an answer ends with its head (RFC 9110 section 6.4.1).

@@ -8,7 +8,7 @@
 //!                                  └─ answer
 //! ```
 //!
-//! A request is first run in the connection's own task. One that needs to wait for nothing, as a hit does not, is
+//! A request is first run in the connection's own task. One whose answer is at hand, or that waits for nothing, is
 //! answered right there; any other goes on as a task of its own. All requests that one read brought are run before
 //! their answers are sent, in one write.
 
@@ -36,7 +36,6 @@ use http::{Request, Response, StatusCode};
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::custom::server::Session;
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl};
 use pingora::server::ShutdownWatch;
 use tokio::time::Instant;
@@ -45,7 +44,10 @@ use self::alarm::Alarm;
 use self::head::Malformed;
 use self::pen::Pen;
 use self::stream::Stream;
+use super::at_once::{AtOnce, is_plain};
+use super::connection::of_digest;
 use super::edge::Bounds;
+use super::head::check_fields;
 use super::stream::Guarded;
 
 /// Requests at once on one connection; what browsers expect (RFC 9113 section 6.5.2 recommends at least 100).
@@ -73,9 +75,15 @@ fn settings(bounds: &Bounds) -> Builder {
 /// Serves a connection by `app` until the client closes it, or has asked for nothing during the idle timeout.
 ///
 /// Once `shutdown` says so, the client is told to send no more requests, and the connection ends with the last answer.
-pub(super) async fn serve<A>(client: Guarded, app: &Arc<A>, bounds: &Bounds, shutdown: &ShutdownWatch)
-where
+pub(super) async fn serve<A, H>(
+    client: Guarded,
+    app: &Arc<A>,
+    at_once: &Arc<H>,
+    bounds: &Bounds,
+    shutdown: &ShutdownWatch,
+) where
     A: HttpServerApp + Send + Sync + 'static,
+    H: AtOnce,
 {
     let digest = Arc::new(Digest {
         ssl_digest: client.get_ssl_digest(),
@@ -87,8 +95,15 @@ where
     // The deadline of request heads holds for this as well.
     let Ok(frames) = settings(bounds).handshake(pen.clone()).await else { return };
     pen.hold();
-    let shared = Arc::new(Shared { app: app.clone(), shutdown: shutdown.clone(), busy: Busy::new() });
-    let mut line = Line::new(frames, pen, digest, shared);
+    let shared = Arc::new(Shared {
+        app: app.clone(),
+        at_once: at_once.clone(),
+        digest,
+        bounds: *bounds,
+        shutdown: shutdown.clone(),
+        busy: Busy::new(),
+    });
+    let mut line = Line::new(frames, pen, shared);
 
     let idle_timeout = bounds.idle_timeout;
     let mut idle = pin!(tokio::time::sleep(idle_timeout));
@@ -115,36 +130,40 @@ where
 }
 
 /// What a connection and its requests share.
-struct Shared<A> {
+struct Shared<A, H> {
     app: Arc<A>,
+    at_once: Arc<H>,
+    digest: Arc<Digest>,
+    bounds: Bounds,
     shutdown: ShutdownWatch,
     busy: Busy,
 }
 
 /// A connection at work.
-struct Line<A> {
+struct Line<A, H> {
     frames: Connection<Pen<Guarded>, Bytes>,
     pen: Pen<Guarded>,
     alarm: Arc<Alarm>,
     /// The alarm, as `h2` knows it.
     waker: Waker,
-    digest: Arc<Digest>,
-    shared: Arc<Shared<A>>,
+    shared: Arc<Shared<A, H>>,
     /// Requests that have come in and were not begun.
-    come: Vec<Box<dyn Session>>,
+    come: Vec<Come>,
     malformed: usize,
 }
 
-impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
-    fn new(
-        frames: Connection<Pen<Guarded>, Bytes>,
-        pen: Pen<Guarded>,
-        digest: Arc<Digest>,
-        shared: Arc<Shared<A>>,
-    ) -> Self {
+/// A request as it came in.
+struct Come {
+    head: RequestHeader,
+    body: RecvStream,
+    answer: SendResponse<Bytes>,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static, H: AtOnce> Line<A, H> {
+    fn new(frames: Connection<Pen<Guarded>, Bytes>, pen: Pen<Guarded>, shared: Arc<Shared<A, H>>) -> Self {
         let alarm = Alarm::new();
         let waker = Waker::from(alarm.clone());
-        Self { frames, pen, alarm, waker, digest, shared, come: Vec::new(), malformed: 0 }
+        Self { frames, pen, alarm, waker, shared, come: Vec::new(), malformed: 0 }
     }
 
     /// Reads all there is, runs the requests among it, and sends what they left. Ready once the connection is closed.
@@ -160,7 +179,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
                 break;
             }
             let (come, shared) = (&mut self.come, &self.shared);
-            self.alarm.muted(|| come.drain(..).for_each(|stream| begin(stream, shared)));
+            self.alarm.muted(|| come.drain(..).for_each(|come| begin(come, shared)));
         }
         match self.pen.send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
@@ -178,7 +197,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
             }
             if self.malformed >= MALFORMED {
-                tracing::debug!(client = ?self.digest.socket_digest, "too many malformed requests on a connection");
+                tracing::debug!(client = ?self.shared.digest.socket_digest, "too many malformed requests on a connection");
                 return Poll::Ready(());
             }
         }
@@ -188,7 +207,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
         let (head, body) = request.into_parts();
         let head = RequestHeader::from(head);
         match head::check(&head) {
-            Ok(()) => return self.come.push(Stream::boxed(head, body, answer, self.digest.clone())),
+            Ok(()) => return self.come.push(Come { head, body, answer }),
             Err(Malformed::Reset) => answer.send_reset(Reason::PROTOCOL_ERROR),
             Err(Malformed::Answer) => {
                 let mut refusal = Response::new(());
@@ -203,13 +222,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Line<A> {
 
 /// Runs a request as far as it gets without waiting. One that waits goes on as a task of its own, and so does not hold
 /// up the others; one that panics ends alone.
-fn begin<A: HttpServerApp + Send + Sync + 'static>(stream: Box<dyn Session>, shared: &Arc<Shared<A>>) {
+fn begin<A, H>(come: Come, shared: &Arc<Shared<A, H>>)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+    H: AtOnce,
+{
     let shared = shared.clone();
     shared.busy.begins();
     let mut request: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
         let running = Running(shared);
-        let Shared { app, shutdown, .. } = &*running.0;
-        app.process_new_http(ServerSession::new_custom(stream), shutdown).await;
+        let shared = &*running.0;
+        let Some(Come { head, body, answer }) = answer_at_once(come, shared).await else { return };
+        let session = Stream::boxed(head, body, answer, shared.digest.clone());
+        shared.app.process_new_http(ServerSession::new_custom(session), &shared.shutdown).await;
     });
     // Nobody needs to be woken: the new task looks at once at what the request waits for.
     let mut cx = Context::from_waker(Waker::noop());
@@ -219,10 +244,27 @@ fn begin<A: HttpServerApp + Send + Sync + 'static>(stream: Box<dyn Session>, sha
     }
 }
 
-/// A request that is being served.
-struct Running<A>(Arc<Shared<A>>);
+/// Sends the answer to a request, if it is at hand; else gives the request back.
+async fn answer_at_once<A, H: AtOnce>(come: Come, shared: &Shared<A, H>) -> Option<Come> {
+    let Come { head, body, answer } = come;
+    let connection = shared.digest.proxy_digest.as_deref().and_then(of_digest);
+    let ready = connection
+        .filter(|_| body.is_end_stream() && is_plain(&head.method, &head.headers))
+        .filter(|_| {
+            head.uri.path().starts_with('/') && check_fields(&head.headers, shared.bounds.head()).is_ok()
+        })
+        .and_then(|connection| Some((connection, shared.at_once.at_once(&head, connection)?)));
+    let Some((connection, (ready, exchange))) = ready else { return Some(Come { head, body, answer }) };
+    connection.request_begins();
+    let sent = answer::send_ready(answer, ready, shared.bounds.send_timeout).await;
+    shared.at_once.sent(&head, connection, exchange, sent);
+    None
+}
 
-impl<A> Drop for Running<A> {
+/// A request that is being served.
+struct Running<A, H>(Arc<Shared<A, H>>);
+
+impl<A, H> Drop for Running<A, H> {
     fn drop(&mut self) {
         self.0.busy.ends();
     }

@@ -11,7 +11,7 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, Method, Request, StatusCode};
 use pingora::ErrorType;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::server::ShutdownWatch;
@@ -22,11 +22,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::{Busy, serve};
-use crate::listen::Bounds;
 use crate::listen::connection::Connection;
 use crate::listen::date::KeptDate;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};
+use crate::listen::{AtOnce, Bounds, Ready, Sent};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
@@ -111,6 +111,21 @@ impl HttpServerApp for App {
     }
 }
 
+impl AtOnce for App {
+    type Exchange = ();
+
+    fn at_once(&self, request: &RequestHeader, _: &Connection) -> Option<(Ready, ())> {
+        let (head, ()) = http::Response::new(()).into_parts();
+        let body = vec![Bytes::from_static(b"at "), Bytes::from_static(b"hand")];
+        (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
+    }
+
+    fn sent(&self, _: &RequestHeader, _: &Connection, (): (), sent: Sent) {
+        assert!(sent.whole);
+        self.sent.fetch_add(usize::try_from(sent.bytes).unwrap(), Ordering::SeqCst);
+    }
+}
+
 /// A client, and the connection's other end.
 struct Pair {
     app: Arc<App>,
@@ -155,7 +170,8 @@ async fn pair() -> Pair {
     let app = Arc::new(App { go: Semaphore::new(0), sent: AtomicUsize::new(0) });
     let (stop, stopping) = watch::channel(false);
     let served = app.clone();
-    let serving = tokio::spawn(async move { serve(guarded(theirs), &served, &bounds(), &stopping).await });
+    let serving =
+        tokio::spawn(async move { serve(guarded(theirs), &served, &served, &bounds(), &stopping).await });
     // Room for many streams, so that one cannot fill the connection.
     let mut settings = h2::client::Builder::new();
     settings.initial_connection_window_size(1 << 20);
@@ -187,6 +203,15 @@ async fn read(
         }
     }
     (bytes, body.trailers().await.map_err(|error| error.reason()))
+}
+
+#[tokio::test]
+async fn what_is_at_hand_needs_no_session() {
+    let mut pair = pair().await;
+    let (body, end) = read(pair.get("/at-hand").await).await;
+    assert_eq!(body, b"at hand");
+    assert!(end.is_ok());
+    assert_eq!(pair.app.sent.load(Ordering::SeqCst), body.len());
 }
 
 #[tokio::test]

@@ -5,5 +5,6 @@ mod room;
 mod bounds;
 mod handshakes;
 mod heads;
+mod http1;
 mod http2;
 mod panics;

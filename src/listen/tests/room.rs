@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{ProxyHttp, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
 use pingora::services::Service;
@@ -26,8 +26,8 @@ use tokio_rustls::client::TlsStream;
 use crate::listen::certs::tests::{Made, load};
 use crate::listen::dev::{self, DevFiles};
 use crate::listen::{
-    BadHead, Bounds, CertSet, CertSource, Edge, Kind, Listener, MinVersion, Ticketing, TlsTable, bind,
-    connection, head, serve, tls,
+    AtOnce, BadHead, Bounds, CertSet, CertSource, Connection, Edge, Kind, Listener, MinVersion, Ready, Sent,
+    Ticketing, TlsTable, bind, connection, head, serve, tls,
 };
 use crate::telemetry::Meters;
 
@@ -38,6 +38,7 @@ pub(super) const SHORT: Duration = Duration::from_millis(300);
 
 /// Answers every request by itself: with what it knows of the connection. `/panic` makes it panic, and `/held` waits to
 /// be let go.
+#[derive(Clone)]
 struct Answering {
     edge: Arc<Edge>,
     held: Held,
@@ -95,6 +96,20 @@ impl ProxyHttp for Answering {
     }
 }
 
+/// Nothing is at hand but what `/at-hand` asks for.
+impl AtOnce for Answering {
+    type Exchange = ();
+
+    fn at_once(&self, request: &RequestHeader, _: &Connection) -> Option<(Ready, ())> {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.headers.insert("content-length", 7.into());
+        let body = vec![Bytes::from_static(b"at hand")];
+        (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
+    }
+
+    fn sent(&self, _: &RequestHeader, _: &Connection, (): (), _: Sent) {}
+}
+
 /// A running room.
 pub(super) struct Room {
     pub(super) edge: Arc<Edge>,
@@ -150,12 +165,13 @@ impl Room {
         let nobody = || Arc::new(Semaphore::new(0));
         let held = Held { come: nobody(), go: nobody() };
         let answering = Answering { edge: edge.clone(), held: held.clone() };
+        let at_once = Arc::new(answering.clone());
         let proxy = http_proxy(&Arc::new(conf), answering);
 
         let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap() };
         let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();
         let (https, http) = (bound[0].listener.address, bound[1].listener.address);
-        let serving = serve(bound, &edge, &Arc::new(proxy), &meters);
+        let serving = serve(bound, &edge, &Arc::new(proxy), &at_once, &meters);
         let (shutdown, watch) = watch::channel(false);
         let services = serving
             .services

@@ -1,0 +1,76 @@
+//! The short way: answers that memory holds, and that their connection can send without a session.
+//!
+//! It takes the stages of the long way, in the same order but for one: limits are charged last, when it is certain that
+//! the request will not be asked for again.
+
+use std::sync::Arc;
+
+use http::header::RANGE;
+use pingora::http::RequestHeader;
+
+use crate::exchange::Exchange;
+use crate::forward;
+use crate::listen::{Connection, Ready, Sent, dated};
+use crate::plan::Action;
+use crate::telemetry::Tier;
+
+use super::record::Answered;
+use super::serve::{Hit, Next};
+use super::{Gateway, admit, answer, deliver, record, serve};
+
+/// The answer to a request, if memory holds it; of a request that exceeds its limits, the refusal.
+pub(super) fn answer(
+    gateway: &Gateway,
+    request: &RequestHeader,
+    connection: &Connection,
+) -> Option<(Ready, Exchange)> {
+    if connection.redirects || wants_parts(request) {
+        return None;
+    }
+    let mut exchange = Exchange::begin(gateway.live.load_full(), &gateway.in_flight);
+    exchange.asked = Some(Arc::new(admit::who_asks(request, Some(connection), &exchange.plan)));
+    admit::understand(request, &mut exchange).ok()?;
+    admit::find_route(request, &mut exchange).ok()?;
+    let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
+    if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
+        return None;
+    }
+    let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching) else { return None };
+    let mut ready = match admit::charge(&mut exchange) {
+        Ok(()) => served(gateway, request, &mut exchange, &hit)?,
+        Err(refusal) => {
+            exchange.cache = None; // on the long way it would not have been asked
+            answer::written(request, &mut exchange, refusal)?
+        }
+    };
+    dated(&mut ready.head);
+    Some((ready, exchange))
+}
+
+fn served(gateway: &Gateway, request: &RequestHeader, exchange: &mut Exchange, hit: &Hit) -> Option<Ready> {
+    if let Some(why) = hit.refresh {
+        serve::refresh(request, exchange, &gateway.fetching, why);
+    }
+    exchange.cache.as_mut()?.hit(&hit.stored, Tier::Memory, hit.stale);
+    deliver::at_hand(request, exchange, &hit.stored)
+}
+
+/// Whether a request is for several parts of an answer, which are not one piece.
+fn wants_parts(request: &RequestHeader) -> bool {
+    request.headers.get(RANGE).is_some_and(|range| range.as_bytes().contains(&b','))
+}
+
+/// The answer was sent: counts, and one line.
+pub(super) fn sent(
+    gateway: &Gateway,
+    request: &RequestHeader,
+    connection: &Connection,
+    exchange: &Exchange,
+    sent: Sent,
+) {
+    let answered = Answered::from(sent);
+    record::count(&answered, exchange, &gateway.unrouted);
+    if gateway.access.is_on() {
+        gateway.access.write(record::line(request, Some(connection), &answered, exchange));
+    }
+}
