@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin, Ready, Socket};
 use crate::cache::Tiers;
 use crate::cache::flight::Flights;
+use crate::cache::held::Held;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
 use crate::gateway::{Fetching, Gateway};
 use crate::listen::{self, Bound, Edge, Kind, Ticketing};
@@ -269,7 +270,7 @@ fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
     Arc::new(Fetching {
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.
-        flights: Flights::new(memory),
+        flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
         connector: Connector::new(Some(ConnectorOptions::from_server_conf(&pingora_settings(threads)))),
     })
 }

@@ -55,6 +55,16 @@ pub struct Entry {
     pub apart: Option<Apart>,
 }
 
+impl Entry {
+    /// Whether it is of all of the content, and not of parts of it.
+    pub fn is_whole(&self) -> bool {
+        match &self.apart {
+            Some(apart) => apart.parts.is_none(),
+            None => matches!(self.stored.body, Body::Whole(_)),
+        }
+    }
+}
+
 /// Content that lies in chunks beside its head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Apart {

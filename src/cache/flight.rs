@@ -17,7 +17,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use super::held::{Held, Reserved};
 use super::stored::{Key, Stamp, Stored};
 
 /// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
@@ -26,6 +28,8 @@ const PIECES_MAX: usize = 1 << 16;
 const LAG_MAX: u64 = 1 << 20;
 /// How long the writer of such a body waits for somebody to read on.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// How long a request waits for what comes of another's fetch, and after how long a fetch is joined no more.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of a fetch.
 #[derive(Clone, Debug)]
@@ -72,14 +76,7 @@ pub struct Lane {
 pub struct Flights<T> {
     open: Mutex<HashMap<Lane, Arc<Flight<T>>>>,
     next: AtomicU64,
-    held: Held,
-}
-
-/// Bytes held by all answers that are being stored, and their bound.
-#[derive(Debug)]
-struct Held {
-    bytes: AtomicU64,
-    bound: u64,
+    held: Arc<Held>,
 }
 
 /// A request's part in a fetch.
@@ -92,13 +89,18 @@ pub enum Joined<T> {
 }
 
 impl<T> Flights<T> {
-    /// Holds up to `bound` bytes of unfinished answers; one that would pass it is not stored.
-    pub fn new(bound: u64) -> Arc<Self> {
-        let held = Held { bytes: AtomicU64::new(0), bound };
+    /// An answer that would pass the bound of what is held is not stored.
+    pub fn new(held: Arc<Held>) -> Arc<Self> {
         Arc::new(Self { open: Mutex::default(), next: AtomicU64::new(0), held })
     }
 
-    /// Joins the fetch in a lane, or begins one; one that a purge has overtaken is not joined.
+    /// What all answers on their way hold.
+    pub fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
+    /// Joins the fetch in a lane, or begins one. One that a purge has overtaken is not joined, nor is one that has been
+    /// waited for so long that another is worth a try.
     pub fn join(
         self: &Arc<Self>,
         lane: Lane,
@@ -106,7 +108,7 @@ impl<T> Flights<T> {
         overtaken: impl Fn(&Flight<T>) -> bool,
     ) -> Joined<T> {
         let mut open = self.open.lock();
-        if let Some(flight) = open.get(&lane).filter(|flight| !overtaken(flight)) {
+        if let Some(flight) = open.get(&lane).filter(|flight| !overtaken(flight) && !flight.is_late()) {
             return Joined::Follow(flight.follow(false));
         }
         let flight = self.flight(Some(lane), stamp);
@@ -138,7 +140,8 @@ impl<T> Flights<T> {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             lane,
             stamp,
-            state: watch::Sender::new(State::default()),
+            began: Instant::now(),
+            state: watch::Sender::new(State::new(&self.held)),
             places: Mutex::default(),
             taken: Notify::new(),
         })
@@ -161,6 +164,7 @@ pub struct Flight<T> {
     lane: Option<Lane>,
     /// Where it stood in the order of purges when it began.
     pub stamp: Stamp,
+    began: Instant,
     state: watch::Sender<State<T>>,
     places: Mutex<Vec<Arc<Place>>>,
     /// A reader has read on, or has left.
@@ -177,11 +181,13 @@ struct State<T> {
     /// Bytes written, and bytes held.
     written: u64,
     held: u64,
+    /// The same, as they count for all: until the last reader is gone.
+    reserved: Option<Reserved>,
     end: End,
 }
 
-impl<T> Default for State<T> {
-    fn default() -> Self {
+impl<T> State<T> {
+    fn new(held: &Arc<Held>) -> Self {
         Self {
             interim: Vec::new(),
             verdict: None,
@@ -189,8 +195,30 @@ impl<T> Default for State<T> {
             dropped: 0,
             written: 0,
             held: 0,
+            reserved: held.reserve(0),
             end: End::Open,
         }
+    }
+
+    /// Takes a piece; whether all that is held is within the bound.
+    fn push(&mut self, piece: Bytes) -> bool {
+        let size = piece.len() as u64;
+        self.written += size;
+        self.held += size;
+        self.pieces.push_back(piece);
+        self.reserved.as_mut().is_some_and(|reserved| reserved.grow(size))
+    }
+
+    /// Lets go of the first piece; false if there is none.
+    fn pop(&mut self) -> bool {
+        let Some(piece) = self.pieces.pop_front() else { return false };
+        let size = piece.len() as u64;
+        self.dropped += 1;
+        self.held -= size;
+        if let Some(reserved) = &mut self.reserved {
+            reserved.shrink(size);
+        }
+        true
     }
 }
 
@@ -216,6 +244,11 @@ impl<T> Flight<T> {
         }
     }
 
+    /// Whether it is still to be seen what comes of it, though many a request would have given up waiting.
+    fn is_late(&self) -> bool {
+        self.began.elapsed() >= PATIENCE && self.state.borrow().verdict.is_none()
+    }
+
     fn follow(self: &Arc<Self>, leads: bool) -> Follower<T> {
         let place = Arc::new(Place(AtomicUsize::new(0)));
         self.places.lock().push(place.clone());
@@ -233,16 +266,23 @@ impl<T> Flight<T> {
     /// slow have not. Returns how many bytes the fastest reader has yet to see; `None` if there is none.
     fn let_go(&self) -> Option<u64> {
         let mut places = self.places.lock();
-        places.retain(|place| place.0.load(Ordering::Acquire) != GONE);
-        let at = |place: &Arc<Place>| place.0.load(Ordering::Acquire);
-        let (slowest, fastest) = (places.iter().map(at).min()?, places.iter().map(at).max()?);
+        // Each is looked at once: a reader that leaves meanwhile would seem to be ahead of all.
+        let (mut slowest, mut fastest) = (usize::MAX, None);
+        places.retain(|place| {
+            let at = place.0.load(Ordering::Acquire);
+            if at != GONE {
+                slowest = slowest.min(at);
+                fastest = fastest.max(Some(at));
+            }
+            at != GONE
+        });
+        let fastest = fastest?;
         let mut left = 0;
         self.state.send_if_modified(|state| {
-            while state.dropped < fastest && (state.dropped < slowest || state.held > LAG_MAX) {
-                let Some(piece) = state.pieces.pop_front() else { break };
-                state.dropped += 1;
-                state.held -= piece.len() as u64;
-            }
+            let goes = |state: &State<T>| {
+                state.dropped < fastest && (state.dropped < slowest || state.held > LAG_MAX)
+            };
+            while goes(state) && state.pop() {}
             let unseen = fastest.saturating_sub(state.dropped);
             left = state.pieces.iter().skip(unseen).map(|piece| piece.len() as u64).sum();
             false
@@ -258,14 +298,12 @@ pub struct Pilot<T> {
     flight: Arc<Flight<T>>,
     /// The largest body that is stored, while this one is.
     storing: Option<u64>,
-    /// What this flight has added to the bytes held by all.
-    counted: u64,
     ended: bool,
 }
 
 impl<T> Pilot<T> {
     fn new(flights: Arc<Flights<T>>, flight: Arc<Flight<T>>) -> Self {
-        Self { flights, flight, storing: None, counted: 0, ended: false }
+        Self { flights, flight, storing: None, ended: false }
     }
 
     /// Where the fetch stands in the order of purges.
@@ -309,50 +347,33 @@ impl<T> Pilot<T> {
         if piece.is_empty() {
             return Ok(());
         }
-        let size = piece.len() as u64;
-        let mut reached = (0, 0);
+        let (mut written, mut pieces, mut fits) = (0, 0, false);
         self.flight.state.send_modify(|state| {
-            state.written += size;
-            state.held += size;
-            state.pieces.push_back(piece);
-            reached = (state.written, state.pieces.len());
+            fits = state.push(piece);
+            (written, pieces) = (state.written, state.pieces.len());
         });
         if let Some(size_max) = self.storing {
-            self.counted += size;
-            let held = self.flights.held.bytes.fetch_add(size, Ordering::Relaxed) + size;
-            if reached.0 <= size_max && reached.1 <= PIECES_MAX && held <= self.flights.held.bound {
+            if fits && written <= size_max && pieces <= PIECES_MAX {
                 return Ok(());
             }
-            self.give_up_storing();
+            self.storing = None;
+            self.flights.close(&self.flight);
         }
         self.pace().await
     }
 
-    fn give_up_storing(&mut self) {
-        self.storing = None;
-        self.flights.close(&self.flight);
-        self.release();
-    }
-
-    fn release(&mut self) {
-        self.flights.held.bytes.fetch_sub(std::mem::take(&mut self.counted), Ordering::Relaxed);
-    }
-
-    /// Waits until the fastest reader has seen enough of what is held.
+    /// Waits until the fastest reader has seen enough of what is held; for as long as one of them reads on.
     async fn pace(&self) -> Result<(), Abandoned> {
-        let caught_up = async {
-            loop {
-                let taken = self.flight.taken.notified();
-                tokio::pin!(taken);
-                taken.as_mut().enable();
-                match self.flight.let_go() {
-                    None => return Err(Abandoned),
-                    Some(left) if left <= LAG_MAX => return Ok(()),
-                    Some(_) => taken.await,
-                }
+        loop {
+            let taken = self.flight.taken.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            match self.flight.let_go() {
+                None => return Err(Abandoned),
+                Some(left) if left <= LAG_MAX => return Ok(()),
+                Some(_) => tokio::time::timeout(STALL_MAX, taken).await.map_err(|_elapsed| Abandoned)?,
             }
-        };
-        tokio::time::timeout(STALL_MAX, caught_up).await.unwrap_or(Err(Abandoned))
+        }
     }
 
     /// Whether it is still being stored.
@@ -383,7 +404,6 @@ impl<T> Pilot<T> {
     fn finish(&mut self, end: End) {
         self.ended = true;
         self.flights.close(&self.flight);
-        self.release();
         self.flight.state.send_modify(|state| state.end = end);
     }
 }

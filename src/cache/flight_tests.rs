@@ -1,6 +1,7 @@
 //! Everybody gets every byte or an error, and nobody holds anybody up.
 
 use http::HeaderMap;
+use prometheus_client::metrics::gauge::Gauge;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,7 +43,7 @@ async fn all(mut follower: Follower<Tale>) -> Result<Vec<u8>, BrokenOff> {
 
 #[tokio::test]
 async fn all_who_follow_get_all_bytes_whenever_they_came() {
-    let flights = Flights::new(1 << 20);
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (mut pilot, first) = lead(&flights);
     let early = follow(&flights);
     pilot.fill(head(), stored(), 100, "tale");
@@ -59,7 +60,7 @@ async fn all_who_follow_get_all_bytes_whenever_they_came() {
 
 #[tokio::test]
 async fn a_pilot_that_is_lost_breaks_the_body_off() {
-    let flights = Flights::new(1 << 20);
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (mut pilot, first) = lead(&flights);
     pilot.fill(head(), stored(), 100, "tale");
     pilot.push(Bytes::from_static(b"one")).await.unwrap();
@@ -69,7 +70,7 @@ async fn a_pilot_that_is_lost_breaks_the_body_off() {
 
 #[tokio::test]
 async fn a_pilot_that_is_lost_without_a_word_has_failed() {
-    let flights = Flights::<Tale>::new(1 << 20);
+    let flights = Flights::<Tale>::new(Held::new(1 << 20, Gauge::default()));
     let (pilot, mut first) = lead(&flights);
     drop(pilot);
     assert!(matches!(first.news().await, News::Verdict(Verdict::Failed, None)));
@@ -77,7 +78,7 @@ async fn a_pilot_that_is_lost_without_a_word_has_failed() {
 
 #[tokio::test]
 async fn interim_answers_are_for_the_one_who_caused_the_fetch() {
-    let flights = Flights::new(1 << 20);
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (pilot, mut first) = lead(&flights);
     let mut other = follow(&flights);
     pilot.interim(ResponseHeader::build(103, None).unwrap());
@@ -89,7 +90,7 @@ async fn interim_answers_are_for_the_one_who_caused_the_fetch() {
 
 #[tokio::test]
 async fn a_fetch_that_a_purge_has_overtaken_is_not_joined() {
-    let flights = Flights::new(1 << 20);
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (_pilot, _first) = lead(&flights);
     let joined = flights.join(LANE, Stamp(2), |flight| flight.stamp < Stamp(2));
     assert!(matches!(joined, Joined::Lead(..)));
@@ -98,7 +99,7 @@ async fn a_fetch_that_a_purge_has_overtaken_is_not_joined() {
 
 #[tokio::test]
 async fn an_answer_for_one_releases_the_others() {
-    let flights = Flights::new(1 << 20);
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (mut pilot, _first) = lead(&flights);
     let mut other = follow(&flights);
     pilot.pass(head(), "tale");
@@ -108,7 +109,7 @@ async fn an_answer_for_one_releases_the_others() {
 
 #[tokio::test]
 async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_reader() {
-    let flights = Flights::new(1 << 30);
+    let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
     let (mut pilot, mut first) = lead(&flights);
     pilot.fill(head(), stored(), 10, "tale");
     let piece = Bytes::from(vec![7; 300 << 10]);
@@ -126,12 +127,59 @@ async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_reader() {
     }
     writer.await.unwrap();
     assert_eq!(read, 40 * (300 << 10));
-    assert_eq!(flights.held.bytes.load(Ordering::Relaxed), 0);
+    assert!(flights.held.bytes() > 0, "what a reader may yet read counts, whatever became of the fetch");
+    drop(first);
+    assert_eq!(flights.held.bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_reads_on_is_waited_for_however_slow_it_is() {
+    let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
+    let (mut pilot, mut first) = lead(&flights);
+    pilot.pass(head(), "tale");
+    let writer = tokio::spawn(async move {
+        for _ in 0..40 {
+            pilot.push(Bytes::from(vec![7; 300 << 10])).await?;
+        }
+        pilot.land();
+        Ok::<_, Abandoned>(())
+    });
+    while first.next().await.unwrap().is_some() {
+        tokio::time::sleep(STALL_MAX * 2 / 3).await;
+    }
+    assert_eq!(writer.await.unwrap(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_reads_no_more_holds_a_writer_up_for_a_time() {
+    let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
+    let (mut pilot, _first) = lead(&flights);
+    pilot.pass(head(), "tale");
+    let began = Instant::now();
+    while pilot.push(Bytes::from(vec![7; 300 << 10])).await.is_ok() {}
+    assert_eq!(began.elapsed(), STALL_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_takes_long_is_joined_no_more_until_its_answer_begins() {
+    let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
+    let (mut late, _first) = lead(&flights);
+    tokio::time::advance(PATIENCE).await;
+    let (second, _leads) = lead(&flights);
+    follow(&flights);
+    late.fill(head(), stored(), 100, "tale");
+    late.land();
+    follow(&flights);
+    drop(second);
+    let (mut third, _leads) = lead(&flights);
+    third.fill(head(), stored(), 100, "tale");
+    tokio::time::advance(PATIENCE).await;
+    follow(&flights);
 }
 
 #[tokio::test]
 async fn who_lags_behind_what_is_not_stored_is_let_go_and_holds_nobody_up() {
-    let flights = Flights::new(1 << 30);
+    let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
     let (mut pilot, slow) = lead(&flights);
     let mut fast = follow(&flights);
     pilot.fill(head(), stored(), 10, "tale");
@@ -146,7 +194,7 @@ async fn who_lags_behind_what_is_not_stored_is_let_go_and_holds_nobody_up() {
 
 #[tokio::test]
 async fn what_is_stored_waits_for_nobody_and_what_is_not_needs_a_reader() {
-    let flights = Flights::new(1 << 30);
+    let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
     let (mut pilot, first) = lead(&flights);
     pilot.fill(head(), stored(), 10 << 20, "tale");
     drop(first);
@@ -162,7 +210,7 @@ async fn what_is_stored_waits_for_nobody_and_what_is_not_needs_a_reader() {
 
 #[tokio::test]
 async fn all_unfinished_answers_together_stay_within_their_bound() {
-    let flights = Flights::new(1000);
+    let flights = Flights::new(Held::new(1000, Gauge::default()));
     let (mut pilot, mut first) = lead(&flights);
     pilot.fill(head(), stored(), 10_000, "tale");
     pilot.push(Bytes::from(vec![1; 900])).await.unwrap();
@@ -182,7 +230,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let flights = Flights::new(1 << 20);
+            let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
             let (mut pilot, first) = lead(&flights);
             pilot.fill(head(), stored(), 1 << 20, "tale");
             let mut followers = vec![first];

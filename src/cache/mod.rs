@@ -11,7 +11,7 @@
 //! | `purge`, `purges`, `ledger` | a purge, and the order of all of them |
 //! | `bus`, `fleet` | how nodes share that order, and a node's part in it |
 //! | `marks` | which URLs have answers that are not stored |
-//! | `flight`, `copy` | answers on their way, and everybody who follows them |
+//! | `flight`, `copy`, `held` | answers on their way, everybody who follows them, and what they hold |
 //! | `tiers` | all of that as one store |
 //! | `asking`, `status` | one request's dealings with it, and what `Cache-Status` says of them |
 //!
@@ -34,6 +34,7 @@ mod eviction;
 pub mod fleet;
 pub mod flight;
 pub mod freshness;
+pub mod held;
 pub mod invalidate;
 pub mod key;
 mod ledger;

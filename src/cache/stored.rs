@@ -69,6 +69,14 @@ pub struct Terms {
     pub immutable: bool,
 }
 
+impl Terms {
+    /// Whether it could ever serve a request other than the one that caused it without validation (§4): it has a
+    /// lifetime, or a window in which it is served while it is refreshed.
+    pub fn is_reusable(&self) -> bool {
+        !self.validate_always && (self.fresh_until > self.born || !self.while_revalidate.is_zero())
+    }
+}
+
 impl Default for Terms {
     /// Never fresh, and of no use without validation.
     fn default() -> Self {

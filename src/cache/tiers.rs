@@ -16,8 +16,8 @@ use super::merge::{self, HeadSays};
 use super::purge::{Purge, Target};
 use super::purges::{Covered, Purges};
 use super::status::Forwarded;
-use super::stored::{Key, Resource, Stored, Terms};
-use super::{parts, policy, vary};
+use super::stored::{Body, Key, Resource, Stored, Terms};
+use super::{compact, parts, policy, vary};
 use crate::redis::Redis;
 use crate::telemetry::meters::Meters;
 use crate::telemetry::{PurgeKind, PurgeMeters, PurgeOrigin};
@@ -161,9 +161,14 @@ impl Tiers {
 
     /// Stores an answer here and, behind, for the fleet; unless a purge has overtaken it.
     pub fn store(&self, key: Key, stored: &Arc<Stored>) {
+        self.share(key, stored, false);
+    }
+
+    /// Parts stay here: who wants a part does not ask the fleet, and who asks wants the whole.
+    fn share(&self, key: Key, stored: &Arc<Stored>, head_alone: bool) {
         self.keep(key, stored);
-        if let Some(fleet) = self.fleet() {
-            fleet.tier.store_behind(key, stored.clone(), false);
+        if let (Some(fleet), Body::Whole(_)) = (self.fleet(), &stored.body) {
+            fleet.tier.store_behind(key, stored.clone(), head_alone);
         }
     }
 
@@ -243,15 +248,15 @@ impl Tiers {
             HeadSays::Invalidate => {
                 let terms =
                     Terms { fresh_until: stored.terms.born, never_stale: true, ..stored.terms.clone() };
-                self.store(asking.key, &Arc::new(Stored { terms, ..(*stored).clone() }));
+                self.share(asking.key, &Arc::new(Stored { terms, ..(*stored).clone() }), true);
             }
             HeadSays::Freshen => {
                 let headers = merge::renewed(&stored.headers, answer, &asking.rules);
                 let kept =
                     policy::keep(&http::Method::GET, request, stored.status, &headers, &asking.rules, times);
                 let Ok(terms) = kept else { return self.drop_variant(&asking.key, &stored) };
-                let headers = policy::stored_headers(&headers, &asking.rules, times.answered);
-                self.store(asking.key, &Arc::new(Stored { headers, terms, ..(*stored).clone() }));
+                let headers = compact(&policy::stored_headers(&headers, &asking.rules, times.answered));
+                self.share(asking.key, &Arc::new(Stored { headers, terms, ..(*stored).clone() }), true);
             }
         }
     }

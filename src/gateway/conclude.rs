@@ -8,7 +8,7 @@ use pingora::proxy::Session;
 
 use crate::cache::flight::{Follower, From, Verdict};
 use crate::cache::policy::NotKept;
-use crate::cache::reuse::{self, Failure};
+use crate::cache::reuse::{self, Failure, Reuse, Why};
 use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
 use crate::cache::{Asking, Covered, Pass, Tiers, Went};
@@ -33,8 +33,8 @@ pub(super) struct Came {
 /// What is left to be done.
 pub(super) enum After {
     Answered,
-    /// What came does not suit the request: it looks again.
-    Again,
+    /// What came does not suit the request: it looks again, and goes past with this word if that is of no use.
+    Again(Pass),
     Past(Pass, Forwarded),
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn conclude(
     tiers: &Tiers,
     came: Came,
 ) -> Result<After> {
-    let Some(asking) = &exchange.cache else { return Ok(After::Again) };
+    let Some(asking) = &exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
     if let Some((stored, why)) = came.stand_in(session, asking, tiers) {
         deliver::stored(session, exchange, &stored, Tier::Memory, Some(why)).await?;
         return Ok(After::Answered);
@@ -53,18 +53,44 @@ pub(super) async fn conclude(
     let leads = came.follower.leads();
     // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch.
     let suits = |stored: &Stored| {
-        asking.suits(stored, &session.req_header().headers) && tiers.meets(&asking.key, stored).is_none()
+        asking.suits(stored, &session.req_header().headers)
+            && tiers.meets(&asking.key, stored).is_none()
+            && !is_too_old(asking, stored)
     };
     match &came.verdict {
         Verdict::Passing(_) if !leads => return Ok(After::Past(Pass::NotShared, came.why)),
-        // Another variant than this request's, not for its caller, or purged.
+        // What the origin lets nobody have without asking it is for the one who asked (§4).
+        Verdict::Stored(stored, _) | Verdict::Filling(_, stored) if !leads && !stored.terms.is_reusable() => {
+            return Ok(After::Past(Pass::NotShared, came.why));
+        }
+        // Another variant than this request's, not for its caller, purged, or older than it takes.
         Verdict::Stored(stored, _) | Verdict::Filling(_, stored) if !leads && !suits(stored) => {
-            return Ok(After::Again);
+            return Ok(After::Again(Pass::NotShared));
         }
         _ => {}
     }
     came.answer(session, exchange).await?;
     Ok(After::Answered)
+}
+
+/// Whether what is stored may be served in place of a failure.
+pub(super) fn may_stand_in(
+    session: &Session,
+    asking: &Asking,
+    tiers: &Tiers,
+    stored: &Stored,
+    failure: Failure,
+) -> bool {
+    !asking.rules.observe
+        && asking.suits(stored, &session.req_header().headers)
+        && tiers.meets(&asking.key, stored) != Some(Covered::Hard)
+        && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now())
+}
+
+/// Whether the request asks for a younger answer than what came (§5.2.1).
+fn is_too_old(asking: &Asking, stored: &Stored) -> bool {
+    let reuse = reuse::reuse(&asking.directives, &stored.terms, false, asking.arrived, SystemTime::now());
+    reuse == Reuse::Validate(Why::Request)
 }
 
 impl Came {
@@ -81,15 +107,11 @@ impl Came {
             Verdict::Stored(..) | Verdict::Filling(..) => return None,
         };
         let stored = self.stored.as_ref().or(self.tale.as_ref()?.stored.as_ref())?;
-        let serves = !asking.rules.observe
-            && asking.suits(stored, &session.req_header().headers)
-            && tiers.meets(&asking.key, stored) != Some(Covered::Hard)
-            && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now());
         let why = match failure {
             Failure::Unreachable => StaleReason::Unreachable,
             _ => StaleReason::Error,
         };
-        serves.then(|| (stored.clone(), why))
+        may_stand_in(session, asking, tiers, stored, failure).then(|| (stored.clone(), why))
     }
 
     async fn answer(self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {

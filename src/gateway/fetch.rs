@@ -178,7 +178,7 @@ impl Errand {
         }
         loop {
             match self.ask().await {
-                Ok(answer) => match settle::settle(self, answer).await {
+                Ok(answer) => match Box::pin(settle::settle(self, answer)).await {
                     Some(again) => self = again,
                     None => return,
                 },

@@ -69,7 +69,7 @@ fn look_again(
     match (kept, &mut asking.went) {
         (Ok(terms), _) => {
             fetching.tiers.unstored.clear(&asking.key, asking.authorized);
-            exchange.copy = copy_of(request, answer, exchange, terms);
+            exchange.copy = copy_of(request, answer, exchange, fetching, terms);
         }
         (Err(reason), Went::Past { not_kept, .. }) => *not_kept = Some(reason),
         _ => {}
@@ -81,13 +81,15 @@ fn copy_of(
     request: &RequestHeader,
     answer: &ResponseHeader,
     exchange: &Exchange,
+    fetching: &Fetching,
     terms: Terms,
 ) -> Option<Box<Copy>> {
     let (asking, asked) = (exchange.cache.as_ref()?, exchange.asked.as_ref()?);
     let url = place::url_of(&asking.rules, request, asked);
     let whole = answer.status != StatusCode::PARTIAL_CONTENT;
     let stored = settle::to_store(request, answer, &asking.rules, terms, asking.stamp, url).ok();
-    stored.filter(|_| whole).map(|stored| Box::new(Copy::new(stored, asking.rules.max_object)))
+    let copy = |stored| Copy::new(stored, asking.rules.max_object, fetching.flights.held());
+    stored.filter(|_| whole).map(|stored| Box::new(copy(stored)))
 }
 
 /// The answer to a POST is stored for later GETs where the origin says explicitly for how long, and that it is what a
@@ -111,7 +113,8 @@ fn result_of_post(
             .ok()?;
     let url = place::url_of(&rules, request, asked);
     let stored = settle::to_store(request, answer, &rules, terms, fetching.tiers.purges.stamp(), url).ok()?;
-    Some(Box::new(Copy::new(stored, rules.max_object.min(fetching.tiers.largest()))))
+    let size_max = rules.max_object.min(fetching.tiers.largest());
+    Some(Box::new(Copy::new(stored, size_max, fetching.flights.held())))
 }
 
 /// A piece of an answer that is copied goes by; at its end the copy is stored.

@@ -8,22 +8,20 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use crate::cache::flight::{Follower, Joined, Lane, News, Pilot, Verdict};
+use crate::cache::flight::{Follower, Joined, Lane, News, PATIENCE, Pilot, Verdict};
 use crate::cache::range;
-use crate::cache::reuse::{self, Reuse, Why};
+use crate::cache::reuse::{self, Failure, Reuse, Why};
 use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
-use crate::cache::{Asking, Pass, Went};
+use crate::cache::{Asking, Pass, Tiers, Went};
 use crate::exchange::Exchange;
 use crate::refusal::Refusal;
 use crate::telemetry::{Background, StaleReason, Tier};
 
-use super::conclude::{After, Came, conclude};
+use super::conclude::{After, Came, conclude, may_stand_in};
 use super::fetch::{Errand, Fetching, Tale};
 use super::{answer, deliver, place};
 
-/// How long a request waits for another's fetch.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a request looks again when what it waited for did not suit it.
 const ROUNDS: usize = 3;
 
@@ -37,6 +35,7 @@ pub(super) async fn serve(
     if !open(session.req_header(), has_content, exchange) {
         return Ok(false);
     }
+    let mut last = Pass::NotShared;
     for _ in 0..ROUNDS {
         let next = match look(session.req_header(), exchange, fetching) {
             Next::Serve(Hit { stored, stale, refresh }) => {
@@ -45,6 +44,7 @@ pub(super) async fn serve(
                 }
                 return deliver::stored(session, exchange, &stored, Tier::Memory, stale).await;
             }
+            _ if wants_stored(exchange) => return only_if_cached(session, exchange, fetching).await,
             Next::Past(pass, why) => {
                 past(exchange, fetching, pass, why);
                 return Ok(false);
@@ -57,10 +57,10 @@ pub(super) async fn serve(
                 past(exchange, fetching, pass, why);
                 return Ok(false);
             }
-            After::Again => {}
+            After::Again(why) => last = why,
         }
     }
-    past(exchange, fetching, Pass::NotShared, Forwarded::VaryMiss);
+    past(exchange, fetching, last, Forwarded::VaryMiss);
     Ok(false)
 }
 
@@ -75,6 +75,32 @@ pub(super) fn open(request: &RequestHeader, has_content: bool, exchange: &mut Ex
     }
     let asking = exchange.cache.insert(asking);
     !asking.passes(request, has_content)
+}
+
+/// Whether the client wants no answer but a stored one (§5.2.1.7).
+fn wants_stored(exchange: &Exchange) -> bool {
+    exchange.cache.as_ref().is_some_and(|asking| asking.directives.only_if_cached)
+}
+
+/// Answers such a client with what the fleet has stored, if this node has nothing for it.
+async fn only_if_cached(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    fetching: &Arc<Fetching>,
+) -> Result<bool> {
+    let (pilot, _nobody) = fetching.flights.alone(fetching.tiers.purges.stamp());
+    let errand = Errand::foreground(session.req_header(), exchange, fetching, pilot);
+    let stored = match errand {
+        Some(mut errand) => errand.ask_fleet_alone().await,
+        None => None,
+    };
+    if let Some(stored) = stored {
+        return deliver::stored(session, exchange, &stored, Tier::Redis, None).await;
+    }
+    if let Some(asking) = &mut exchange.cache {
+        asking.went = Went::OnlyIfCached;
+    }
+    answer::refusal(session, exchange, Refusal::NotCached).await
 }
 
 fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded) {
@@ -147,12 +173,12 @@ pub(super) fn look(request: &RequestHeader, exchange: &Exchange, fetching: &Fetc
     if is_head {
         return Next::Past(Pass::Head, why);
     }
-    let alone = is_alone(asking, request) || stored.terms.validate_always;
+    let alone = is_alone(asking, request) || !stored.terms.is_reusable();
     Next::Fetch(Wanted { why, stored: Some(stored), alone })
 }
 
 /// Whether the answer to this request is for it alone: for part of an answer, for one that must be newer than any
-/// that is under way, and where the cache only observes.
+/// that is under way, and where the cache only observes. What needs validation at each use is, too.
 fn is_alone(asking: &Asking, request: &RequestHeader) -> bool {
     asking.rules.observe
         || asking.directives.no_cache
@@ -198,12 +224,7 @@ async fn fetch(
     fetching: &Arc<Fetching>,
     wanted: Wanted,
 ) -> Result<After> {
-    let Some(asking) = &mut exchange.cache else { return Ok(After::Again) };
-    if asking.directives.only_if_cached {
-        asking.went = Went::OnlyIfCached;
-        answer::refusal(session, exchange, Refusal::NotCached).await?;
-        return Ok(After::Answered);
-    }
+    let Some(asking) = &exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
     let stamp = fetching.tiers.purges.stamp();
     let mut follower = if wanted.alone {
         let (pilot, follower) = fetching.flights.alone(stamp);
@@ -221,13 +242,30 @@ async fn fetch(
         }
     };
     let Some((verdict, tale)) = wait(session, &mut follower).await? else {
-        return Ok(After::Past(Pass::WaitedTooLong, wanted.why));
+        return waited(session, exchange, fetching.tiers, wanted).await;
     };
     if let Some(tale) = &tale {
         tale.tell(exchange, follower.leads());
     }
     let came = Came { why: wanted.why, stored: wanted.stored, verdict, tale, follower };
     conclude(session, exchange, fetching.tiers, came).await
+}
+
+/// Another's fetch takes too long: what is stored may stand in for it. Else there will be another fetch, of which those
+/// who have waited are the first.
+async fn waited(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    tiers: &Tiers,
+    wanted: Wanted,
+) -> Result<After> {
+    let again = Ok(After::Again(Pass::WaitedTooLong));
+    let (Some(asking), Some(stored)) = (&exchange.cache, wanted.stored) else { return again };
+    if !may_stand_in(session, asking, tiers, &stored, Failure::TimedOut) {
+        return again;
+    }
+    deliver::stored(session, exchange, &stored, Tier::Memory, Some(StaleReason::Error)).await?;
+    Ok(After::Answered)
 }
 
 /// Without an errand the pilot is lost here, and the fetch has failed.

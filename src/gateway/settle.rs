@@ -89,36 +89,43 @@ fn tags_of(answer: &HeaderMap, rules: &Rules, url: &str) -> Result<Arc<[u64]>, N
 
 /// Reads a body into the store, and past it to those who follow.
 async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
-    match pump(&mut errand, &mut answer, None).await {
-        Ok(()) if !is_whole(&stored.headers, errand.pilot.written()) => {
-            errand.exchange.tries.failed(Failure::Reset, false);
-        }
+    let whole = match pump(&mut errand, &mut answer, None).await {
+        Ok(()) if is_whole(&stored.headers, errand.pilot.written()) => true,
         Ok(()) => {
-            errand.exchange.tries.end(true);
-            let size_max = errand.size_max();
-            let Errand { pilot, fetching, key, lease, authorized, .. } = errand;
-            if !pilot.is_storing() {
-                // The next requests need not wait for a fetch whose body is not for them.
-                if pilot.written() > size_max {
-                    fetching.tiers.unstored.mark(&key, authorized);
-                }
-                pilot.land();
-                answer.done(&fetching).await;
-                return share::give_up(fetching.tiers, &key, lease, Some(NotKept::TooLarge)).await;
-            }
-            let body = Body::Whole(Pieces::new(pilot.pieces()).together());
-            let stored = Arc::new(Stored { body, ..stored });
-            fetching.tiers.keep(key, &stored);
-            pilot.land();
-            share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await;
-            answer.done(&fetching).await;
+            errand.exchange.tries.failed(Failure::Reset, false);
+            false
         }
-        // Dropping the pilot breaks the body off for all who follow.
-        Err(_) => {
-            answer.give_up().await;
-            share::give_up(errand.fetching.tiers, &errand.key, errand.lease, None).await;
-        }
+        Err(_) => false,
+    };
+    if whole {
+        errand.exchange.tries.end(true);
+        return land(errand, answer, stored).await;
     }
+    let Errand { pilot, fetching, key, lease, .. } = errand;
+    drop(pilot); // breaks the body off for all who follow
+    share::give_up(fetching.tiers, &key, lease, None).await;
+    answer.give_up().await;
+}
+
+/// A body came to its end: it is stored, unless it grew too large on the way.
+async fn land(errand: Errand, answer: Answer, stored: Stored) {
+    let size_max = errand.size_max();
+    let Errand { pilot, fetching, key, lease, authorized, .. } = errand;
+    if pilot.is_storing() {
+        let body = Body::Whole(Pieces::new(pilot.pieces()).together());
+        let stored = Arc::new(Stored { body, ..stored });
+        fetching.tiers.keep(key, &stored);
+        pilot.land();
+        share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await;
+    } else {
+        // The next requests need not wait for a fetch whose body is not for them.
+        if pilot.written() > size_max {
+            fetching.tiers.unstored.mark(&key, authorized);
+        }
+        pilot.land();
+        share::give_up(fetching.tiers, &key, lease, Some(NotKept::TooLarge)).await;
+    }
+    answer.done(&fetching).await;
 }
 
 /// Whether as many bytes came as were announced (RFC 9111 §3.3).
@@ -179,7 +186,7 @@ async fn pass(
         Tale { status: Some(head.status.as_u16()), kept: not_kept.map_or(Ok(()), Err), ..errand.tale() };
     errand.pilot.pass(head.clone(), tale);
     share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), not_kept).await;
-    let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max()));
+    let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max(), errand.fetching.flights.held()));
     match pump(&mut errand, &mut answer, copy.as_mut()).await {
         Ok(()) => {
             errand.exchange.tries.end(true);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use tokio::time::Instant;
 
+use crate::cache::entry::Entry;
 use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Token, Told, Verdict};
@@ -42,8 +43,8 @@ impl Errand {
                 }
                 return Some(stored);
             }
-            // What others store all the while may suit them alone.
-            if Instant::now() >= deadline {
+            // What is validated at each use is asked for by each. What others store all the while may suit them alone.
+            if self.validates_each_use() || Instant::now() >= deadline {
                 return None;
             }
             found = match fleet.tier.lease(&self.key, found.version, LEASE).await.ok()? {
@@ -65,20 +66,37 @@ impl Errand {
         }
     }
 
+    /// Looks for what the fleet has stored, and for nothing else.
+    pub(super) async fn ask_fleet_alone(&mut self) -> Option<Arc<Stored>> {
+        let fetching = self.fetching.clone();
+        if !self.is_for_all() {
+            return None;
+        }
+        let fleet = fetching.tiers.fleet_soon().await?;
+        let found = fleet.tier.look(&self.key).await.ok()?;
+        self.adopt(fleet, &found).await
+    }
+
     /// Whether other nodes would make the same fetch.
     fn is_for_all(&self) -> bool {
         self.request.method == Method::GET && !self.is_ranged() && !self.asked.no_cache && !self.rules.observe
     }
 
+    /// Whether what is stored for the request serves nobody without a word of the origin.
+    fn validates_each_use(&self) -> bool {
+        self.selected().is_some_and(|at| !self.candidates[at].terms.is_reusable())
+    }
+
     /// Takes what suits the request into memory. It is the answer if it is fresh; else it may be confirmed.
     async fn adopt(&mut self, fleet: &Fleet, found: &Found) -> Option<Arc<Stored>> {
         let tiers = self.fetching.tiers;
-        let suits = |stored: &Stored| {
+        let suits = |entry: &&Entry| {
+            let stored = &entry.stored;
             let purged =
                 tiers.meets(&self.key, stored) == Some(Covered::Hard) || fleet.doubts(stored, &tiers.purges);
-            self.suits(stored) && !purged
+            self.suits(stored) && entry.is_whole() && !purged
         };
-        let entry = found.variants.iter().find(|entry| suits(&entry.stored))?;
+        let entry = found.variants.iter().find(suits)?;
         let of_the_same = |held: &&Arc<Stored>| held.selecting == entry.stored.selecting;
         let newer = self.candidates.iter().filter(of_the_same).any(|held| held.stored >= entry.stored.stored);
         let soft = tiers.meets(&self.key, &entry.stored).is_some();
@@ -89,6 +107,8 @@ impl Errand {
         if !serves && newer {
             return None;
         }
+        let bytes = entry.apart.as_ref().map_or(0, |apart| apart.length);
+        let _reserved = self.fetching.flights.held().reserve(bytes)?;
         let stored = fleet.tier.whole(&self.key, entry).await.ok()??;
         tiers.keep(self.key, &stored);
         if serves {

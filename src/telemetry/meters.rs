@@ -131,6 +131,9 @@ meters! {
     cache_bytes: gauge[] "cache_memory_bytes",
         "Bytes held by the memory tier, overhead included",
         "At its bound it evicts; raise `cache.memory` while evictions cost hits.";
+    cache_filling_bytes: gauge[] "cache_filling_bytes",
+        "Bytes of answers that are on their way into the cache, or through it to clients that read slowly",
+        "At `cache.memory` answers are passed on and not stored: clients are slow, or bodies large.";
     cache_entries: gauge[] "cache_memory_entries",
         "Answers held by the memory tier",
         "Bytes over entries is the mean size of an answer.";

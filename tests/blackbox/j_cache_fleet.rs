@@ -85,6 +85,58 @@ async fn larger_answers_than_the_fleet_shares_stay_with_each_node() {
     assert_eq!(redis.cli(&["KEYS", "tidegate:{*"]), "");
 }
 
+#[tokio::test]
+async fn a_part_that_one_node_has_is_not_taken_for_the_whole_by_another() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    let part = |seen: &Seen| {
+        let reply = match seen.field("range") {
+            Some(_) => Reply::new(206, "01").field("content-range", "bytes 0-1/10"),
+            None => Reply::ok("0123456789"),
+        };
+        reply.field("cache-control", "max-age=60").field("etag", "\"a\"")
+    };
+    fleet.origin.answer_by("/parts", part);
+    for _ in 0..2 {
+        let answer = fleet.nodes[0].get_with("/parts", &[("range", "bytes=0-1")]).await;
+        assert_eq!((answer.status, answer.text()), (206, "01"));
+    }
+    let whole = fleet.nodes[1].get("/parts").await;
+    assert_eq!((whole.status, whole.text(), is_hit(&whole)), (200, "0123456789", false));
+}
+
+#[tokio::test]
+async fn what_needs_validation_at_each_use_is_not_asked_for_in_turns() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    let reply = || Reply::ok("x").field("cache-control", "no-cache").field("etag", "\"a\"");
+    fleet.origin.answer("/each", reply());
+    fleet.nodes[0].get("/each").await;
+    let (gate, path) = (Gate::closed(), "/each");
+    fleet.origin.answer(path, reply().behind(&gate));
+    let before = fleet.origin.requests(path);
+    let all = join_all((0..6).map(|number| fleet.nodes[number % 2].get(path)));
+    let open = async {
+        let together = async || fleet.origin.requests(path) == before + 6;
+        eventually(PATIENCE, "all of them ask at once", together).await;
+        gate.open();
+    };
+    let (answers, ()) = must("all are answered", async { tokio::join!(all, open) }).await;
+    assert!(answers.iter().all(|answer| answer.text() == "x"));
+}
+
+#[tokio::test]
+async fn who_wants_nothing_but_what_is_stored_gets_what_the_fleet_has() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    fleet.origin.answer("/stored", Reply::ok("stored"));
+    fleet.nodes[0].get("/stored").await;
+    let only = [("cache-control", "only-if-cached")];
+    let answer = fleet.nodes[1].get_with("/stored", &only).await;
+    assert_eq!((answer.text(), found_in(&answer)), ("stored", "redis"));
+    assert_eq!(fleet.nodes[1].get_with("/nothing", &only).await.status, 504);
+}
+
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
 #[tokio::test]

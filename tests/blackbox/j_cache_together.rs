@@ -136,6 +136,97 @@ async fn the_fetch_goes_on_when_its_client_leaves_before_or_amid_the_answer() {
     }
 }
 
+/// Answers that are stored, and that the origin lets nobody have without asking it.
+const EACH_FOR_ONE: [(Fields<'_>, &str); 4] = [
+    (&[], "no-cache"),
+    (&[], "max-age=0"),
+    (&[("cookie", "id=1")], "max-age=0, must-revalidate"),
+    (&[("authorization", "Bearer a")], "public, max-age=0, must-revalidate"),
+];
+
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+#[tokio::test]
+async fn an_answer_that_needs_validation_at_each_use_is_for_the_one_who_asked() {
+    let cached = Cached::with("cache = true").await;
+    for (client, place) in cached.clients() {
+        for (row, (asked, said)) in EACH_FOR_ONE.into_iter().enumerate() {
+            let path = format!("{place}/{row}");
+            let reply = move |_: &Seen| Reply::ok("mine").field("cache-control", said).field("etag", "\"a\"");
+            // Once while nothing is stored, and once to validate what is.
+            for round in 1..=2 {
+                let gate = Gate::closed();
+                let held = gate.clone();
+                cached.origin.answer_by(&path, numbered(move |seen| reply(seen).behind(&held)));
+                let open = async {
+                    cached.in_flight(4).await;
+                    gate.open();
+                };
+                let all = join_all((0..4).map(|_| get(client, &path, asked)));
+                let (answers, ()) = must(&path, async { tokio::join!(all, open) }).await;
+                let mut numbers: Vec<_> =
+                    answers.iter().filter_map(|answer| answer.field("x-number")).collect();
+                numbers.sort_unstable();
+                assert_eq!(numbers, ["0", "1", "2", "3"], "{said} in round {round}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_wants_a_younger_answer_than_the_one_that_comes_gets_one_of_their_own() {
+    let cached = Cached::with("cache = true").await;
+    let (gate, path) = (Gate::closed(), "/aged");
+    let held = gate.clone();
+    let aged = move |_: &Seen| Reply::ok("x").field("cache-control", "max-age=1000").field("age", "100");
+    cached.origin.answer_by(path, numbered(move |seen| aged(seen).behind(&held)));
+    let open = async {
+        cached.in_flight(2).await;
+        gate.open();
+    };
+    let lead = get(&cached.http1, path, &[]);
+    let follow = async {
+        eventually(PATIENCE, "the origin is asked", async || cached.origin.requests(path) == 1).await;
+        get(&cached.http2, path, &[("cache-control", "max-age=5")]).await
+    };
+    let (first, second, ()) =
+        must("both are answered", async { tokio::join!(Box::pin(lead), Box::pin(follow), open) }).await;
+    assert_eq!((first.field("x-number"), second.field("x-number")), (Some("0"), Some("1")));
+}
+
+#[tokio::test]
+async fn when_a_fetch_takes_too_long_one_of_those_who_wait_makes_another() {
+    let cached = Cached::with("cache = \"60s\"").await;
+    let (gate, path) = (Gate::closed(), "/slow");
+    cached.origin.answer(path, Reply::ok("slow").behind(&gate));
+    let all = join_all((0..6).map(|_| get(&cached.http2, path, &[])));
+    let open = async {
+        eventually(PATIENCE, "another fetch is made", async || cached.origin.requests(path) == 2).await;
+        gate.open();
+    };
+    let (answers, ()) = must("all are answered", async { tokio::join!(all, open) }).await;
+    assert!(answers.iter().all(|answer| answer.text() == "slow"));
+    assert_eq!(cached.origin.requests(path), 2);
+}
+
+#[tokio::test]
+async fn who_wants_nothing_but_what_is_stored_never_reaches_the_origin() {
+    let cached = Cached::with("cache = \"60s\"").await;
+    cached.origin.answer("/unstored", Reply::ok("x").field("cache-control", "no-store"));
+    get(&cached.http1, "/unstored", &[]).await;
+    for (client, place) in cached.clients() {
+        for (method, path) in [
+            ("GET", "/unstored".to_owned()),
+            ("HEAD", format!("{place}/new")),
+            ("GET", format!("{place}/new")),
+        ] {
+            let answer = ask(client, method, &path, &[("cache-control", "only-if-cached")]).await;
+            assert_eq!(answer.status, 504, "{method} {path}");
+        }
+    }
+    assert_eq!(cached.origin.requests("/unstored"), 1);
+}
+
 #[tokio::test]
 async fn requests_whose_answers_are_not_shared_do_not_wait_for_each_other() {
     let cached = Cached::with("cache = \"60s\"").await;
