@@ -15,6 +15,10 @@ use tidegate::cache::vary::Selecting;
 use tidegate::cache::{Memory, Purge, Purges, Target, compact};
 use tidegate::telemetry::Meters;
 
+/// As in the binary: what an answer really takes is the allocator's doing.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     weigh();
     divan::main();
