@@ -201,17 +201,7 @@ pub(super) mod testing {
 
     /// Terms that permit nothing beyond freshness, for an hour from 1970 on.
     pub(in crate::cache) fn terms() -> Terms {
-        Terms {
-            born: UNIX_EPOCH,
-            fresh_until: UNIX_EPOCH + Duration::from_secs(3600),
-            validate_always: false,
-            never_stale: false,
-            while_revalidate: Duration::ZERO,
-            if_error: Duration::ZERO,
-            if_unreachable: Duration::ZERO,
-            for_authorized: false,
-            immutable: false,
-        }
+        Terms { fresh_until: UNIX_EPOCH + Duration::from_secs(3600), ..Terms::default() }
     }
 
     /// An answer with these fields and this body.

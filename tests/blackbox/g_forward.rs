@@ -4,28 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Certs, Client, Gateway, Origin, Raw, Reply, Speaker, https, plain};
-
-/// A gateway over plain HTTP that sends everything to this address; `top` are keys before the first table.
-async fn before(origin: std::net::SocketAddr, top: &str) -> Gateway {
-    Gateway::start(&format!(
-        "{}{top}\n[routes.all]\nmax_body = \"32MiB\"\nupstream = \"{origin}\"\n",
-        plain()
-    ))
-    .await
-}
-
-/// The same over HTTPS.
-async fn before_tls(origin: std::net::SocketAddr, certs: &Certs) -> Gateway {
-    let top = https(certs);
-    Gateway::start(&format!("{top}\n[routes.all]\nmax_body = \"32MiB\"\nupstream = \"{origin}\"\n")).await
-}
-
-/// `GET /` with these field lines.
-async fn get(gateway: &Gateway, fields: &[&str]) -> Answer {
-    let lines = [&["GET / HTTP/1.1", "Host: a.test"], fields, &["", ""]].concat();
-    Raw::tcp(gateway.http()).await.ask(lines.join("\r\n")).await
-}
+use crate::support::passing::{before, before_tls, get};
+use crate::support::{Certs, Client, Origin, Raw, Reply, Speaker};
 
 #[tokio::test]
 async fn fields_for_one_hop_go_no_further_upstream() {

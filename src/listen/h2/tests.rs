@@ -26,7 +26,8 @@ use crate::listen::connection::Connection;
 use crate::listen::date::KeptDate;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};
-use crate::listen::{AtOnce, Bounds, Ready, Sent};
+use crate::listen::tests::room::wide;
+use crate::listen::{AtOnce, Ready, Sent};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
@@ -135,20 +136,6 @@ struct Pair {
     driving: JoinHandle<Result<(), h2::Error>>,
 }
 
-fn bounds() -> Bounds {
-    Bounds {
-        max_connections: 100,
-        max_connections_per_ip: 100,
-        handshake_timeout: PATIENCE,
-        header_timeout: PATIENCE,
-        body_timeout: PATIENCE,
-        send_timeout: PATIENCE,
-        idle_timeout: PATIENCE,
-        max_header_size: 4096,
-        max_headers: 20,
-    }
-}
-
 fn guarded(tcp: TcpStream) -> Guarded {
     let connection = Connection {
         peer: tcp.peer_addr().unwrap(),
@@ -160,7 +147,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         kept_date: KeptDate::default(),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
-    Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &bounds(), failures).unwrap()
+    Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures).unwrap()
 }
 
 async fn pair() -> Pair {
@@ -171,7 +158,7 @@ async fn pair() -> Pair {
     let (stop, stopping) = watch::channel(false);
     let served = app.clone();
     let serving =
-        tokio::spawn(async move { serve(guarded(theirs), &served, &served, &bounds(), &stopping).await });
+        tokio::spawn(async move { serve(guarded(theirs), &served, &served, &wide(), &stopping).await });
     // Room for many streams, so that one cannot fill the connection.
     let mut settings = h2::client::Builder::new();
     settings.initial_connection_window_size(1 << 20);

@@ -1,6 +1,6 @@
 //! The room as a whole: real sockets, real handshakes, a proxy that answers by itself.
 
-mod room;
+pub(super) mod room;
 
 mod bounds;
 mod handshakes;

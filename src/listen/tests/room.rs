@@ -125,7 +125,7 @@ pub(super) struct Room {
 }
 
 /// Bounds that no test meets by accident.
-pub(super) fn wide() -> Bounds {
+pub(in crate::listen) fn wide() -> Bounds {
     Bounds {
         max_connections: 100,
         max_connections_per_ip: 100,

@@ -11,6 +11,7 @@ pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod process;
 pub(crate) mod wire;
+pub(crate) mod passing;
 pub(crate) mod cached;
 pub(crate) mod redis;
 pub(crate) mod fleet;
