@@ -111,7 +111,9 @@ async fn what_needs_validation_at_each_use_is_not_asked_for_in_turns() {
     let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
     let reply = || Reply::ok("x").field("cache-control", "no-cache").field("etag", "\"a\"");
     fleet.origin.answer("/each", reply());
-    fleet.nodes[0].get("/each").await;
+    for node in &fleet.nodes {
+        node.get("/each").await;
+    }
     let (gate, path) = (Gate::closed(), "/each");
     fleet.origin.answer(path, reply().behind(&gate));
     let before = fleet.origin.requests(path);
