@@ -6,7 +6,7 @@
 
 mod desk;
 mod drain;
-mod fleet;
+pub(crate) mod fleet;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};

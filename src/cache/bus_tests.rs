@@ -8,11 +8,12 @@ use tokio::task::JoinHandle;
 
 use super::super::stored::Key;
 use super::*;
+use crate::boot::fleet::tests::address_at;
 use crate::redis::{Counters, PATIENCE, Settings};
 use crate::redis_server::{Cluster, Passage, Redis as Server, Watched, Way, until};
 
 fn redis_at(url: &str) -> Redis {
-    let address = url.parse().unwrap();
+    let address = address_at(url);
     let settings = Settings { address, ca: None, patience: 4 * PATIENCE, prefix: "tg".to_owned() };
     Redis::new(settings, Counters::unread())
 }

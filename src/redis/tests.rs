@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::boot::fleet::tests::address_at;
 use crate::redis_server::{Cluster, Passage, Redis as Server, Watched, Way, until};
 
 fn pipe_to(url: &str) -> Redis {
@@ -10,7 +11,7 @@ fn pipe_to(url: &str) -> Redis {
 }
 
 fn secure_pipe_to(url: &str, ca: Option<Vec<u8>>) -> Redis {
-    let address = url.parse().unwrap();
+    let address = address_at(url);
     let settings = Settings { address, ca, patience: PATIENCE, prefix: "tg".to_owned() };
     Redis::new(settings, Counters::unread())
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::super::stored::{Body, Pieces, Stamp, Terms, VARIANTS_MAX};
 use super::super::vary::Selecting;
 use super::*;
+use crate::boot::fleet::tests::address_at;
 use crate::cache::Rules;
 use crate::redis::{Counters, PATIENCE, Settings};
 use crate::redis_server::{Cluster, Redis as Server, Watched, until};
@@ -16,7 +17,7 @@ const KEY: Key = Key(*b"0123456789abcdef");
 const LEASE_TTL: Duration = Duration::from_secs(5);
 
 fn redis_at(url: &str) -> Redis {
-    let address = url.parse().unwrap();
+    let address = address_at(url);
     // More patience than in life: a busy machine is no fault of what is tested here.
     let settings = Settings { address, ca: None, patience: 20 * PATIENCE, prefix: "tg".to_owned() };
     Redis::new(settings, Counters::unread())
