@@ -14,23 +14,19 @@
 //!
 //! An entry's id, `milliseconds-count` by Redis's clock, is its place among all purges ([`Stamp`]).
 
-use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
 use super::purge::{Purge, Target, Unreadable};
 use super::stored::Stamp;
+use super::untold::{Telling, Untold};
 use crate::redis::{Away, Own, Redis, Script, StreamId, StreamRangeReply, StreamReadReply, Value, cmd};
 
 /// About as many purges are kept in the log.
 const KEPT: u32 = 65_536;
-
-/// Purges that wait for Redis, at most. With one more, a purge of everything takes the place of all.
-pub const QUEUE: usize = 1024;
 
 /// How long a read waits for news, in milliseconds, and how much longer its answer may take.
 const BLOCK_MS: u64 = 1000;
@@ -63,6 +59,13 @@ pub enum Event {
         /// Whether this node published it.
         own: bool,
     },
+    /// A purge of this node that had to wait has got its place, which [`Event::Purged`] tells once more, in its turn.
+    Sent {
+        /// Its place in the log.
+        place: Stamp,
+        /// What it meets.
+        purge: Purge,
+    },
 }
 
 /// Whether this node sees the log.
@@ -83,7 +86,7 @@ pub struct Bus {
     /// Tells this node's purges from those of others.
     node: String,
     stream: String,
-    waiting: Mutex<VecDeque<Purge>>,
+    untold: Untold,
     wake: Notify,
     sight: watch::Sender<Sight>,
 }
@@ -109,6 +112,10 @@ struct Id {
 }
 
 impl Id {
+    fn read(bytes: &[u8]) -> Result<Self, Away> {
+        Self::parse(std::str::from_utf8(bytes).map_err(|_| Away::Nonsense)?)
+    }
+
     fn parse(text: &str) -> Result<Self, Away> {
         let (ms, count) = text.split_once('-').ok_or(Away::Nonsense)?;
         let number = |text: &str| text.parse().map_err(|_| Away::Nonsense);
@@ -139,7 +146,7 @@ impl Bus {
         let stream = format!("{}:purges", redis.prefix());
         let node = format!("{:016x}", fastrand::u64(..));
         let sight = watch::Sender::new(Sight::Blind { since: Instant::now() });
-        Self { redis, node, stream, waiting: Mutex::default(), wake: Notify::new(), sight }
+        Self { redis, node, stream, untold: Untold::default(), wake: Notify::new(), sight }
     }
 
     /// Whether the log is seen, and its changes.
@@ -147,25 +154,40 @@ impl Bus {
         self.sight.subscribe()
     }
 
+    /// Notes a purge that is about to be published, as long as it is held: what it names is doubted meanwhile.
+    pub fn telling(&self, purge: Purge) -> Telling<'_> {
+        self.untold.telling(purge)
+    }
+
     /// Puts a purge into the log. On an error it waits and is sent when Redis is back; nobody else knows of it until
     /// then. It comes back as [`Event::Purged`] in either case.
     pub async fn publish(&self, purge: Purge) -> Result<Stamp, Away> {
         let sent = self.send(&purge).await;
         if sent.is_err() {
-            self.enqueue(purge);
+            self.untold.wait(purge);
             self.wake.notify_one();
         }
         sent
     }
 
-    /// Purges that wait to be sent.
+    /// Purges that wait to be sent, the one that is being sent included.
     pub fn unsent(&self) -> usize {
-        self.waiting.lock().len()
+        self.untold.waiting()
+    }
+
+    /// Whether each purge of this node has its place in the log, as far as this node knows.
+    pub fn is_told(&self) -> bool {
+        self.untold.is_empty()
+    }
+
+    /// Whether one of which `is` is true has none yet.
+    pub fn is_untold(&self, is: impl Fn(&Purge) -> bool) -> bool {
+        self.untold.any(is)
     }
 
     /// Reads the log, and sends what waits, for as long as it is polled.
-    pub async fn run(&self, mut handler: impl FnMut(Event)) {
-        tokio::join!(self.read(&mut handler), self.send_waiting());
+    pub async fn run(&self, handler: impl Fn(Event)) {
+        tokio::join!(self.read(&handler), self.send_waiting(&handler));
     }
 
     // === Sending ===
@@ -178,26 +200,19 @@ impl Bus {
         Ok(Id::parse(&id)?.stamp())
     }
 
-    fn enqueue(&self, purge: Purge) {
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= QUEUE {
-            tracing::warn!("too many purges wait for redis; everything is purged instead");
-            waiting.clear();
-            waiting.push_back(Purge { target: Target::Everything, soft: false });
-        } else if waiting.back() != Some(&purge) {
-            waiting.push_back(purge);
-        }
-    }
-
-    async fn send_waiting(&self) {
+    async fn send_waiting(&self, handler: &impl Fn(Event)) {
         loop {
-            let next = self.waiting.lock().pop_front();
-            let Some(purge) = next else {
+            let Some(purge) = self.untold.next() else {
                 self.wake.notified().await;
                 continue;
             };
-            if self.send(&purge).await.is_err() {
-                self.waiting.lock().push_front(purge);
+            let sent = self.send(&purge).await;
+            let is_sent = sent.is_ok();
+            if let Ok(place) = sent {
+                handler(Event::Sent { place, purge });
+            }
+            self.untold.sent(is_sent);
+            if !is_sent {
                 sleep(2 * PAUSE_MIN).await;
             }
         }
@@ -205,7 +220,7 @@ impl Bus {
 
     // === Reading ===
 
-    async fn read(&self, handler: &mut impl FnMut(Event)) {
+    async fn read(&self, handler: &impl Fn(Event)) {
         let (mut last, mut pause, mut told) = (None, PAUSE_MIN, false);
         loop {
             let Err(away) = self.read_on(&mut last, handler).await;
@@ -227,7 +242,7 @@ impl Bus {
     async fn read_on(
         &self,
         last: &mut Option<Id>,
-        handler: &mut impl FnMut(Event),
+        handler: &impl Fn(Event),
     ) -> Result<std::convert::Infallible, Away> {
         let mut own = self.redis.own(None).await?;
         let mut news = Vec::new();
@@ -265,10 +280,7 @@ impl Bus {
         let answer = own.script(&VISIT, &[&self.stream], &[last.as_bytes()], ANSWER).await?;
         let Value::Array(answer) = answer else { return Err(Away::Nonsense) };
         match &answer[..] {
-            [Value::Int(gone), Value::BulkString(first)] => {
-                let first = std::str::from_utf8(first).map_err(|_| Away::Nonsense)?;
-                Ok((*gone == 1, Id::parse(first)?))
-            }
+            [Value::Int(gone), Value::BulkString(first)] => Ok((*gone == 1, Id::read(first)?)),
             _ => Err(Away::Nonsense),
         }
     }
@@ -279,7 +291,7 @@ impl Bus {
         own: &mut Own,
         (mut known, mut from): (Id, Id),
         last: &mut Option<Id>,
-        handler: &mut impl FnMut(Event),
+        handler: &impl Fn(Event),
     ) -> Result<bool, Away> {
         loop {
             let mut command = cmd("XRANGE");
@@ -310,12 +322,7 @@ impl Bus {
         Ok(read.into_iter().flat_map(|read| read.keys).flat_map(|key| key.ids).collect())
     }
 
-    fn entry(
-        &self,
-        entry: &StreamId,
-        last: &mut Option<Id>,
-        handler: &mut impl FnMut(Event),
-    ) -> Result<(), Away> {
+    fn entry(&self, entry: &StreamId, last: &mut Option<Id>, handler: &impl Fn(Event)) -> Result<(), Away> {
         let id = Id::parse(&entry.id)?;
         *last = Some(id);
         let words = bytes(entry, "p").unwrap_or_default();

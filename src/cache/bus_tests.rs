@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::super::stored::Key;
+use super::super::untold::QUEUE;
 use super::*;
 use crate::boot::fleet::tests::address_at;
 use crate::redis::{Counters, PATIENCE, Settings};

@@ -4,7 +4,7 @@
 //! have met them. What is in memory is trusted for a while longer ([`Fleet::distrusts`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,7 +13,8 @@ use super::bus::{Bus, Event, Sight};
 use super::purge::{Purge, Target};
 use super::purges::Purges;
 use super::redis::{Tier, TierCounters};
-use super::stored::{Stamp, Stored};
+use super::stored::{Key, Stamp, Stored};
+use super::untold::Telling;
 use super::{Tiers, tiers};
 use crate::redis::Redis;
 use crate::telemetry::{PurgeMeters, PurgeOrigin};
@@ -26,8 +27,6 @@ pub struct Fleet {
     /// Since when the log is not seen, in milliseconds since 1970; 0 while it is.
     blind_since: AtomicU64,
     blind_max: Duration,
-    /// Purges that are being told at this moment.
-    telling: AtomicUsize,
     queue: Gauge,
     began: Instant,
 }
@@ -71,7 +70,6 @@ impl Fleet {
             bus: Bus::new(redis),
             blind_since: AtomicU64::new(millis(SystemTime::now())),
             blind_max: joining.blind_max,
-            telling: AtomicUsize::new(0),
             queue: joining.queue,
             began: Instant::now(),
         }
@@ -104,25 +102,30 @@ impl Fleet {
         now.duration_since(sure).is_ok_and(|blind| blind > self.blind_max)
     }
 
+    /// Notes a purge that is about to be noted here and told: from now on [`Fleet::doubts`] what it names.
+    pub(super) fn telling(&self, purge: Purge) -> Telling<'_> {
+        self.bus.telling(purge)
+    }
+
     /// Tells the other nodes of a purge that was noted here.
-    pub(super) async fn tell(&self, purge: Purge, purges: &Purges) -> Told {
-        let _telling = Telling::new(&self.telling);
-        let told = match self.bus.publish(purge.clone()).await {
+    pub(super) async fn tell(&self, telling: Telling<'_>, purges: &Purges) -> Told {
+        let told = match self.bus.publish(telling.purge.clone()).await {
             Ok(place) => {
-                purges.confirm(&purge, place);
+                purges.confirm(&telling.purge, place);
                 Told::Now
             }
             Err(_away) => Told::Later,
         };
+        // From here on its place tells what it meets.
+        drop(telling);
         self.count_unsent();
         told
     }
 
-    /// Whether an answer that another node shared may be older than a purge of this node all the same: it comes from
-    /// further on in the log than this node has read, and a purge is on its way there.
-    pub fn doubts(&self, stored: &Stored, purges: &Purges) -> bool {
-        let telling = self.telling.load(Ordering::SeqCst) > 0 || self.bus.unsent() > 0;
-        telling && stored.stamp > purges.stamp()
+    /// Whether an answer that another node shared may be older than a purge of this node, whatever their stamps say: the
+    /// purge names it, and its place in the log is not known yet.
+    pub(super) fn doubts(&self, key: &Key, stored: &Stored) -> bool {
+        self.bus.is_untold(|purge| purge.names(key, &stored.tags, &stored.url))
     }
 
     fn count_unsent(&self) {
@@ -145,7 +148,9 @@ impl Fleet {
             }
             // Answers from before the log are from before purges that nobody knows any more.
             Event::Began { floor } => drop(tiers.purges.note_at(&all, floor)),
-            Event::Purged { place, purge, own: true } => tiers.purges.confirm(&purge, place),
+            Event::Purged { place, purge, own: true } | Event::Sent { place, purge } => {
+                tiers.purges.confirm(&purge, place)
+            }
             Event::Purged { place, purge, own: false } => {
                 tiers.purges.note_at(&purge, place);
                 tiers.sweep(&purge);
@@ -168,27 +173,11 @@ impl Fleet {
             }
             meters.connected(seeing);
             self.count_unsent();
-            let blind_for = millis(SystemTime::now()) - self.blind_since.load(Ordering::Acquire);
-            meters.behind(if seeing { Duration::ZERO } else { Duration::from_millis(blind_for) });
+            let blind_for = time_since(self.blind_since.load(Ordering::Acquire));
+            meters.behind(if seeing { Duration::ZERO } else { blind_for });
             // The bus holds the sender; without a change, how far behind the log is grows all the same.
             let _ = tokio::time::timeout(Duration::from_secs(1), sight.changed()).await;
         }
-    }
-}
-
-/// A purge that is being told, whether or not whoever waits for that stays.
-struct Telling<'a>(&'a AtomicUsize);
-
-impl<'a> Telling<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for Telling<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -198,5 +187,14 @@ fn millis(time: SystemTime) -> u64 {
 
 /// How long ago a place in the log was taken, by the clocks of Redis and of this node.
 fn age(place: Stamp) -> Duration {
-    Duration::from_millis(millis(SystemTime::now()).saturating_sub(place.0 >> 20))
+    time_since(place.0 >> 20)
 }
+
+/// How long ago a time is; not at all where it is yet to come, as clocks are set back.
+fn time_since(millis_then: u64) -> Duration {
+    Duration::from_millis(millis(SystemTime::now()).saturating_sub(millis_then))
+}
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -54,6 +54,7 @@ pub mod stored;
 pub mod tags;
 mod targeted;
 mod tiers;
+mod untold;
 pub mod vary;
 mod weight;
 mod wire;

@@ -41,6 +41,16 @@ pub enum Unreadable {
 }
 
 impl Purge {
+    /// Whether it names an answer: of this key, with these tags, and with this URL in words.
+    pub fn names(&self, key: &Key, tags: &[u64], url: &str) -> bool {
+        match &self.target {
+            Target::Url(named) => named == key,
+            Target::Tag(tag) => tags.contains(tag),
+            Target::Prefix(prefix) => url.starts_with(&**prefix),
+            Target::Everything => true,
+        }
+    }
+
     /// In words: `1 hard url 00112233445566778899aabbccddeeff`, `1 soft tag 0011223344556677`,
     /// `1 hard prefix https://api.example.com/users`, `1 hard everything`.
     pub fn encode(&self) -> String {

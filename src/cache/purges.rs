@@ -66,6 +66,11 @@ impl Purges {
         Stamp(self.position.load(Ordering::SeqCst))
     }
 
+    /// Takes note that another node has come as far as this: purges to come are later than what it has fetched.
+    pub fn reach(&self, stamp: Stamp) {
+        self.position.fetch_max(stamp.0.min(PLACE_MAX), Ordering::SeqCst);
+    }
+
     /// A purge made on this node. Its stamp is greater than every one handed out before, and those handed out later are
     /// at least it.
     ///

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
+use tokio::task::JoinHandle;
 
 use super::asking::Asking;
 use super::fleet::{Fleet, Joining, Told};
@@ -30,7 +31,7 @@ pub struct Tiers {
     /// URLs whose answers are not stored.
     pub unstored: Unstored,
     pub(super) purge_meters: PurgeMeters,
-    fleet: Option<Fleet>,
+    pub(super) fleet: Option<Fleet>,
 }
 
 /// What is stored for a request.
@@ -174,9 +175,27 @@ impl Tiers {
 
     /// Stores an answer in memory, unless a purge has overtaken it.
     pub fn keep(&self, key: Key, stored: &Arc<Stored>) {
+        // What was purged softly while it was fetched is stale, and stays to be confirmed.
+        self.keep_unless(key, stored, || self.meets(&key, stored) == Some(Covered::Hard));
+    }
+
+    /// Stores an answer that another node shared in memory, unless it is from before a purge, or may be.
+    pub fn adopt(&self, key: Key, stored: &Arc<Stored>) {
+        // Its node may have read more of the log: a purge of this node must be later all the same.
+        self.purges.reach(stored.stamp);
+        self.keep_unless(key, stored, || self.refuses(&key, stored));
+    }
+
+    /// Whether an answer that another node shared is from before a purge, or may be.
+    pub fn refuses(&self, key: &Key, stored: &Stored) -> bool {
+        // In this order: a purge is doubted no more once its place is noted, and from then on is found there.
+        self.fleet.as_ref().is_some_and(|fleet| fleet.doubts(key, stored))
+            || self.meets(key, stored) == Some(Covered::Hard)
+    }
+
+    fn keep_unless(&self, key: Key, stored: &Arc<Stored>, is_purged: impl Fn() -> bool) {
         self.memory.update(key, |old| {
-            // What was purged softly while it was fetched is stale, and stays to be confirmed.
-            if self.meets(&key, stored) == Some(Covered::Hard) {
+            if is_purged() {
                 return old.cloned();
             }
             Some(old.map_or_else(Resource::default, Clone::clone).with(stored.clone()))
@@ -194,28 +213,35 @@ impl Tiers {
 
     /// Forgets, or makes stale, what a purge names: here at once, on other nodes soon.
     pub fn purge(&'static self, purge: Purge, origin: PurgeOrigin) {
-        self.purge_here(&purge, origin);
-        if let Some(fleet) = &self.fleet {
-            tokio::spawn(fleet.tell(purge, &self.purges));
-        }
+        drop(self.purge_here(purge, origin));
     }
 
     /// The same; returns once the other nodes hear of it, or will when Redis is back.
     ///
     /// With it, how many URLs left memory at once; `None` where what is met goes as it is found.
     pub async fn purge_and_tell(&'static self, purge: Purge, origin: PurgeOrigin) -> (Told, Option<u64>) {
-        let here = self.purge_here(&purge, origin);
-        let told = match &self.fleet {
-            Some(fleet) => fleet.tell(purge, &self.purges).await,
+        let (here, told) = self.purge_here(purge, origin);
+        let told = match told {
+            // It ends without an answer only where the process does.
+            Some(told) => told.await.unwrap_or(Told::Later),
             None => Told::Alone,
         };
         (told, here)
     }
 
-    fn purge_here(&'static self, purge: &Purge, origin: PurgeOrigin) -> Option<u64> {
-        self.purges.note(purge);
-        self.purge_meters.purged(kind_of(purge), origin);
-        self.sweep(purge)
+    /// Purges here, and tells the other nodes in a task of its own: they are told whether or not whoever gave the order
+    /// stays.
+    fn purge_here(
+        &'static self,
+        purge: Purge,
+        origin: PurgeOrigin,
+    ) -> (Option<u64>, Option<JoinHandle<Told>>) {
+        // Before it is noted: what other nodes shared is doubted for as long as stamps do not tell.
+        let told = self.fleet.as_ref().map(|fleet| (fleet, fleet.telling(purge.clone())));
+        self.purges.note(&purge);
+        self.purge_meters.purged(kind_of(&purge), origin);
+        let here = self.sweep(&purge);
+        (here, told.map(|(fleet, telling)| tokio::spawn(fleet.tell(telling, &self.purges))))
     }
 
     /// Removes from memory what can be removed at once, and counts it; what remains is covered by the stamp of the purge.

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use tokio::time::Instant;
 
+use crate::cache::Tiers;
 use crate::cache::entry::Entry;
 use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Token, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::stored::{Key, Stored};
-use crate::cache::{Covered, Tiers};
 use crate::telemetry::Scope;
 
 use super::fetch::Errand;
@@ -91,10 +91,7 @@ impl Errand {
     async fn adopt(&mut self, fleet: &Fleet, found: &Found) -> Option<Arc<Stored>> {
         let tiers = self.fetching.tiers;
         let suits = |entry: &&Entry| {
-            let stored = &entry.stored;
-            let purged =
-                tiers.meets(&self.key, stored) == Some(Covered::Hard) || fleet.doubts(stored, &tiers.purges);
-            self.suits(stored) && entry.is_whole() && !purged
+            self.suits(&entry.stored) && entry.is_whole() && !tiers.refuses(&self.key, &entry.stored)
         };
         let entry = found.variants.iter().find(suits)?;
         let of_the_same = |held: &&Arc<Stored>| held.selecting == entry.stored.selecting;
@@ -110,7 +107,7 @@ impl Errand {
         let bytes = entry.apart.as_ref().map_or(0, |apart| apart.length);
         let _reserved = self.fetching.flights.held().reserve(bytes)?;
         let stored = fleet.tier.whole(&self.key, entry).await.ok()??;
-        tiers.keep(self.key, &stored);
+        tiers.adopt(self.key, &stored);
         if serves {
             return Some(stored);
         }
