@@ -42,7 +42,7 @@ impl Desk {
             admin::Target::All => Target::Everything,
         };
         let (told, here) =
-            self.tiers.purge_and_tell(Purge { target, soft: order.soft }, PurgeOrigin::Admin).await;
+            self.tiers.purge_and_tell(&Purge { target, soft: order.soft }, PurgeOrigin::Admin).await;
         let fleet = match told {
             Told::Now => Fleet::Told,
             Told::Alone => Fleet::Alone,

@@ -26,7 +26,7 @@ use super::untold::{Telling, Untold};
 use crate::redis::{Away, Own, Redis, Script, StreamId, StreamRangeReply, StreamReadReply, Value, cmd};
 
 /// About as many purges are kept in the log.
-const KEPT: u32 = 65_536;
+const KEPT: &str = "65536";
 
 /// How long a read waits for news, in milliseconds, and how much longer its answer may take.
 const BLOCK_MS: u64 = 1000;
@@ -91,12 +91,28 @@ pub struct Bus {
     sight: watch::Sender<Sight>,
 }
 
-/// Begins the log if there is none; looks for the entry that was read last, where one is given. Answers whether that is
+/// Puts a purge into the log: about how many are kept, what it meets, the node. Answers its id.
+///
+/// A full Redis that evicts nothing refuses to add an entry, but to nobody who has written in the same step; and it lets
+/// an old end be cut off however full it is. The log is bounded, and so is what it takes beyond the memory it may.
+static SEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+return redis.call('XADD', KEYS[1], '*', 'p', ARGV[2], 'n', ARGV[3])
+",
+    )
+});
+
+/// Begins the log if there is none, in a full Redis too; looks for the entry that was read last, where one is given. Answers whether that is
 /// gone, and the id of the oldest entry.
 static VISIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('XADD', KEYS[1], '*', 'p', '') end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)
+  redis.call('XADD', KEYS[1], '*', 'p', '')
+end
 local gone = 0
 if ARGV[1] ~= '' and #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then gone = 1 end
 return {gone, redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]}
@@ -193,11 +209,12 @@ impl Bus {
     // === Sending ===
 
     async fn send(&self, purge: &Purge) -> Result<Stamp, Away> {
-        let mut command = cmd("XADD");
-        command.arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
-        command.arg("p").arg(purge.encode()).arg("n").arg(&self.node);
-        let id: String = self.redis.call("purge", &command).await?;
-        Ok(Id::parse(&id)?.stamp())
+        let words = purge.encode();
+        let args = [KEPT.as_bytes(), words.as_bytes(), self.node.as_bytes()];
+        match self.redis.script("purge", &SEND, &[&self.stream], &args).await? {
+            Value::BulkString(id) => Ok(Id::read(&id)?.stamp()),
+            _ => Err(Away::Nonsense),
+        }
     }
 
     async fn send_waiting(&self, handler: &impl Fn(Event)) {

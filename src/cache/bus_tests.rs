@@ -271,6 +271,16 @@ async fn a_paused_server_is_noticed_and_read_on() {
 }
 
 #[tokio::test]
+async fn a_full_server_takes_purges_and_the_beginning_of_a_log() {
+    let server = Server::start().await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (one, mut two) = (Node::seeing(&server.url()).await, Node::seeing(&server.url()).await);
+    published(&one, tag(1)).await;
+    assert_eq!(two.tags(1).await, [1]);
+    assert!(server.cli(&["SET", "tg:any", "1"]).contains("OOM"));
+}
+
+#[tokio::test]
 async fn under_a_sentinel_and_in_a_cluster() {
     let cluster = Cluster::start().await;
     let (one, mut two) = (Node::seeing(&cluster.url()).await, Node::seeing(&cluster.url()).await);

@@ -149,7 +149,7 @@ impl Fleet {
             // Answers from before the log are from before purges that nobody knows any more.
             Event::Began { floor } => drop(tiers.purges.note_at(&all, floor)),
             Event::Purged { place, purge, own: true } | Event::Sent { place, purge } => {
-                tiers.purges.confirm(&purge, place)
+                tiers.purges.confirm(&purge, place);
             }
             Event::Purged { place, purge, own: false } => {
                 tiers.purges.note_at(&purge, place);

@@ -48,7 +48,7 @@ async fn what_others_shared_is_doubted_from_the_moment_of_a_purge_whatever_the_s
     let hole = Way::blackhole().await;
     let node = node(&hole.url());
     let (one, other) = (key(1), key(2));
-    node.purge(of_url(1), PurgeOrigin::Admin);
+    node.purge(&of_url(1), PurgeOrigin::Admin);
     // Nothing has run since: the task that tells has not been polled.
     assert!(node.refuses(&one, &shared(AHEAD)) && !node.refuses(&other, &shared(AHEAD)));
     // Another's purge is read meanwhile, and the answer is from just then.
@@ -69,7 +69,7 @@ async fn a_purge_that_waits_is_doubted_until_its_place_is_known_and_then_found_b
     let way = Way::to(server.port).await;
     let (node, other) = (seeing(&way.url()).await, seeing(&server.url()).await);
     way.set(Passage::Hole);
-    let (told, _) = node.purge_and_tell(of_url(1), PurgeOrigin::Admin).await;
+    let (told, _) = node.purge_and_tell(&of_url(1), PurgeOrigin::Admin).await;
     assert_eq!(told, Told::Later);
     // An answer from before the purge of a node that has read more of the log.
     let early = shared(other.purges.stamp().0 + 7);
@@ -96,7 +96,7 @@ async fn a_purge_meets_what_was_adopted_before_it_at_once() {
     let hole = Way::blackhole().await;
     let node = node(&hole.url());
     node.adopt(key(1), &shared(AHEAD));
-    node.purge(Purge { target: Target::Tag(5), soft: false }, PurgeOrigin::Admin);
+    node.purge(&Purge { target: Target::Tag(5), soft: false }, PurgeOrigin::Admin);
     let held = node.peek(&key(1)).unwrap();
     assert!(node.purges.covers(&key(1), &held.variants[0]).is_some());
 }
@@ -106,8 +106,8 @@ async fn others_are_told_though_whoever_gave_the_order_leaves() {
     let server = Server::start().await;
     let (node, other) = (node(&server.url()), seeing(&server.url()).await);
     server.pause();
-    let order = node.purge_and_tell(of_url(1), PurgeOrigin::Admin);
-    let left = tokio::time::timeout(Duration::from_millis(20), order).await;
+    let (purge, patience) = (of_url(1), Duration::from_millis(20));
+    let left = tokio::time::timeout(patience, node.purge_and_tell(&purge, PurgeOrigin::Admin)).await;
     assert!(left.is_err(), "it is not told yet");
     server.resume();
     tokio::spawn(node.run());

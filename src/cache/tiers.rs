@@ -212,14 +212,14 @@ impl Tiers {
     }
 
     /// Forgets, or makes stale, what a purge names: here at once, on other nodes soon.
-    pub fn purge(&'static self, purge: Purge, origin: PurgeOrigin) {
+    pub fn purge(&'static self, purge: &Purge, origin: PurgeOrigin) {
         drop(self.purge_here(purge, origin));
     }
 
     /// The same; returns once the other nodes hear of it, or will when Redis is back.
     ///
     /// With it, how many URLs left memory at once; `None` where what is met goes as it is found.
-    pub async fn purge_and_tell(&'static self, purge: Purge, origin: PurgeOrigin) -> (Told, Option<u64>) {
+    pub async fn purge_and_tell(&'static self, purge: &Purge, origin: PurgeOrigin) -> (Told, Option<u64>) {
         let (here, told) = self.purge_here(purge, origin);
         let told = match told {
             // It ends without an answer only where the process does.
@@ -233,14 +233,14 @@ impl Tiers {
     /// stays.
     fn purge_here(
         &'static self,
-        purge: Purge,
+        purge: &Purge,
         origin: PurgeOrigin,
     ) -> (Option<u64>, Option<JoinHandle<Told>>) {
         // Before it is noted: what other nodes shared is doubted for as long as stamps do not tell.
         let told = self.fleet.as_ref().map(|fleet| (fleet, fleet.telling(purge.clone())));
-        self.purges.note(&purge);
-        self.purge_meters.purged(kind_of(&purge), origin);
-        let here = self.sweep(&purge);
+        self.purges.note(purge);
+        self.purge_meters.purged(kind_of(purge), origin);
+        let here = self.sweep(purge);
         (here, told.map(|(fleet, telling)| tokio::spawn(fleet.tell(telling, &self.purges))))
     }
 

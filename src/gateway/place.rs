@@ -107,7 +107,7 @@ pub(super) fn invalidate(
         let target = Target { scheme, host: &host, path: &path, query: place.query.as_deref() };
         if let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) {
             let purge = Purge { target: purge_target(rules, &target, &request.headers), soft: false };
-            tiers.purge(purge, PurgeOrigin::Unsafe);
+            tiers.purge(&purge, PurgeOrigin::Unsafe);
         }
     }
 }

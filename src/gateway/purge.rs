@@ -43,7 +43,7 @@ pub(super) async fn purge(
     let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
     let purge = Purge { target: place::purge_target(&rules, &target, &request.headers), soft: false };
     exchange.route = Some(route);
-    tiers.purge_and_tell(purge, PurgeOrigin::Method).await;
+    tiers.purge_and_tell(&purge, PurgeOrigin::Method).await;
     purged(session, exchange).await
 }
 

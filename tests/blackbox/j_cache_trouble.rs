@@ -144,6 +144,10 @@ async fn endure(trouble: Trouble) {
         failed = calls("error").await + calls("timeout").await + calls("open").await > 0.0;
     }
 
+    if trouble == Trouble::Full {
+        purges_reach(&fleet).await;
+    }
+
     trouble.end(&mut redis, &way).await;
     for node in &fleet.nodes {
         node.joined().await;
@@ -166,6 +170,19 @@ async fn endure(trouble: Trouble) {
     assert!(!trouble.is_away() || away > 0 || trouble == Trouble::Cut, "{trouble:?}:\n{output}");
     let (deaf, hears) = (said("not hearing of other nodes' purges"), said("hearing of other nodes' purges"));
     assert!(deaf <= 4 && hears == 2 * deaf + 1, "{trouble:?}: {deaf} times deaf, {hears}\n{output}");
+}
+
+/// The log is small, and written to however full Redis is.
+async fn purges_reach(fleet: &Fleet) {
+    let [one, other] = [&fleet.nodes[0], fleet.nodes.last().unwrap()];
+    fleet.origin.answer_by("/purged", numbered(|_: &Seen| Reply::ok("body")));
+    let number = async |node: &Node| node.get("/purged").await.field("x-number").unwrap().to_owned();
+    for (from, to) in [(one, other), (other, one)] {
+        let held = number(to).await;
+        assert_eq!(number(to).await, held, "it is in memory");
+        assert_eq!(from.purges("{\"url\": \"https://a.test/purged\"}").await, "told");
+        eventually(PATIENCE, "the purge arrives", async || number(to).await != held).await;
+    }
 }
 
 #[tokio::test]
@@ -212,6 +229,39 @@ async fn a_redis_that_is_not_there_at_the_start_or_takes_nobody_in_is_done_witho
         assert_eq!(node.gateway.admin_get("/ready").await.status, 200, "{what}");
     })))
     .await;
+}
+
+#[tokio::test]
+async fn a_user_that_may_do_what_the_manual_lists_is_enough() {
+    let manual = include_str!("../../docs/operations.md");
+    let list = manual.lines().find_map(|line| line.strip_prefix("ACL SETUSER tidegate on >PASSWORD "));
+    let redis = Redis::start().await;
+    let user = ["ACL", "SETUSER", "tidegate", "on", ">right"].into_iter();
+    redis.cli(&user.chain(list.unwrap().split(' ')).collect::<Vec<_>>());
+    redis.cli(&["CONFIG", "RESETSTAT"]);
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "right").unwrap();
+    let mut fleet = Fleet::apart(&[], "", "", "").await;
+    let (url, origin) = (redis.url(), fleet.origin.address());
+    let table = format!(
+        "redis = {{ url = {url:?}, timeout = \"10s\", username = \"tidegate\", password = {{ file = {password:?} }} }}"
+    );
+    let route = format!("[routes.all]\ncache = \"60s\"\nupstream = \"{origin}\"");
+    for _ in 0..2 {
+        let config = format!("{}{table}\n{route}\n", https(&fleet.certs));
+        fleet.nodes.push(Node::start(&config, &fleet.certs).await);
+    }
+    let large = "0123456789".repeat(60_000);
+    fleet.origin.answer("/large", Reply::ok(large.clone()).field("etag", "\"1\""));
+    for (node, place) in fleet.nodes.iter().zip(["", "redis"]) {
+        node.joined().await;
+        let answer = node.get("/large").await;
+        assert!(answer.text() == large && found_in(&answer) == place, "{}", status(&answer));
+    }
+    purges_reach(&fleet).await;
+    let refused = redis.cli(&["INFO", "errorstats"]);
+    assert!(!refused.contains("NOPERM"), "{refused}\n{}", redis.cli(&["ACL", "LOG"]));
 }
 
 #[tokio::test]
