@@ -378,6 +378,24 @@ async fn writing_behind_is_bounded_and_drops_are_counted() {
 }
 
 #[tokio::test]
+async fn an_answer_of_more_bytes_than_may_wait_is_written_behind_alone_and_its_renewal_beside_others() {
+    let server = Server::start().await;
+    let tier = Tier::new(redis_at(&server.url()), 1 << 30, Box::new(|_, _| true), TierCounters::default());
+    let large = Arc::new(stored(&vec![1; usize::try_from(QUEUE_BYTES).unwrap() + 1]));
+    tier.store_behind(KEY, Arc::clone(&large), false);
+    assert_eq!((tier.queued(), tier.counters.dropped.get()), (1, 0));
+    tier.store_behind(Key([1; 16]), Arc::new(stored(b"x")), false);
+    assert_eq!((tier.queued(), tier.counters.dropped.get()), (1, 1), "there is no place beside it");
+
+    let tier = Tier::new(redis_at(&server.url()), 1 << 30, Box::new(|_, _| true), TierCounters::default());
+    tier.store_behind(Key([1; 16]), Arc::new(stored(b"x")), false);
+    tier.store_behind(KEY, Arc::clone(&large), true);
+    assert_eq!((tier.queued(), tier.counters.dropped.get()), (2, 0));
+    tier.store_behind(KEY, large, false);
+    assert_eq!((tier.queued(), tier.counters.dropped.get()), (2, 1));
+}
+
+#[tokio::test]
 async fn looks_at_one_key_are_one_call() {
     let server = Server::start().await;
     let tier = tier_at(&server.url());

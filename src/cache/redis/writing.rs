@@ -99,9 +99,10 @@ impl Tier {
         self.write(key, stored, lease, true).await
     }
 
-    /// Has an answer written behind; `head_alone` as for [`Tier::freshen`]. Dropped, and counted, where too much waits.
+    /// Has an answer written behind; `head_alone` as for [`Tier::freshen`]. Dropped, and counted, where too much waits:
+    /// of answers that alone are more than may wait, one is taken where nothing else waits.
     pub fn store_behind(&self, key: Key, stored: Arc<Stored>, head_alone: bool) {
-        let bytes = stored.body.held() + 1024;
+        let bytes = if head_alone { PLACE } else { (stored.body.held() + PLACE).min(QUEUE_BYTES) };
         let place = Arc::clone(&self.queue.places).try_acquire_many_owned(places(bytes));
         let queued = place.is_ok_and(|place| {
             self.queue.jobs.try_send(Job { key, stored, head_alone, _place: place }).is_ok()
