@@ -198,7 +198,7 @@ impl Process {
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
         let _fleet = tokio::spawn(fetching.tiers.run());
         let gateway = Gateway {
-            fetching,
+            fetching: fetching.clone(),
             live,
             in_flight: meters.in_flight.with([]),
             unrouted: Arc::new(RouteMeters::new(&meters, "-")),
@@ -217,7 +217,8 @@ impl Process {
             drain::Signal::Terminate => {
                 ready.drain();
                 stop.send_replace(true);
-                drain::wait(serving, &meters, grace, &mut signals).await;
+                let left = drain::wait(serving, &meters, grace, &mut signals).await;
+                drain::share(&fetching, left, &mut signals).await;
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -272,6 +273,7 @@ fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
         // As much again in answers that are on their way.
         flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
         connector: Connector::new(Some(ConnectorOptions::from_server_conf(&pingora_settings(threads)))),
+        under_way: Arc::default(),
     })
 }
 

@@ -1,11 +1,13 @@
-//! The end: which signal asks for it, and waiting until the last request is done.
+//! The end: which signal asks for it, and waiting until the last request is done and the fleet has been told.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal as Listened, SignalKind, signal as on};
 use tokio::task::JoinHandle;
 
+use crate::gateway::Fetching;
 use crate::telemetry::Meters;
 
 /// What the operator asked for.
@@ -39,13 +41,13 @@ impl Signals {
 }
 
 /// Waits until no listener accepts, no request is in flight and every connection is closed; `grace` at most. A second
-/// `SIGTERM` or `SIGINT` ends the wait.
+/// `SIGTERM` or `SIGINT` ends the wait. What is left of `grace`: nothing where the wait was cut short.
 pub(super) async fn wait(
     accepting: Vec<JoinHandle<()>>,
     meters: &Meters,
     grace: Duration,
     signals: &mut Signals,
-) {
+) -> Duration {
     let end = Instant::now() + grace;
     let requests = meters.in_flight.with([]);
     let connections = ["https", "http"].map(|listener| meters.connections_open.with([listener]));
@@ -64,13 +66,40 @@ pub(super) async fn wait(
         }
     };
     tokio::select! {
-        () = done => tracing::info!("drained"),
+        () = done => {
+            tracing::info!("drained");
+            return end.saturating_duration_since(Instant::now());
+        }
         () = tokio::time::sleep_until(end.into()) => {
             tracing::warn!(requests = requests.get(), "the grace period is over; what is in flight is cut off");
         }
         _ = signals.next() => tracing::warn!(requests = requests.get(), "asked again; what is in flight is cut off"),
     }
+    Duration::ZERO
 }
+
+/// Waits for what the fleet is owed: the purges of this node, which nobody else knows of once it has ended, and the
+/// answers of its last fetches; no longer than `left`, and not for a Redis that stays away. Another signal ends the wait.
+pub(super) async fn share(fetching: &Fetching, left: Duration, signals: &mut Signals) {
+    let within = left.min(SHARING);
+    let shared = tokio::time::timeout(within, async {
+        // Fetches whose clients have left, or that had none.
+        while fetching.tiers.fleet().is_some() && Arc::strong_count(&fetching.under_way) > 1 {
+            tokio::time::sleep(STEP).await;
+        }
+        fetching.tiers.drained(within).await
+    });
+    let shared = tokio::select! {
+        shared = shared => shared.unwrap_or(false),
+        _ = signals.next() => false,
+    };
+    if !shared {
+        tracing::warn!("ended before the fleet had every purge and answer of this node");
+    }
+}
+
+/// The longest that the fleet is waited for.
+const SHARING: Duration = Duration::from_secs(2);
 
 const STEP: Duration = Duration::from_millis(10);
 

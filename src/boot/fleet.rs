@@ -8,7 +8,7 @@ use crate::redis::address::Kind;
 use crate::redis::{Address, Counters, Redis, Settings};
 use crate::telemetry::{Meters, RedisMeters};
 
-/// The pipe, and the terms on which nodes share answers over it. Connects later, in the background.
+/// The pipe, and the terms on which nodes share over it. Connects later, in the background.
 pub(super) fn join(redis: &RedisSettings, cache: &CacheSettings, meters: &Meters) -> (Redis, Joining) {
     let counts = RedisMeters::new(meters);
     let counters = Counters {
@@ -26,6 +26,7 @@ pub(super) fn join(redis: &RedisSettings, cache: &CacheSettings, meters: &Meters
         prefix: redis.prefix.clone(),
     };
     let joining = Joining {
+        shares: cache.redis,
         blind_max: cache.blind_max,
         max_object: cache.max_object,
         counters: TierCounters { dropped: counts.dropped, unreadable: counts.unreadable },

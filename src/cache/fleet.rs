@@ -23,6 +23,8 @@ use crate::telemetry::{PurgeMeters, PurgeOrigin};
 pub struct Fleet {
     /// The second tier.
     pub tier: Tier,
+    /// Whether answers are shared, or purges alone.
+    pub(super) shares: bool,
     bus: Bus,
     /// Since when the log is not seen, in milliseconds since 1970; 0 while it is.
     blind_since: AtomicU64,
@@ -35,9 +37,14 @@ pub struct Fleet {
 /// Redis, most likely, and the log is seen within a few milliseconds.
 const FIRST_SIGHT: Duration = Duration::from_millis(500);
 
+/// How often whoever waits for purges to be told looks whether they are.
+const STEP: Duration = Duration::from_millis(5);
+
 /// How the fleet is joined.
 #[derive(Debug)]
 pub struct Joining {
+    /// Whether answers are shared; purges are in any case.
+    pub shares: bool,
     /// For how long memory is trusted while the log of purges cannot be read.
     pub blind_max: Duration,
     /// The largest body that is shared, in bytes.
@@ -67,6 +74,7 @@ impl Fleet {
         });
         Self {
             tier: Tier::new(redis.clone(), joining.max_object, valid, joining.counters),
+            shares: joining.shares,
             bus: Bus::new(redis),
             blind_since: AtomicU64::new(millis(SystemTime::now())),
             blind_max: joining.blind_max,
@@ -135,7 +143,24 @@ impl Fleet {
     /// Hears of purges, tells of them, and writes answers down, for as long as the process lives.
     pub(super) async fn run(&self, tiers: &'static Tiers) {
         let read = self.bus.run(|event| self.heard(event, tiers));
-        tokio::join!(read, self.tier.run(), self.watch(&tiers.purge_meters));
+        let share = async {
+            if self.shares {
+                self.tier.run().await;
+            }
+        };
+        tokio::join!(read, share, self.watch(&tiers.purge_meters));
+    }
+
+    /// Waits until each purge of this node is in the log, and each answer that it was to share is written; false if that
+    /// takes too long.
+    pub(super) async fn drained(&self, within: Duration) -> bool {
+        let drained = async {
+            while !self.bus.is_told() {
+                tokio::time::sleep(STEP).await;
+            }
+            self.tier.drained(within).await
+        };
+        tokio::time::timeout(within, drained).await.unwrap_or(false)
     }
 
     fn heard(&self, event: Event, tiers: &'static Tiers) {

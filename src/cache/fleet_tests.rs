@@ -14,6 +14,7 @@ fn node(url: &str) -> &'static Tiers {
     let settings =
         Settings { address: address_at(url), ca: None, patience: 4 * PATIENCE, prefix: "tg".to_owned() };
     let joining = Joining {
+        shares: true,
         blind_max: Duration::from_secs(30),
         max_object: 1 << 20,
         counters: TierCounters::default(),
@@ -112,6 +113,23 @@ async fn others_are_told_though_whoever_gave_the_order_leaves() {
     server.resume();
     tokio::spawn(node.run());
     until("the other hears", async || other.meets(&key(1), &shared(AHEAD)).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_node_is_drained_once_the_others_are_told_and_answers_are_written() {
+    let server = Server::start().await;
+    let way = Way::to(server.port).await;
+    let node = seeing(&way.url()).await;
+    assert!(node.drained(Duration::ZERO).await, "there is nothing to wait for");
+    way.set(Passage::Hole);
+    node.purge(&of_url(1), PurgeOrigin::Unsafe);
+    node.fleet.as_ref().unwrap().tier.store_behind(key(2), shared(1), false);
+    for _ in 0..10 {
+        assert!(!node.drained(Duration::from_millis(50)).await);
+    }
+    way.set(Passage::Open);
+    assert!(node.drained(Duration::from_secs(20)).await);
+    assert!(server.cli(&["XREVRANGE", "tg:purges", "+", "-", "COUNT", "1"]).contains("hard url"));
 }
 
 #[test]

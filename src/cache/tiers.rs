@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinHandle;
@@ -73,14 +73,22 @@ impl Tiers {
         }
     }
 
-    /// What nodes share, while this one sees what they purge.
+    /// Waits until other nodes are told of all purges, and have what they are to share; false if that takes too long.
+    pub async fn drained(&self, within: Duration) -> bool {
+        match &self.fleet {
+            Some(fleet) => fleet.drained(within).await,
+            None => true,
+        }
+    }
+
+    /// Where nodes share answers, if they do, while this one sees what they purge.
     pub fn fleet(&self) -> Option<&Fleet> {
-        self.fleet.as_ref().filter(|fleet| fleet.sees())
+        self.fleet.as_ref().filter(|fleet| fleet.shares && fleet.sees())
     }
 
     /// The same; a process that has just started waits for a moment until it does.
     pub async fn fleet_soon(&self) -> Option<&Fleet> {
-        let fleet = self.fleet.as_ref()?;
+        let fleet = self.fleet.as_ref().filter(|fleet| fleet.shares)?;
         fleet.sees_soon().await.then_some(fleet)
     }
 

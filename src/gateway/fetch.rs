@@ -41,6 +41,8 @@ pub struct Fetching {
     pub flights: Arc<Flights<Tale>>,
     /// Connections to servers.
     pub connector: Connector,
+    /// A share of it is held by each fetch that is under way.
+    pub under_way: Arc<()>,
 }
 
 /// What a fetch has to tell of its journey, for access lines and refusals.
@@ -168,7 +170,11 @@ impl Errand {
 
     /// Makes the fetch, in a task of its own.
     pub(super) fn spawn(self) {
-        tokio::spawn(self.run());
+        let under_way = self.fetching.under_way.clone();
+        tokio::spawn(async move {
+            self.run().await;
+            drop(under_way);
+        });
     }
 
     async fn run(mut self) {

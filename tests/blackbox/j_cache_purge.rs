@@ -7,7 +7,9 @@ use crate::support::cached::{ask, get, is_hit, numbered, status};
 use crate::support::fleet::found_in;
 use crate::support::origin::Seen;
 use crate::support::redis::{Passage, Redis, Way};
-use crate::support::{Cached, Certs, Fleet, Gate, Gateway, Node, PATIENCE, Reply, eventually, https, must};
+use crate::support::{
+    Cached, Certs, Fleet, Gate, Gateway, Node, PATIENCE, Reply, eventually, https, must, pass,
+};
 
 /// The number of the origin's answer.
 async fn number(node: &Node, path: &str) -> u32 {
@@ -419,4 +421,40 @@ async fn a_node_that_was_cut_off_catches_up_and_its_own_purges_arrive_later() {
     // It was for once: what was fetched since stays.
     let healed = number(near, "/own").await;
     assert_eq!((number(near, "/own").await, number(far, "/theirs").await > 0), (healed, true));
+}
+
+#[tokio::test]
+async fn a_node_that_ends_tells_the_others_first() {
+    let redis = Redis::start().await;
+    let way = Way::to(redis.port).await;
+    let (direct, by_way) = (redis.url(), way.url());
+    let mut fleet = Fleet::over(&[&direct, &by_way], "1s", "", ROUTES).await;
+    for path in ["/a", "/b"] {
+        fleet.origin.answer_by(path, numbered(|_: &Seen| Reply::ok("body")));
+    }
+    for node in [0, 1, 0, 1] {
+        assert_eq!(number(&fleet.nodes[node], "/a").await, 0);
+    }
+    let mut ending = fleet.nodes.remove(1);
+    way.set(Passage::Cut);
+    assert_eq!(ask(&ending.client, "PUT", "/a", &[]).await.status, 200);
+    assert_eq!(number(&fleet.nodes[0], "/a").await, 0, "it has not heard of it");
+    let back = async {
+        pass(Duration::from_millis(200)).await;
+        way.set(Passage::Open);
+    };
+    let (ended, ()) = tokio::join!(ending.gateway.stop(), back);
+    assert!(ended.success(), "{ended}\n{}", ending.gateway.output());
+    another(&fleet.nodes[0], "/a", 0).await;
+
+    // A Redis that stays away is not waited for.
+    let config = fleet.nodes[0].gateway.folder().join("tidegate.toml");
+    let config = std::fs::read_to_string(config).unwrap().replace(&direct, &by_way);
+    let mut ending = Node::start(&config, &fleet.certs).await;
+    way.set(Passage::Cut);
+    assert_eq!(ask(&ending.client, "PUT", "/b", &[]).await.status, 200);
+    let began = Instant::now();
+    assert!(ending.gateway.stop().await.success());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(ending.gateway.output().contains("ended before the fleet had every purge"));
 }
