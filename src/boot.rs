@@ -266,8 +266,7 @@ fn accept(
 /// The store, and what fetches for it.
 fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
     let memory = plan.cache.memory;
-    let fleet =
-        plan.redis.as_ref().filter(|_| plan.cache.redis).map(|redis| fleet::join(redis, &plan.cache, meters));
+    let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, meters));
     Arc::new(Fetching {
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.

@@ -18,7 +18,8 @@ pub struct CacheStore {
     #[schemars(extend("x-takes-effect" = "restart"))]
     pub memory: ByteSize,
     /// Whether answers are kept in Redis as well, where every node finds them and a restarted one begins warm. When
-    /// absent, they are where `redis` is set.
+    /// absent, they are where `redis` is set. With `false` they stay in memory alone; purges reach the other nodes all the
+    /// same.
     #[schemars(example = true, extend("x-takes-effect" = "restart"))]
     pub redis: Option<bool>,
     /// Largest answer that is kept; larger ones pass through.

@@ -458,3 +458,21 @@ async fn a_node_that_ends_tells_the_others_first() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert!(ending.gateway.output().contains("ended before the fleet had every purge"));
 }
+
+#[tokio::test]
+async fn nodes_that_share_no_answers_share_their_purges_all_the_same() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let routes = "[routes.all]\ncache = \"60s\"\nupstream = \"ORIGIN\"\n";
+    let fleet = Fleet::over(&[&url, &url], "10s", "cache.redis = false", routes).await;
+    fleet.origin.answer_by("/a", numbered(|_: &Seen| Reply::ok("body").field("cache-tag", "news")));
+    let [one, other] = &fleet.nodes[..] else { panic!("two nodes") };
+    for order in ["{\"url\": \"https://a.test/a\"}", "{\"tag\": \"news\"}", "{\"all\": true}"] {
+        let held = [number(one, "/a").await, number(other, "/a").await];
+        assert_ne!(held[0], held[1], "each has its own");
+        assert_eq!(one.purges(order).await, "told", "{order}");
+        another(one, "/a", held[0]).await;
+        another(other, "/a", held[1]).await;
+    }
+    assert_eq!(redis.cli(&["KEYS", "*"]), "tidegate:purges", "and no answer is there");
+}
