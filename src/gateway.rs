@@ -10,6 +10,7 @@ mod answer;
 mod serve;
 mod conclude;
 mod share;
+mod renew;
 mod fetch;
 mod settle;
 mod deliver;

@@ -87,7 +87,7 @@ impl Found {
 
 /// What the lease came to.
 pub enum Lease {
-    /// This node fetches, for all. The token gives it back, with [`Tier::store`] or [`Tier::release`].
+    /// This node fetches, for all. The token keeps it, with [`Tier::renew`], and gives it back, with [`Tier::store`] or [`Tier::release`].
     Taken(Token),
     /// Another node fetches: wait for it.
     Held(Waiter),
@@ -96,7 +96,7 @@ pub enum Lease {
 }
 
 /// Proof of a lease.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Token(String);
 
 type Answer = Result<Arc<Found>, Away>;
@@ -230,6 +230,14 @@ impl Tier {
             fields @ (Value::Array(_) | Value::Map(_)) => Ok(Lease::Changed(self.found(key, fields))),
             _ => Err(Away::Nonsense),
         }
+    }
+
+    /// Keeps a lease for so long from now; whether it was still held.
+    pub async fn renew(&self, key: &Key, token: &Token, ttl: Duration) -> Result<bool, Away> {
+        let names = Names::of(self.redis.prefix(), key);
+        let ttl = ttl.as_millis().max(1).to_string();
+        let args = [token.0.as_bytes(), ttl.as_bytes()];
+        Ok(self.redis.script("renew", &scripts::RENEW, &[&names.lease], &args).await? == Value::Int(1))
     }
 
     /// Gives a lease back without storing anything, and tells the waiting why.

@@ -18,7 +18,6 @@ use crate::cache::directives::RequestDirectives;
 use crate::cache::flight::{Flights, From, Pilot, Verdict};
 use crate::cache::freshness::Times;
 use crate::cache::policy::{self, NotKept};
-use crate::cache::redis::Token;
 use crate::cache::reuse;
 use crate::cache::stored::{Body, Key, Stored};
 use crate::cache::{Rules, Tiers, range};
@@ -28,6 +27,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Background;
 use crate::upstream::Failure;
 
+use super::renew::Held;
 use super::{place, settle, share, tries};
 
 /// The most interim answers before the final one. Who follows a fetch may be slow, so they are held.
@@ -103,7 +103,7 @@ pub(super) struct Errand {
     /// Whether what is stored is fresh still.
     pub(super) ahead: bool,
     /// The right to fetch for all nodes.
-    pub(super) lease: Option<Token>,
+    pub(super) lease: Option<Held>,
     /// When the request went to the origin.
     pub(super) sent: SystemTime,
     /// What is stored of its URL and may be confirmed: of what suits it, only answers with all the bytes it wants.

@@ -10,20 +10,20 @@ use crate::cache::Tiers;
 use crate::cache::entry::Entry;
 use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
-use crate::cache::redis::{Found, Lease, Token, Told, Verdict};
+use crate::cache::redis::{Found, Lease, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::stored::{Key, Stored};
 use crate::telemetry::Scope;
 
 use super::fetch::Errand;
+use super::renew::Held;
 
-/// How long one node may fetch for all. A fetch that takes longer is no longer waited for, and one whose node died is
-/// made by another.
-const LEASE: Duration = Duration::from_secs(2);
+/// How long one node may fetch for all until it says that it still does. A fetch whose node died is made by another.
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 
-/// How long a fetch waits for those of other nodes: longer than a lease, so that one whose node died is taken over by
+/// How long a fetch waits for those of other nodes, and how long these keep the lease: longer than a lease, so that one whose node died is taken over by
 /// one of those who waited, and not by all of them.
-const WAIT: Duration = Duration::from_secs(5);
+pub(super) const WAIT: Duration = Duration::from_secs(5);
 
 impl Errand {
     /// Looks for what the fleet has stored. `None`: it is to be fetched; by this node for all, if there is a lease.
@@ -32,7 +32,8 @@ impl Errand {
         if !self.is_for_all() {
             return None;
         }
-        let fleet = fetching.tiers.fleet_soon().await?;
+        let tiers = fetching.tiers;
+        let fleet = tiers.fleet_soon().await?;
         let deadline = Instant::now() + WAIT;
         let mut waited = false;
         let mut found = fleet.tier.look(&self.key).await.ok()?;
@@ -49,7 +50,7 @@ impl Errand {
             }
             found = match fleet.tier.lease(&self.key, found.version, LEASE).await.ok()? {
                 Lease::Taken(token) => {
-                    self.lease = Some(token);
+                    self.lease = Some(Held::of(tiers, self.key, token));
                     return None;
                 }
                 // A version that cannot be read never compares: without a lease, then, and what is stored puts it right.
@@ -121,12 +122,12 @@ impl Errand {
 pub(super) async fn give(tiers: &'static Tiers, key: Key, stored: &Arc<Stored>, terms: Share) {
     let Some(fleet) = tiers.fleet() else { return };
     match terms {
-        Share { lease: Some(token), head_alone: false } => {
+        Share { lease: Some(lease), head_alone: false } => {
             // An error leaves the lease to run out.
-            let _ = fleet.tier.store(&key, stored, Some(&token)).await;
+            let _ = fleet.tier.store(&key, stored, Some(lease.token())).await;
         }
-        Share { lease: Some(token), head_alone: true } => {
-            let _ = fleet.tier.freshen(&key, stored, Some(&token)).await;
+        Share { lease: Some(lease), head_alone: true } => {
+            let _ = fleet.tier.freshen(&key, stored, Some(lease.token())).await;
         }
         Share { lease: None, head_alone } => fleet.tier.store_behind(key, stored.clone(), head_alone),
     }
@@ -134,15 +135,15 @@ pub(super) async fn give(tiers: &'static Tiers, key: Key, stored: &Arc<Stored>, 
 
 /// How an answer is given to the fleet.
 pub(super) struct Share {
-    pub(super) lease: Option<Token>,
+    pub(super) lease: Option<Held>,
     /// Whether its body is there already.
     pub(super) head_alone: bool,
 }
 
 /// Gives a lease back without an answer.
-pub(super) async fn give_up(tiers: &Tiers, key: &Key, lease: Option<Token>, why: Option<NotKept>) {
-    if let (Some(fleet), Some(token)) = (tiers.fleet(), lease) {
+pub(super) async fn give_up(tiers: &Tiers, key: &Key, lease: Option<Held>, why: Option<NotKept>) {
+    if let (Some(fleet), Some(lease)) = (tiers.fleet(), lease) {
         let verdict = if why.is_some() { Verdict::Uncacheable } else { Verdict::Failed };
-        let _ = fleet.tier.release(key, &token, verdict).await;
+        let _ = fleet.tier.release(key, lease.token(), verdict).await;
     }
 }

@@ -273,6 +273,27 @@ async fn a_missing_and_an_expired_answer_are_fetched_once_for_the_fleet() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_takes_longer_than_a_lease_is_waited_for_by_the_fleet() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;
+    let body = "0123456789".repeat(30_000);
+    for (path, amid) in [("/head", false), ("/body", true)] {
+        let gate = Gate::closed();
+        let reply = Reply::ok(body.clone());
+        let reply = if amid { reply.paused_after(100_000, &gate) } else { reply.behind(&gate) };
+        fleet.origin.answer(path, reply);
+        let open = async {
+            // A lease is for 2 s.
+            pass(Duration::from_millis(3500)).await;
+            gate.open();
+        };
+        let answers = ask_all(&fleet, path, 2, open).await;
+        assert!(answers.iter().all(|answer| answer.status == 200 && answer.text() == body), "{path}");
+        assert_eq!(fleet.origin.requests(path), 1, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn when_the_node_that_fetches_dies_another_takes_over() {
     let redis = Redis::start().await;
     let mut fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;

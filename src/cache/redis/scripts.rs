@@ -87,6 +87,16 @@ return 0
     )
 });
 
+/// Keeps the lease: token, ms to live from now. 1 if it was still held.
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+",
+    )
+});
+
 /// Gives the lease back and tells the waiting: token, channel, message. 1 if it was still held.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(

@@ -274,6 +274,22 @@ async fn a_dead_holder_s_lease_runs_out() {
 }
 
 #[tokio::test]
+async fn a_lease_is_renewed_by_its_holder_alone() {
+    let server = Server::start().await;
+    let (holder, other) = (tier_at(&server.url()), tier_at(&server.url()));
+    let token = take(&holder, 0).await;
+    assert_eq!(holder.renew(&KEY, &token, 4 * LEASE_TTL).await, Ok(true));
+    let left = async || server.cli(&["PTTL", &names().lease]).parse::<i64>().unwrap();
+    assert!(left().await > 15_000, "{}", left().await);
+    let foreign = Token("0".repeat(32));
+    assert_eq!(other.renew(&KEY, &foreign, Duration::from_millis(1)).await, Ok(false));
+    assert!(left().await > 15_000);
+    holder.release(&KEY, &token, Verdict::Failed).await.unwrap();
+    assert_eq!(holder.renew(&KEY, &token, LEASE_TTL).await, Ok(false));
+    assert_eq!(server.cli(&["DBSIZE"]), "0", "what was given back is not taken again");
+}
+
+#[tokio::test]
 async fn a_wait_ends_at_its_deadline() {
     let server = Server::start().await;
     let (holder, other) = (tier_at(&server.url()), tier_at(&server.url()));
