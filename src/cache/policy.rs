@@ -144,6 +144,26 @@ pub fn keep(
     if *method != Method::GET && (*method != Method::POST || named.is_none()) {
         return Err(NotKept::Method);
     }
+    let terms = for_how_long(request, status, answer, &said, named, rules, times)?;
+    // That a cookie is for everybody is for the origin to say, not for the route or a guess. No time at all says nothing.
+    let by_itself = named.is_some_and(|lifetime| !lifetime.is_zero());
+    if !by_itself && rules.set_cookie == SetCookie::Store && sets_cookie(answer, &directives.fields) {
+        return Err(NotKept::SetCookie);
+    }
+    Ok(terms)
+}
+
+/// The lifetime (§4.2) that the origin has `named`, or that the route or a guess gives, and the terms that follow.
+fn for_how_long(
+    request: &HeaderMap,
+    status: StatusCode,
+    answer: &HeaderMap,
+    said: &Said,
+    named: Option<Duration>,
+    rules: &Rules,
+    times: Times,
+) -> Result<Terms, NotKept> {
+    let directives = &said.directives;
     let own = if is_negative(status) { rules.negative_ttl } else { rules.ttl.filter(|_| by_default(status)) };
     let guess = || {
         freshness::guess(answer, times.answered).filter(|_| rules.guesses() && may_guess(status, directives))

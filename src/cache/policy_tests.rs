@@ -380,6 +380,38 @@ fn the_route_says_what_becomes_of_cookies() {
 }
 
 #[test]
+fn a_cookie_is_shared_on_the_origin_s_word_alone() {
+    // RFC 9111 §7.3: whoever names a lifetime has had the choice of `private`.
+    const COOKIE: &str = "set-cookie: a=b";
+    const LONG_AGO: &str = "last-modified: Sun, 06 Nov 1984 08:49:37 GMT";
+    let by_route = Rules { set_cookie: SetCookie::Store, ..ttl(30) };
+    let ignoring = Rules { ignore_origin: true, ..by_route.clone() };
+    let silent = Rules { ttl: None, ..by_route.clone() };
+    let negative = Rules { negative_ttl: Some(Duration::from_secs(9)), ..silent.clone() };
+    let no = Err(NotKept::SetCookie);
+    let rows: &[(&Rules, u16, &[&str], Kept)] = &[
+        (&by_route, 200, &[COOKIE], no),
+        (&by_route, 200, &["set-cookie2: a=b"], no),
+        (&by_route, 200, &["cache-control: public", COOKIE], no),
+        (&by_route, 200, &["cache-control: private=\"set-cookie\"", COOKIE], Ok(30)),
+        (&by_route, 200, &[], Ok(30)),
+        (&ignoring, 200, &[COOKIE], no),
+        (&ignoring, 200, &["cache-control: max-age=60", COOKIE], Ok(30)),
+        (&silent, 200, &[LONG_AGO, COOKIE], no),
+        (&silent, 200, &["etag: \"a\"", COOKIE], no),
+        (&silent, 200, &["etag: \"a\"", "cache-control: no-cache", COOKIE], no),
+        (&silent, 200, &["etag: \"a\"", "cache-control: max-age=0", COOKIE], no),
+        (&silent, 200, &["cache-control: s-maxage=60", COOKIE], Ok(60)),
+        (&silent, 200, &[LATER, COOKIE], Ok(60)),
+        (&silent, 200, &[COOKIE], Err(NotKept::NoLifetime)),
+        (&negative, 404, &[COOKIE], no),
+    ];
+    for (rules, status, fields, wanted) in rows {
+        assert_eq!(kept(&request("GET", &[]), &response(*status, fields), rules), *wanted, "{fields:?}");
+    }
+}
+
+#[test]
 fn fields_that_the_origin_keeps_to_the_one_client_are_not_stored() {
     // RFC 9111 §5.2.2.4, §5.2.2.7; RFC 9213 §2.1.
     let rows: &[(&[&str], &[&str])] = &[
