@@ -4,11 +4,16 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::merge::same_strong;
 use super::stored::{Body, Stored};
 use super::{dates, parts};
+
+/// Digests of the content of the one answer that carries them: not of a part of it, nor of what is put together from
+/// parts (RFC 9530 §2). `Repr-Digest` is of the whole in any case, and stays.
+const OF_CONTENT: [HeaderName; 2] =
+    [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
 
 /// More ranges than this in one request are not served one by one: the whole is (RFC 9110 §14.2).
 pub const RANGES_MAX: usize = 32;
@@ -129,9 +134,17 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// The fields of a 206 with one part (§15.3.7.1).
 pub fn head_of_part(stored: &HeaderMap, range: &Range<u64>, length: u64) -> HeaderMap {
     let mut head = stored.clone();
+    without_digests(&mut head);
     head.insert(CONTENT_RANGE, content_range(range, length));
     head.insert(CONTENT_LENGTH, (range.end - range.start).into());
     head
+}
+
+/// Takes out what is said of the bytes of one answer, where others are sent or stored.
+pub fn without_digests(head: &mut HeaderMap) {
+    for name in &OF_CONTENT {
+        head.remove(name);
+    }
 }
 
 /// The fields of a 416 (§15.5.17). It has no body, and of the stored answer only what names it.
@@ -198,6 +211,7 @@ impl Framing {
     /// The fields of the answer (§15.3.7.2).
     pub fn head(&self, stored: &HeaderMap) -> HeaderMap {
         let mut head = stored.clone();
+        without_digests(&mut head);
         head.remove(CONTENT_RANGE);
         head.insert(CONTENT_TYPE, self.content_type.clone());
         head.insert(CONTENT_LENGTH, self.length.into());
@@ -316,8 +330,20 @@ mod tests {
 
     #[test]
     fn heads_tell_which_bytes_follow() {
-        let stored =
-            headers(&[("etag", "\"a\""), ("content-length", "10"), ("content-type", "a/b"), ("x-a", "1")]);
+        let stored = headers(&[
+            ("etag", "\"a\""),
+            ("content-length", "10"),
+            ("content-type", "a/b"),
+            ("x-a", "1"),
+            ("content-digest", "sha-256=:AAAA:"),
+            ("content-md5", "AAAA"),
+            ("repr-digest", "sha-256=:AAAA:"),
+        ]);
+        let framed = Framing::new(&stored, &[0..2, 8..10], 10, 0).head(&stored);
+        for head in [head_of_part(&stored, &(6..9), 10), framed] {
+            assert!(!head.contains_key("content-digest") && !head.contains_key("content-md5"), "{head:?}");
+            assert!(head.contains_key("repr-digest"), "it is of the whole");
+        }
         let part = head_of_part(&stored, &(6..9), 10);
         assert_eq!(
             (&part["content-range"], &part["content-length"], &part["x-a"]),

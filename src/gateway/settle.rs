@@ -12,7 +12,7 @@ use crate::cache::flight::{From, Verdict};
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
-use crate::cache::{Rules, compact, conditional, merge, parts, tags};
+use crate::cache::{Rules, compact, conditional, merge, parts, range, tags};
 use crate::forward::hop;
 use crate::refusal::{Fault, Refusal};
 use crate::upstream::Failure;
@@ -209,6 +209,7 @@ fn keep_part(errand: &Errand, part: Stored, head: &ResponseHeader, pieces: Piece
     let Some(body) = combined.or_else(|| parts::first(&place, pieces)) else { return };
     let mut headers = part.headers;
     headers.remove(CONTENT_RANGE);
+    range::without_digests(&mut headers);
     headers.insert(CONTENT_LENGTH, place.length.into());
     let part = Stored { status: StatusCode::OK, headers, body, ..part };
     errand.fetching.tiers.store(errand.key, &Arc::new(part));
