@@ -13,6 +13,7 @@ mod share;
 mod renew;
 mod fetch;
 mod settle;
+mod confirm;
 mod deliver;
 mod past;
 mod place;
