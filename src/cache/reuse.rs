@@ -108,7 +108,7 @@ pub fn may_stand_in(asked: &RequestDirectives, terms: &Terms, failure: Failure, 
         return false;
     }
     let counts = match failure {
-        Failure::Status(status) => matches!(status.as_u16(), 500 | 502 | 503 | 504),
+        Failure::Status(status) => is_stood_in_for(status),
         _ => true,
     };
     let better = too_old(asked, terms, now) || asked.min_fresh.or_stale().is_some();
@@ -120,6 +120,11 @@ pub fn may_stand_in(asked: &RequestDirectives, terms: &Terms, failure: Failure, 
     };
     let stale_by = now.duration_since(terms.fresh_until).unwrap_or_default();
     counts && !window.is_zero() && stale_by <= window
+}
+
+/// Whether a stored answer may be served in place of one with this status (RFC 5861 §4).
+pub fn is_stood_in_for(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
 #[cfg(test)]

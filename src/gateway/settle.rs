@@ -8,10 +8,11 @@ use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
+use crate::cache::directives::RequestDirectives;
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
-use crate::cache::{Rules, compact, parts, range, tags};
+use crate::cache::{Rules, compact, parts, range, reuse, tags};
 use crate::forward::hop;
 use crate::refusal::Fault;
 use crate::upstream::Failure;
@@ -48,7 +49,25 @@ fn to_keep(errand: &Errand, head: &ResponseHeader) -> Result<Stored, NotKept> {
     if policy::length(&head.headers).is_some_and(|length| length > errand.size_max()) {
         return Err(NotKept::TooLarge);
     }
+    if outlives(errand, head.status) {
+        return Err(NotKept::Status);
+    }
     to_store(&errand.request, head, &errand.rules, terms, errand.pilot.stamp(), errand.url.clone())
+}
+
+/// Whether what is stored is to outlive a failure of its origin: it is fresh, or may stand in for it (RFC 5861 §4), for
+/// this request or for one that asks for nothing in particular. Stored in its place, though the route keeps failures
+/// for a while, the failure would be served instead of it, and the answer that was good would be lost. A failure that is
+/// stored gives way to the next.
+fn outlives(errand: &Errand, status: StatusCode) -> bool {
+    let Some(stored) = errand.selected().map(|at| &errand.candidates[at]) else { return false };
+    if !reuse::is_stood_in_for(status) || reuse::is_stood_in_for(stored.status) {
+        return false;
+    }
+    let (terms, now) = (&stored.terms, SystemTime::now());
+    let fresh = terms.fresh_until > now && !terms.validate_always;
+    let stands_in = |asked| reuse::may_stand_in(asked, terms, reuse::Failure::Status(status), now);
+    fresh || stands_in(&errand.asked) || stands_in(&RequestDirectives::default())
 }
 
 /// An answer as it is stored, on these terms and without its body.
