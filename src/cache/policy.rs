@@ -118,9 +118,34 @@ impl NotKept {
         }
     }
 
-    /// Whether the next answer of this URL is likely to have the same fate, so that nobody need wait for it.
-    pub fn lasts(self) -> bool {
-        !matches!(self, Self::Method | Self::Partial | Self::Status | Self::Purged | Self::Cookie)
+    /// Whether the next answer of this URL is likely to have the same fate, so that nobody need wait for it. What is
+    /// about one request says nothing of the next, and a failure passes.
+    pub fn lasts(self, status: StatusCode) -> bool {
+        match self {
+            Self::Status => !status.is_server_error() && !never(status),
+            Self::Method | Self::Partial | Self::Purged => false,
+            _ => true,
+        }
+    }
+
+    /// Whether an answer with this status that is not kept for this reason takes the place of what is stored all the same:
+    /// the stored one is then forgotten, as a newer one has the word (§4.3.3) that is not there to be served. In doubt
+    /// it is forgotten, which costs a fetch; to keep it would show what the origin has withdrawn.
+    ///
+    /// It stays where the reason is one of the request ([`NotKept::Authorization`], [`NotKept::Cookie`]): others may
+    /// still be served it. So it does after a failure, for which it may stand in, after a part, and after statuses that
+    /// blame the one request (400, 406, 412, 416, 429 and the like): anybody could make it go with a request gone wrong.
+    /// 401 and 403 are about a caller who has said who he is; to others, they are about the URL.
+    pub fn supersedes(self, status: StatusCode, request: &HeaderMap) -> bool {
+        let of_request =
+            matches!(self, Self::Method | Self::Authorization | Self::Cookie | Self::Partial | Self::Purged);
+        let of_url = match status.as_u16() {
+            206 | 304 => false,
+            200..=399 | 404 | 405 | 410 | 451 => true,
+            401 | 403 => !request.contains_key(AUTHORIZATION) && !request.contains_key(COOKIE),
+            _ => false,
+        };
+        of_url && !of_request
     }
 }
 

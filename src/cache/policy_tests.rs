@@ -380,6 +380,69 @@ fn the_route_says_what_becomes_of_cookies() {
 }
 
 #[test]
+fn what_is_not_kept_is_remembered_where_the_next_is_likely_to_be_like_it() {
+    use NotKept::{Cookie, Method, NoStore, Partial, Private, Purged, Status};
+    let rows = [
+        (NoStore, 200, true),
+        (Private, 200, true),
+        (Cookie, 200, true),
+        (Status, 302, true),
+        (Status, 400, true),
+        (Status, 404, true),
+        (Status, 412, false),
+        (Status, 416, false),
+        (Status, 429, false),
+        (Status, 500, false),
+        (Status, 503, false),
+        (Method, 200, false),
+        (Partial, 206, false),
+        (Purged, 200, false),
+    ];
+    for (reason, status, wanted) in rows {
+        assert_eq!(reason.lasts(StatusCode::from_u16(status).unwrap()), wanted, "{reason:?} {status}");
+    }
+}
+
+#[test]
+fn what_is_not_kept_takes_the_place_of_what_is_stored_where_it_is_about_the_url() {
+    use NotKept::{Authorization, Cookie, Method, NoLifetime, NoStore, Partial, Private, Purged, Status};
+    let rows: &[(NotKept, u16, &[&str], bool)] = &[
+        (Private, 200, &[], true),
+        (Private, 200, &["cookie: a=b"], true),
+        (NoStore, 200, &[], true),
+        (NotKept::SetCookie, 200, &[], true),
+        (NotKept::TooLarge, 200, &[], true),
+        (NoLifetime, 200, &[], true),
+        (Status, 302, &[], true),
+        (Status, 404, &["authorization: x"], true),
+        (Status, 410, &[], true),
+        (NoStore, 451, &[], true),
+        (Authorization, 200, &["authorization: x"], false),
+        (Cookie, 200, &["cookie: a=b"], false),
+        (Method, 200, &[], false),
+        (Purged, 200, &[], false),
+        (Partial, 206, &[], false),
+        (Private, 206, &[], false),
+        (Status, 304, &[], false),
+        (Status, 401, &[], true),
+        (NoStore, 403, &[], true),
+        (Status, 401, &["authorization: x"], false),
+        (NoStore, 403, &["cookie: a=b"], false),
+        (Status, 400, &[], false),
+        (Status, 406, &[], false),
+        (Status, 412, &[], false),
+        (Status, 416, &[], false),
+        (NoStore, 429, &[], false),
+        (Status, 500, &[], false),
+        (NoStore, 503, &[], false),
+    ];
+    for (reason, status, fields, wanted) in rows {
+        let found = reason.supersedes(StatusCode::from_u16(*status).unwrap(), &headers(fields));
+        assert_eq!(found, *wanted, "{reason:?} {status} {fields:?}");
+    }
+}
+
+#[test]
 fn a_cookie_is_shared_on_the_origin_s_word_alone() {
     // RFC 9111 §7.3: whoever names a lifetime has had the choice of `private`.
     const COOKIE: &str = "set-cookie: a=b";

@@ -128,8 +128,10 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
 async fn land(errand: Errand, answer: Answer, stored: Stored) {
-    let size_max = errand.size_max();
-    let Errand { pilot, fetching, key, lease, authorized, .. } = errand;
+    if errand.pilot.written() > errand.size_max() {
+        learn(&errand, stored.status, NotKept::TooLarge);
+    }
+    let Errand { pilot, fetching, key, lease, .. } = errand;
     if pilot.is_storing() {
         let body = Body::Whole(Pieces::new(pilot.pieces()).together());
         let stored = Arc::new(Stored { body, ..stored });
@@ -137,10 +139,6 @@ async fn land(errand: Errand, answer: Answer, stored: Stored) {
         pilot.land();
         share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await;
     } else {
-        // The next requests need not wait for a fetch whose body is not for them.
-        if pilot.written() > size_max {
-            fetching.tiers.unstored.mark(&key, authorized);
-        }
         pilot.land();
         share::give_up(fetching.tiers, &key, lease, Some(NotKept::TooLarge)).await;
     }
@@ -195,12 +193,10 @@ async fn pass(
     head: Arc<ResponseHeader>,
     kept: Result<Stored, NotKept>,
 ) {
-    if let Err(reason) = kept
-        && reason.lasts()
-    {
-        errand.fetching.tiers.unstored.mark(&errand.key, errand.authorized);
-    }
     let not_kept = kept.as_ref().err().copied();
+    if let Some(reason) = not_kept {
+        learn(&errand, head.status, reason);
+    }
     let tale =
         Tale { status: Some(head.status.as_u16()), kept: not_kept.map_or(Ok(()), Err), ..errand.tale() };
     errand.pilot.pass(head.clone(), tale);
@@ -216,6 +212,21 @@ async fn pass(
             answer.done(&errand.fetching).await;
         }
         Err(_) => answer.give_up().await,
+    }
+}
+
+/// What an answer that is not kept tells of its URL: whether the next ones are worth waiting for, and that what is stored
+/// for its request no longer is what the origin says.
+fn learn(errand: &Errand, status: StatusCode, reason: NotKept) {
+    let tiers = errand.fetching.tiers;
+    if reason.lasts(status) {
+        tiers.unstored.mark(&errand.key, errand.authorized);
+    }
+    if reason.supersedes(status, &errand.request.headers) {
+        let selected = errand.selected().map(|at| &errand.candidates[at]);
+        for stored in selected.into_iter().chain(&errand.in_part) {
+            tiers.drop_variant(&errand.key, stored);
+        }
     }
 }
 
