@@ -14,6 +14,7 @@ mod renew;
 mod fetch;
 mod settle;
 mod confirm;
+mod tally;
 mod deliver;
 mod past;
 mod place;

@@ -11,7 +11,7 @@ use super::policy::{self, Bypass, NotKept};
 use super::status::{Forwarded, Member};
 use super::stored::{Key, Stamp, Stored};
 use super::{Rules, freshness};
-use crate::telemetry::{CacheMeters, CacheOutcome, Scope, StaleReason, Tier, Validation};
+use crate::telemetry::{CacheMeters, CacheOutcome, Scope, StaleReason, Tier};
 
 /// What a request asks of the cache, and what it was told.
 #[derive(Debug)]
@@ -199,24 +199,9 @@ impl Asking {
             Went::Hit { stale: Some(why), .. } => meters.stale(*why),
             Went::Hit { tier, .. } => meters.hit(*tier),
             Went::Past { pass, why: Forwarded::Bypass, .. } => meters.miss(pass.code()),
-            Went::Past { why, .. } => meters.miss(why.code()),
             Went::Fetched { collapsed: true, .. } => meters.joined(Scope::Node),
-            Went::Fetched { why, status, kept, validated, .. } => {
-                meters.miss(why.code());
-                match kept {
-                    Ok(()) if *validated => {}
-                    Ok(()) => meters.stored(),
-                    Err(Some(reason)) => meters.not_stored(reason.code()),
-                    Err(None) => {}
-                }
-                if matches!(why, Forwarded::Stale | Forwarded::Request) {
-                    meters.validated(match (validated, status) {
-                        (true, _) => Validation::Holds,
-                        (false, Some(..500)) => Validation::Replaced,
-                        (false, _) => Validation::Failed,
-                    });
-                }
-            }
+            // What came of its fetch is counted where that settles.
+            Went::Past { why, .. } | Went::Fetched { why, .. } => meters.miss(why.code()),
         }
     }
 }

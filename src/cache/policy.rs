@@ -96,6 +96,8 @@ pub enum NotKept {
     NoLifetime,
     /// Its URL was purged while it was on its way.
     Purged,
+    /// Its body did not come to the end that was announced (§3.3). Its head is gone by then: the metric alone says so.
+    BrokenOff,
 }
 
 impl NotKept {
@@ -115,6 +117,7 @@ impl NotKept {
             Self::TooLarge => "too-large",
             Self::NoLifetime => "no-lifetime",
             Self::Purged => "purged",
+            Self::BrokenOff => "broken-off",
         }
     }
 
@@ -123,7 +126,7 @@ impl NotKept {
     pub fn lasts(self, status: StatusCode) -> bool {
         match self {
             Self::Status => !status.is_server_error() && !never(status),
-            Self::Method | Self::Partial | Self::Purged => false,
+            Self::Method | Self::Partial | Self::Purged | Self::BrokenOff => false,
             _ => true,
         }
     }

@@ -168,30 +168,31 @@ impl Tiers {
         self.purges.covers_fill(stored.stamp, key, &stored.tags, &stored.url)
     }
 
-    /// Stores an answer here and, behind, for the fleet; unless a purge has overtaken it.
-    pub fn store(&self, key: Key, stored: &Arc<Stored>) {
-        self.share(key, stored, false);
+    /// Stores an answer here and, behind, for the fleet; unless a purge has overtaken it: `false`.
+    pub fn store(&self, key: Key, stored: &Arc<Stored>) -> bool {
+        self.share(key, stored, false)
     }
 
     /// Parts stay here: who wants a part does not ask the fleet, and who asks wants the whole.
-    fn share(&self, key: Key, stored: &Arc<Stored>, head_alone: bool) {
-        self.keep(key, stored);
-        if let (Some(fleet), Body::Whole(_)) = (self.fleet(), &stored.body) {
+    fn share(&self, key: Key, stored: &Arc<Stored>, head_alone: bool) -> bool {
+        let kept = self.keep(key, stored);
+        if let (true, Some(fleet), Body::Whole(_)) = (kept, self.fleet(), &stored.body) {
             fleet.tier.store_behind(key, stored.clone(), head_alone);
         }
+        kept
     }
 
-    /// Stores an answer in memory, unless a purge has overtaken it.
-    pub fn keep(&self, key: Key, stored: &Arc<Stored>) {
+    /// Stores an answer in memory, unless a purge has overtaken it: `false`.
+    pub fn keep(&self, key: Key, stored: &Arc<Stored>) -> bool {
         // What was purged softly while it was fetched is stale, and stays to be confirmed.
-        self.keep_unless(key, stored, || self.meets(&key, stored) == Some(Covered::Hard));
+        self.keep_unless(key, stored, || self.meets(&key, stored) == Some(Covered::Hard))
     }
 
-    /// Stores an answer that another node shared in memory, unless it is from before a purge, or may be.
-    pub fn adopt(&self, key: Key, stored: &Arc<Stored>) {
+    /// Stores an answer that another node shared in memory, unless it is from before a purge, or may be: `false`.
+    pub fn adopt(&self, key: Key, stored: &Arc<Stored>) -> bool {
         // Its node may have read more of the log: a purge of this node must be later all the same.
         self.purges.reach(stored.stamp);
-        self.keep_unless(key, stored, || self.refuses(&key, stored));
+        self.keep_unless(key, stored, || self.refuses(&key, stored))
     }
 
     /// Whether an answer that another node shared is from before a purge, or may be.
@@ -201,13 +202,16 @@ impl Tiers {
             || self.meets(key, stored) == Some(Covered::Hard)
     }
 
-    fn keep_unless(&self, key: Key, stored: &Arc<Stored>, is_purged: impl Fn() -> bool) {
+    fn keep_unless(&self, key: Key, stored: &Arc<Stored>, is_purged: impl Fn() -> bool) -> bool {
+        let mut kept = false;
         self.memory.update(key, |old| {
-            if is_purged() {
+            kept = !is_purged();
+            if !kept {
                 return old.cloned();
             }
             Some(old.map_or_else(Resource::default, Clone::clone).with(stored.clone()))
         });
+        kept
     }
 
     /// Forgets one answer.

@@ -117,22 +117,22 @@ impl Came {
     async fn answer(self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
         let leads = self.follower.leads();
         let status = self.tale.as_ref().and_then(|tale| tale.status);
+        let kept = self.tale.as_ref().map_or(Err(None), |tale| tale.kept.map_err(Some));
         match self.verdict {
             Verdict::Stored(stored, From::Redis) => {
                 deliver::stored(session, exchange, &stored, Tier::Redis, None).await.map(drop)
             }
             Verdict::Stored(stored, From::Origin(head)) => {
-                note(exchange, Fetched { why: self.why, status, kept: Ok(()), validated: true, leads });
+                note(exchange, Fetched { why: self.why, status, kept, validated: true, leads });
                 let confirmed = leads.then_some(&*head);
                 deliver::validated(session, exchange, &stored, confirmed).await
             }
             Verdict::Filling(head, stored) => {
-                note(exchange, Fetched { why: self.why, status, kept: Ok(()), validated: false, leads });
+                note(exchange, Fetched { why: self.why, status, kept, validated: false, leads });
                 let head = if leads { deliver::Head::AsItCame(head) } else { deliver::Head::Stored(stored) };
                 deliver::flight(session, exchange, head, self.follower).await
             }
             Verdict::Passing(head) => {
-                let kept = self.tale.map_or(Err(None), |tale| tale.kept.map_err(Some));
                 note(exchange, Fetched { why: self.why, status, kept, validated: false, leads });
                 deliver::flight(session, exchange, deliver::Head::AsItCame(head), self.follower).await
             }

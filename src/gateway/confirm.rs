@@ -11,10 +11,11 @@ use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stored};
 use crate::cache::{conditional, merge};
 use crate::refusal::Refusal;
+use crate::telemetry::Validation;
 
 use super::fetch::{Answer, Errand, Tale};
-use super::settle;
 use super::share::{self, Share};
+use super::{settle, tally};
 
 /// The origin confirmed something that is stored (§4.3.3, §4.3.4).
 pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Errand> {
@@ -29,6 +30,7 @@ pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Erra
     chosen.sort_by_key(|at| Some(*at) != selected);
     if chosen.is_empty() {
         // It speaks of something that is not stored: ask again, for the whole.
+        tally::validated(&errand, Validation::Failed);
         errand.exchange.tries.again();
         return Some(errand);
     }
@@ -37,12 +39,22 @@ pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Erra
         let renewed = renewed(&errand, &candidates[at], &not_modified, first.is_none());
         first.get_or_insert(renewed);
     }
+    tally::validated(&errand, Validation::Holds);
     let tale = Tale { status: Some(304), ..errand.tale() };
     match first {
-        Some(Ok(stored)) => {
+        Some(Ok(Renewed { stored, kept })) => {
+            if let Err(reason) = kept {
+                tally::filled(&errand.exchange, Err(reason));
+            }
             let Errand { pilot, fetching, key, lease, .. } = errand;
-            pilot.settle(Verdict::Stored(stored.clone(), From::Origin(not_modified)), Some(tale));
-            share::give(fetching.tiers, key, &stored, Share { lease, head_alone: true }).await;
+            let verdict = Verdict::Stored(stored.clone(), From::Origin(not_modified));
+            pilot.settle(verdict, Some(Tale { kept, ..tale }));
+            match kept {
+                Ok(()) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: true }).await,
+                Err(reason) => {
+                    share::give_up(fetching.tiers, &key, lease, settle::to_others(reason)).await;
+                }
+            }
         }
         Some(Err(not_renewed)) => {
             let (head, body, reason) = *not_renewed;
@@ -52,6 +64,7 @@ pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Erra
                 return Some(errand);
             };
             let tale = Tale { kept: Err(reason), ..tale };
+            tally::filled(&errand.exchange, Err(reason));
             share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), Some(reason)).await;
             errand.pilot.pass(Arc::new(head), tale);
             for piece in body.segments() {
@@ -69,6 +82,12 @@ pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Erra
     None
 }
 
+/// What is fresh again, and whether it is kept.
+struct Renewed {
+    stored: Arc<Stored>,
+    kept: Result<(), NotKept>,
+}
+
 /// The head and the whole body, if it is held, of what is not kept any more, and why.
 type NotRenewed = Box<(ResponseHeader, Option<Pieces>, NotKept)>;
 
@@ -78,7 +97,7 @@ fn renewed(
     old: &Arc<Stored>,
     not_modified: &ResponseHeader,
     serves: bool,
-) -> Result<Arc<Stored>, NotRenewed> {
+) -> Result<Renewed, NotRenewed> {
     let headers = merge::renewed(&old.headers, &not_modified.headers, &errand.rules);
     let mut parts = http::Response::new(()).into_parts().0;
     (parts.status, parts.headers) = (old.status, headers);
@@ -100,8 +119,8 @@ fn renewed(
             // Others that are confirmed as well stay those of the requests that they were stored for.
             let selecting = if serves { fresh.selecting } else { old.selecting.clone() };
             let fresh = Arc::new(Stored { body: old.body.clone(), selecting, ..fresh });
-            errand.fetching.tiers.keep(errand.key, &fresh);
-            Ok(fresh)
+            let kept = errand.fetching.tiers.keep(errand.key, &fresh);
+            Ok(Renewed { stored: fresh, kept: if kept { Ok(()) } else { Err(NotKept::Purged) } })
         }
         Err(reason) => {
             // Some reasons are of the request, not of the answer: others may still be served what is stored.

@@ -28,7 +28,7 @@ use crate::telemetry::Background;
 use crate::upstream::Failure;
 
 use super::renew::Held;
-use super::{place, settle, share, tries};
+use super::{place, settle, share, tally, tries};
 
 /// The most interim answers before the final one. Who follows a fetch may be slow, so they are held.
 const INTERIM_MAX: usize = 32;
@@ -189,6 +189,7 @@ impl Errand {
                     None => return,
                 },
                 Err(refusal) => {
+                    tally::asked_after(&self, None);
                     let tale = Tale { refusal: Some(refusal), ..self.tale() };
                     self.pilot.settle(Verdict::Failed, Some(tale));
                     return share::give_up(self.fetching.tiers, &self.key, self.lease, None).await;

@@ -12,14 +12,14 @@ use crate::cache::directives::RequestDirectives;
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
-use crate::cache::{Rules, compact, parts, range, reuse, tags};
+use crate::cache::{Covered, Rules, compact, parts, range, reuse, tags};
 use crate::forward::hop;
 use crate::refusal::Fault;
 use crate::upstream::Failure;
 
-use super::confirm;
 use super::fetch::{Answer, Errand, Tale};
 use super::share::{self, Share};
+use super::{confirm, tally};
 
 /// Settles a fetch by the head of its answer; the errand again, if it is to be asked once more.
 pub(super) async fn settle(mut errand: Errand, mut answer: Answer) -> Option<Errand> {
@@ -27,11 +27,13 @@ pub(super) async fn settle(mut errand: Errand, mut answer: Answer) -> Option<Err
     if answer.head.status == StatusCode::NOT_MODIFIED && !errand.candidates.is_empty() {
         return confirm::confirmed(errand, answer).await;
     }
+    tally::asked_after(&errand, Some(answer.head.status));
     let head = Arc::new(answer.head.clone());
     match to_keep(&errand, &head) {
         Ok(stored) if head.status != StatusCode::PARTIAL_CONTENT => {
             errand.fetching.tiers.unstored.clear(&errand.key, errand.authorized);
-            let tale = Tale { status: Some(head.status.as_u16()), ..errand.tale() };
+            let kept = errand.not_overtaken(&stored);
+            let tale = Tale { status: Some(head.status.as_u16()), kept, ..errand.tale() };
             let size_max = errand.size_max();
             errand.pilot.fill(head, Arc::new(stored.clone()), size_max, tale);
             fill(errand, answer, stored).await;
@@ -68,6 +70,16 @@ fn outlives(errand: &Errand, status: StatusCode) -> bool {
     let fresh = terms.fresh_until > now && !terms.validate_always;
     let stands_in = |asked| reuse::may_stand_in(asked, terms, reuse::Failure::Status(status), now);
     fresh || stands_in(&errand.asked) || stands_in(&RequestDirectives::default())
+}
+
+impl Errand {
+    /// Whether a purge has overtaken the fetch of this answer: it is then not kept, and its client can still be told.
+    pub(super) fn not_overtaken(&self, stored: &Stored) -> Result<(), NotKept> {
+        match self.fetching.tiers.meets(&self.key, stored) {
+            Some(Covered::Hard) => Err(NotKept::Purged),
+            Some(Covered::Soft) | None => Ok(()),
+        }
+    }
 }
 
 /// An answer as it is stored, on these terms and without its body.
@@ -108,18 +120,19 @@ fn tags_of(answer: &HeaderMap, rules: &Rules, url: &str) -> Result<Arc<[u64]>, N
 
 /// Reads a body into the store, and past it to those who follow.
 async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
-    let whole = match pump(&mut errand, &mut answer, None).await {
-        Ok(()) if is_whole(&stored.headers, errand.pilot.written()) => true,
+    let broken = match pump(&mut errand, &mut answer, None).await {
+        Ok(()) if is_whole(&stored.headers, errand.pilot.written()) => {
+            errand.exchange.tries.end(true);
+            return land(errand, answer, stored).await;
+        }
         Ok(()) => {
             errand.exchange.tries.failed(Failure::Reset, false);
-            false
+            NotKept::BrokenOff
         }
-        Err(_) => false,
+        Err(_) if errand.pilot.is_storing() => NotKept::BrokenOff,
+        Err(_) => NotKept::TooLarge,
     };
-    if whole {
-        errand.exchange.tries.end(true);
-        return land(errand, answer, stored).await;
-    }
+    tally::filled(&errand.exchange, Err(broken));
     let Errand { pilot, fetching, key, lease, .. } = errand;
     drop(pilot); // breaks the body off for all who follow
     share::give_up(fetching.tiers, &key, lease, None).await;
@@ -128,21 +141,33 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
 async fn land(errand: Errand, answer: Answer, stored: Stored) {
-    if errand.pilot.written() > errand.size_max() {
-        learn(&errand, stored.status, NotKept::TooLarge);
-    }
+    let kept = keep_whole(&errand, stored);
+    tally::filled(&errand.exchange, kept.as_ref().map(drop).map_err(|reason| *reason));
     let Errand { pilot, fetching, key, lease, .. } = errand;
-    if pilot.is_storing() {
-        let body = Body::Whole(Pieces::new(pilot.pieces()).together());
-        let stored = Arc::new(Stored { body, ..stored });
-        fetching.tiers.keep(key, &stored);
-        pilot.land();
-        share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await;
-    } else {
-        pilot.land();
-        share::give_up(fetching.tiers, &key, lease, Some(NotKept::TooLarge)).await;
+    pilot.land();
+    match kept {
+        Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
+        Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
     }
     answer.done(&fetching).await;
+}
+
+/// Stores an answer whose body has come to its end.
+fn keep_whole(errand: &Errand, stored: Stored) -> Result<Arc<Stored>, NotKept> {
+    if errand.pilot.written() > errand.size_max() {
+        learn(errand, stored.status, NotKept::TooLarge);
+    }
+    if !errand.pilot.is_storing() {
+        return Err(NotKept::TooLarge);
+    }
+    let body = Body::Whole(Pieces::new(errand.pilot.pieces()).together());
+    let stored = Arc::new(Stored { body, ..stored });
+    if errand.fetching.tiers.keep(errand.key, &stored) { Ok(stored) } else { Err(NotKept::Purged) }
+}
+
+/// What other nodes are told of an answer that is not kept: after a purge, that one of them is to fetch it anew.
+pub(super) fn to_others(reason: NotKept) -> Option<NotKept> {
+    Some(reason).filter(|reason| *reason != NotKept::Purged)
 }
 
 /// Whether as many bytes came as were announced (RFC 9111 §3.3).
@@ -196,22 +221,25 @@ async fn pass(
     let not_kept = kept.as_ref().err().copied();
     if let Some(reason) = not_kept {
         learn(&errand, head.status, reason);
+        tally::filled(&errand.exchange, Err(reason));
     }
     let tale =
         Tale { status: Some(head.status.as_u16()), kept: not_kept.map_or(Ok(()), Err), ..errand.tale() };
     errand.pilot.pass(head.clone(), tale);
     share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), not_kept).await;
     let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max(), errand.fetching.flights.held()));
-    match pump(&mut errand, &mut answer, copy.as_mut()).await {
-        Ok(()) => {
-            errand.exchange.tries.end(true);
-            if let Some((part, pieces)) = copy.and_then(Copy::finish) {
-                keep_part(&errand, part, &head, pieces);
-            }
-            errand.pilot.land();
-            answer.done(&errand.fetching).await;
-        }
-        Err(_) => answer.give_up().await,
+    let part = if let Ok(()) = pump(&mut errand, &mut answer, copy.as_mut()).await {
+        errand.exchange.tries.end(true);
+        let part = copy.map(|copy| keep_part(&errand, copy, &head));
+        errand.pilot.land();
+        answer.done(&errand.fetching).await;
+        part
+    } else {
+        answer.give_up().await;
+        copy.map(|_| Err(NotKept::BrokenOff))
+    };
+    if let Some(kept) = part {
+        tally::filled(&errand.exchange, kept);
     }
 }
 
@@ -231,16 +259,17 @@ fn learn(errand: &Errand, status: StatusCode, reason: NotKept) {
 }
 
 /// Stores a part, combined with what is stored of the same answer (§3.4).
-fn keep_part(errand: &Errand, part: Stored, head: &ResponseHeader, pieces: Pieces) {
-    let Some(place) = parts::range_of(&head.headers) else { return };
+fn keep_part(errand: &Errand, copy: Copy, head: &ResponseHeader) -> Result<(), NotKept> {
+    let (part, pieces) = copy.finish().ok_or(NotKept::TooLarge)?;
+    let place = parts::range_of(&head.headers).ok_or(NotKept::Partial)?;
     let before = errand.in_part.as_ref().filter(|stored| stored.selecting == part.selecting);
     let combined = before
         .and_then(|stored| parts::combine(&stored.headers, &stored.body, &head.headers, &place, &pieces));
-    let Some(body) = combined.or_else(|| parts::first(&place, pieces)) else { return };
+    let body = combined.or_else(|| parts::first(&place, pieces)).ok_or(NotKept::Partial)?;
     let mut headers = part.headers;
     headers.remove(CONTENT_RANGE);
     range::without_digests(&mut headers);
     headers.insert(CONTENT_LENGTH, place.length.into());
     let part = Stored { status: StatusCode::OK, headers, body, ..part };
-    errand.fetching.tiers.store(errand.key, &Arc::new(part));
+    if errand.fetching.tiers.store(errand.key, &Arc::new(part)) { Ok(()) } else { Err(NotKept::Purged) }
 }

@@ -123,10 +123,10 @@ meters! {
         "Fetches that no client waits for, by reason (`stale`, `ahead`, `warm`)",
         "Part of the upstream's load; compare with `cache_misses`.";
     cache_fills: counter["route", "result"] "cache_fills",
-        "Answers of the origin that could have been kept, by result (`stored`, or why not: the word of `detail` in `Cache-Status`, such as `no-store`, `private`, `set-cookie`, `vary`, `too-large`, `no-lifetime`)",
+        "Answers of the origin that could have been kept, to fetches in the background as well, by result (`stored`, or why not: the word of `detail` in `Cache-Status`, such as `no-store`, `private`, `set-cookie`, `vary`, `too-large`, `no-lifetime`; `broken-off` where a body did not come to its end)",
         "What is not `stored` is asked for again by every request; the word says what to change at the origin or on the route.";
     cache_validations: counter["route", "result"] "cache_validations",
-        "Stored answers that the origin was asked about, by result (`holds`: 304, `replaced`: a new answer, `failed`)",
+        "Stored answers that the origin was asked about, in the background as well, by result (`holds`: 304, `replaced`: a new answer, `failed`)",
         "Mostly `holds`: a longer lifetime would spare the asking.";
     cache_bytes: gauge[] "cache_memory_bytes",
         "Bytes held by the memory tier, overhead included",
