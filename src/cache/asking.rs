@@ -8,10 +8,13 @@ use http::{HeaderMap, HeaderValue, request};
 
 use super::directives::RequestDirectives;
 use super::policy::{self, Bypass, NotKept};
-use super::status::{Forwarded, Member};
+use super::status::{self, Forwarded, Member};
 use super::stored::{Key, Stamp, Stored};
 use super::{Rules, freshness};
 use crate::telemetry::{CacheMeters, CacheOutcome, Scope, StaleReason, Tier};
+
+/// What is said of a request that wants no answer but a stored one where there is none.
+const ONLY_IF_CACHED: &str = "only-if-cached";
 
 /// What a request asks of the cache, and what it was told.
 #[derive(Debug)]
@@ -56,8 +59,21 @@ pub enum Went {
         tier: Tier,
         /// For how many more seconds it is fresh; negative: stale for as long.
         ttl: i64,
-        /// Why it was served stale, if it was.
+        /// Why it was served stale, if it was, without a word of the origin.
         stale: Option<StaleReason>,
+    },
+    /// To the origin, which failed: a stale answer was served in place of its own (RFC 5861 §4, RFC 9111 §4.2.4).
+    StoodIn {
+        /// Why it was forwarded.
+        why: Forwarded,
+        /// With what status the origin answered, if it did.
+        status: Option<u16>,
+        /// For how many more seconds what was served is fresh; negative: stale for as long.
+        ttl: i64,
+        /// What permits it.
+        stale: StaleReason,
+        /// Whether the fetch was another request's.
+        collapsed: bool,
     },
     /// To the origin, for an answer that may be stored.
     Fetched {
@@ -142,15 +158,29 @@ impl Asking {
         self.went = Went::Hit { tier, ttl: freshness::ttl(&stored.terms, SystemTime::now()), stale };
     }
 
+    /// Notes that a stored answer is served in place of one that could not be had.
+    ///
+    /// This is no hit: the request was forwarded (RFC 9211 §2.1), as what is stored is stale, whether it lay here or was
+    /// found with the fleet, unless the request wanted better than what is fresh.
+    pub fn stood_in(
+        &mut self,
+        stored: &Stored,
+        why: Forwarded,
+        status: Option<u16>,
+        stale: StaleReason,
+        collapsed: bool,
+    ) {
+        let why = if why == Forwarded::Request { why } else { Forwarded::Stale };
+        let ttl = freshness::ttl(&stored.terms, SystemTime::now());
+        self.went = Went::StoodIn { why, status, ttl, stale, collapsed };
+    }
+
     /// What `Cache-Status` says of this request.
     pub fn member(&self) -> HeaderValue {
         let mut member = match &self.went {
-            Went::Nowhere => Member { detail: Some("refused"), ..Member::default() },
-            Went::OnlyIfCached => Member {
-                forwarded: Some(Forwarded::UriMiss),
-                detail: Some("only-if-cached"),
-                ..Member::default()
-            },
+            // Neither found nor forwarded.
+            Went::Nowhere => return status::unasked("refused"),
+            Went::OnlyIfCached => return status::unasked(ONLY_IF_CACHED),
             Went::Past { pass, why, status, not_kept } => Member {
                 forwarded: Some(*why),
                 status: *status,
@@ -160,6 +190,14 @@ impl Asking {
             Went::Hit { tier, ttl, stale } => Member {
                 ttl: Some(*ttl),
                 detail: Some(stale.map_or(tier.name(), StaleReason::name)),
+                ..Member::default()
+            },
+            Went::StoodIn { why, status, ttl, stale, collapsed } => Member {
+                forwarded: Some(*why),
+                status: status.filter(|_| !collapsed),
+                ttl: Some(*ttl),
+                collapsed: *collapsed,
+                detail: Some(stale.name()),
                 ..Member::default()
             },
             Went::Fetched { why, status, kept, collapsed, .. } => Member {
@@ -180,7 +218,7 @@ impl Asking {
         match &self.went {
             Went::Past { not_kept: Some(_), .. } => CacheOutcome::Uncacheable,
             Went::Nowhere | Went::Past { .. } => CacheOutcome::Bypass,
-            Went::Hit { stale: Some(_), .. } => CacheOutcome::Stale,
+            Went::Hit { stale: Some(_), .. } | Went::StoodIn { .. } => CacheOutcome::Stale,
             Went::Hit { tier: Tier::Memory, .. } => CacheOutcome::Hit,
             Went::Hit { tier: Tier::Redis, .. } => CacheOutcome::HitRedis,
             Went::Fetched { collapsed: true, .. } => CacheOutcome::Collapsed,
@@ -195,8 +233,8 @@ impl Asking {
         meters.outcome(self.outcome());
         match &self.went {
             Went::Nowhere => {}
-            Went::OnlyIfCached => meters.miss(Forwarded::UriMiss.code()),
-            Went::Hit { stale: Some(why), .. } => meters.stale(*why),
+            Went::OnlyIfCached => meters.miss(ONLY_IF_CACHED),
+            Went::Hit { stale: Some(why), .. } | Went::StoodIn { stale: why, .. } => meters.stale(*why),
             Went::Hit { tier, .. } => meters.hit(*tier),
             Went::Past { pass, why: Forwarded::Bypass, .. } => meters.miss(pass.code()),
             Went::Fetched { collapsed: true, .. } => meters.joined(Scope::Node),

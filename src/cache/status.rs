@@ -7,7 +7,8 @@ use http::HeaderValue;
 /// The name under which this cache speaks of itself.
 pub const NAME: &str = "tidegate";
 
-/// What is said where a request was answered before the cache was asked: neither `hit` nor `fwd`, but why (§2.8).
+/// What is said of a request that was neither answered from the store nor forwarded: neither `hit` nor `fwd` (§2.1,
+/// §2.2), but why (§2.8).
 pub fn unasked(reason: &'static str) -> HeaderValue {
     // As below: made of tokens.
     HeaderValue::try_from(format!("{NAME}; detail={reason}")).unwrap_or(HeaderValue::from_static(NAME))

@@ -45,12 +45,14 @@ pub(super) async fn conclude(
     tiers: &Tiers,
     came: Came,
 ) -> Result<After> {
-    let Some(asking) = &exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
-    if let Some((stored, why)) = came.stand_in(session, asking, tiers) {
-        deliver::stored(session, exchange, &stored, Tier::Memory, Some(why)).await?;
+    let Some(asking) = &mut exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
+    let leads = came.follower.leads();
+    if let Some((stored, stale)) = came.stand_in(session, asking, tiers) {
+        let status = came.tale.as_ref().and_then(|tale| tale.status);
+        asking.stood_in(&stored, came.why, status, stale, !leads);
+        deliver::in_place(session, exchange, &stored).await?;
         return Ok(After::Answered);
     }
-    let leads = came.follower.leads();
     // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch.
     let suits = |stored: &Stored| {
         asking.suits(stored, &session.req_header().headers)

@@ -40,6 +40,11 @@ pub(super) async fn stored(
     Ok(true)
 }
 
+/// Answers with what stands in for an answer that could not be had.
+pub(super) async fn in_place(session: &mut Session, exchange: &Exchange, stored: &Arc<Stored>) -> Result<()> {
+    whole(session, exchange, stored, None).await
+}
+
 /// Answers with what the origin has just confirmed; what its 304 sets is for the client who caused it alone.
 pub(super) async fn validated(
     session: &mut Session,

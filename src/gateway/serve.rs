@@ -260,11 +260,12 @@ async fn waited(
     wanted: Wanted,
 ) -> Result<After> {
     let again = Ok(After::Again(Pass::WaitedTooLong));
-    let (Some(asking), Some(stored)) = (&exchange.cache, wanted.stored) else { return again };
+    let (Some(asking), Some(stored)) = (&mut exchange.cache, wanted.stored) else { return again };
     if !may_stand_in(session, asking, tiers, &stored, Failure::TimedOut) {
         return again;
     }
-    deliver::stored(session, exchange, &stored, Tier::Memory, Some(StaleReason::Error)).await?;
+    asking.stood_in(&stored, wanted.why, None, StaleReason::Error, true);
+    deliver::in_place(session, exchange, &stored).await?;
     Ok(After::Answered)
 }
 
