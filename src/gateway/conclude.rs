@@ -11,7 +11,7 @@ use crate::cache::policy::NotKept;
 use crate::cache::reuse::{self, Failure, Reuse, Why};
 use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
-use crate::cache::{Asking, Covered, Pass, Tiers, Went};
+use crate::cache::{Asking, Covered, Pass, Tiers, Went, range};
 use crate::exchange::Exchange;
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::{StaleReason, Tier};
@@ -83,8 +83,10 @@ pub(super) fn may_stand_in(
     stored: &Stored,
     failure: Failure,
 ) -> bool {
+    let request = session.req_header();
     !asking.rules.observe
-        && asking.suits(stored, &session.req_header().headers)
+        && asking.suits(stored, &request.headers)
+        && range::holds(&request.method, &request.headers, stored)
         && tiers.meets(&asking.key, stored) != Some(Covered::Hard)
         && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now())
 }
