@@ -78,6 +78,7 @@ fn key_of_an_answer() -> u8 {
     let target = Target {
         scheme: "https",
         host: black_box("api.example.com"),
+        claims: "",
         path: black_box("/users/01941f29-7c00-7000-8000-000000000001"),
         query: Some("page=2"),
     };

@@ -18,6 +18,7 @@ mod tally;
 mod deliver;
 mod past;
 mod place;
+mod claims;
 mod by_url;
 mod purge;
 mod tries;

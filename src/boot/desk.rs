@@ -35,14 +35,19 @@ impl Desk {
     }
 
     async fn purge(&self, order: PurgeOrder) -> Result<PurgeDone, String> {
-        let target = match order.target {
-            admin::Target::Url(url) => ByUrl::find(&self.live.load(), &url)?.purge_target(),
-            admin::Target::Tag(tag) => Target::Tag(tags::hash(tag.as_bytes())),
-            admin::Target::Prefix(prefix) => Target::Prefix(prefix.into()),
-            admin::Target::All => Target::Everything,
+        let targets = match order.target {
+            admin::Target::Url(url) => ByUrl::find(&self.live.load_full(), &url)?.purge_targets(),
+            admin::Target::Tag(tag) => vec![Target::Tag(tags::hash(tag.as_bytes()))],
+            admin::Target::Prefix(prefix) => vec![Target::Prefix(prefix.into())],
+            admin::Target::All => vec![Target::Everything],
         };
-        let (told, here) =
-            self.tiers.purge_and_tell(&Purge { target, soft: order.soft }, PurgeOrigin::Admin).await;
+        let (mut told, mut here) = (Told::Now, Some(0));
+        for target in targets {
+            let purge = Purge { target, soft: order.soft };
+            let (one, left) = self.tiers.purge_and_tell(&purge, PurgeOrigin::Admin).await;
+            told = if told == Told::Later { told } else { one };
+            here = here.zip(left).map(|(here, left)| here + left);
+        }
         let fleet = match told {
             Told::Now => Fleet::Told,
             Told::Alone => Fleet::Alone,
@@ -61,7 +66,7 @@ impl Desk {
     }
 
     async fn inspect(&self, asked: &Inspect) -> Result<Value, String> {
-        let place = ByUrl::find(&self.live.load(), &asked.url)?;
+        let place = ByUrl::find(&self.live.load_full(), &asked.url)?;
         let key = place.key(&asked.headers);
         let look = Look { desk: self, key, asked, now: SystemTime::now() };
         let memory = self.tiers.peek(&key).map(|resource| resource.variants.clone()).unwrap_or_default();

@@ -83,8 +83,13 @@ fn place(reference: &str) -> Place {
 mod tests {
     use super::*;
 
-    const TARGET: Target<'_> =
-        Target { scheme: "https", host: "example.com", path: "/users/list", query: Some("page=1") };
+    const TARGET: Target<'_> = Target {
+        scheme: "https",
+        host: "example.com",
+        claims: "",
+        path: "/users/list",
+        query: Some("page=1"),
+    };
 
     fn named(reference: &str) -> Option<String> {
         let answer = HeaderMap::from_iter([(LOCATION, reference.parse().unwrap())]);

@@ -16,6 +16,8 @@ use super::{QueryRule, Rules};
 
 /// Changes when the framing does, so that keys of one version never meet those of another.
 const VERSION: u8 = 2;
+/// In its place where claims are among the parts.
+const VERSION_WITH_CLAIMS: u8 = VERSION | 0x80;
 
 /// What a request is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Target<'a> {
     pub scheme: &'a str,
     /// The host, with its port where that is not the scheme's own; case does not matter.
     pub host: &'a str,
+    /// What is claimed of the client and goes to the origin as it came; empty where nothing is.
+    pub claims: &'a str,
     /// The path in the normal form that routing uses.
     pub path: &'a str,
     /// What follows the `?`, where there is one.
@@ -61,7 +65,7 @@ fn cookies<'r>(request: &'r HeaderMap, name: &'r str) -> impl Iterator<Item = &'
     pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
-/// The URL of a target as a person writes it, with the parts of the query that count.
+/// The URL of a target as a person writes it, with the parts of the query that count, and without claims.
 pub fn url(rule: &QueryRule, target: &Target<'_>) -> String {
     let mut text = format!("{}://{}{}", target.scheme, target.host.to_ascii_lowercase(), target.path);
     add_query(&mut text, rule, target);
@@ -80,13 +84,19 @@ fn add_query(text: &mut String, rule: &QueryRule, target: &Target<'_>) {
 pub fn readable(rule: &QueryRule, target: &Target<'_>) -> String {
     let mut text = format!("GET {} {} {}", target.scheme, target.host.to_ascii_lowercase(), target.path);
     add_query(&mut text, rule, target);
+    text.push_str(&target.claims.replace('\n', " "));
     text
 }
 
 fn framed(rule: &QueryRule, target: &Target<'_>) -> Vec<u8> {
     let size = target.scheme.len() + target.host.len() + target.path.len() + target.query.map_or(0, str::len);
     let mut framed = Vec::with_capacity(size + 64);
-    framed.push(VERSION);
+    if target.claims.is_empty() {
+        framed.push(VERSION);
+    } else {
+        framed.push(VERSION_WITH_CLAIMS);
+        frame(&mut framed, target.claims.as_bytes());
+    }
     frame(&mut framed, target.scheme.as_bytes());
     frame(&mut framed, target.host.as_bytes());
     let host = framed.len() - target.host.len();
@@ -151,7 +161,7 @@ mod tests {
     use super::*;
 
     fn target<'a>(path: &'a str, query: Option<&'a str>) -> Target<'a> {
-        Target { scheme: "https", host: "example.com", path, query }
+        Target { scheme: "https", host: "example.com", claims: "", path, query }
     }
 
     fn listed() -> QueryRule {
@@ -207,6 +217,8 @@ mod tests {
             Target { scheme: "http", ..base },
             Target { host: "example.org", ..base },
             Target { host: "example.com:8443", ..base },
+            Target { claims: "\nx-forwarded-prefix=/a", ..base },
+            Target { claims: "\nx-forwarded-prefix=/A", ..base },
             Target { path: "/A", ..base },
             Target { path: "/ab", query: None, ..base },
             Target { path: "/a?b", query: None, ..base },
@@ -276,8 +288,8 @@ mod tests {
             a in ("[a-z]{1,3}", "[a-z]{1,3}", "/[a-z]{0,3}", proptest::option::of("[a-z=&]{0,4}")),
             b in ("[a-z]{1,3}", "[a-z]{1,3}", "/[a-z]{0,3}", proptest::option::of("[a-z=&]{0,4}")),
         ) {
-            let one = Target { scheme: &a.0, host: &a.1, path: &a.2, query: a.3.as_deref() };
-            let other = Target { scheme: &b.0, host: &b.1, path: &b.2, query: b.3.as_deref() };
+            let one = Target { scheme: &a.0, host: &a.1, claims: "", path: &a.2, query: a.3.as_deref() };
+            let other = Target { scheme: &b.0, host: &b.1, claims: "", path: &b.2, query: b.3.as_deref() };
             prop_assert_eq!(of(&QueryRule::All, &one) == of(&QueryRule::All, &other), one == other);
         }
 

@@ -10,13 +10,17 @@ use crate::cache::{self, Rules};
 use crate::plan::Plan;
 use crate::route::{host_of, path};
 
+use super::claims::{self, Says};
 use super::place;
 
 /// Where the answers to a URL are kept.
 pub struct ByUrl {
     /// How its route caches.
     pub rules: Arc<Rules>,
+    plan: Arc<Plan>,
     scheme: &'static str,
+    /// Without its port.
+    name: String,
     host: String,
     path: String,
     query: Option<String>,
@@ -27,7 +31,7 @@ impl ByUrl {
     ///
     /// # Errors
     /// In words: it is no absolute `http` or `https` URL, no route takes it, or its route does not cache.
-    pub fn find(plan: &Plan, url: &str) -> Result<Self, String> {
+    pub fn find(plan: &Arc<Plan>, url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
         let scheme = match uri.scheme_str() {
             Some("https") => "https",
@@ -44,20 +48,34 @@ impl ByUrl {
             (None, _) | (Some(443), "https") | (Some(80), "http") => name.to_string(),
             (Some(port), _) => format!("{name}:{port}"),
         };
-        Ok(Self { rules, scheme, host, path: path.into_owned(), query: uri.query().map(str::to_owned) })
+        let (name, path) = (name.into_owned(), path.into_owned());
+        Ok(Self {
+            rules,
+            plan: plan.clone(),
+            scheme,
+            name,
+            host,
+            path,
+            query: uri.query().map(str::to_owned),
+        })
     }
 
-    /// The key of a request for it with these fields.
+    /// The key of a request for it with these fields; what they claim of a client counts as a trusted proxy's word, where
+    /// there are any.
     pub fn key(&self, request: &HeaderMap) -> Key {
-        key::of(&self.rules, &self.target(), request)
+        let says = Says { scheme: self.scheme, host: &self.name, authority: &self.host };
+        let trusts = !self.plan.trusted_proxies.is_empty();
+        let claims = if trusts { claims::beyond(request, &says) } else { String::new() };
+        key::of(&self.rules, &Target { claims: &claims, ..self.target() }, request)
     }
 
-    /// What a purge of all its answers names.
-    pub fn purge_target(&self) -> cache::Target {
-        place::purge_target(&self.rules, &self.target(), &HeaderMap::new())
+    /// What purges of all its answers name.
+    pub fn purge_targets(&self) -> Vec<cache::Target> {
+        place::purge_targets(&self.rules, &self.plan, &self.target(), &HeaderMap::new())
     }
 
     fn target(&self) -> Target<'_> {
-        Target { scheme: self.scheme, host: &self.host, path: &self.path, query: self.query.as_deref() }
+        let query = self.query.as_deref();
+        Target { scheme: self.scheme, host: &self.host, claims: "", path: &self.path, query }
     }
 }

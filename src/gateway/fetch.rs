@@ -94,7 +94,7 @@ pub(super) struct Errand {
     pub(super) request: RequestHeader,
     pub(super) rules: Arc<Rules>,
     pub(super) key: Key,
-    pub(super) url: Arc<str>,
+    pub(super) url: place::Named,
     pub(super) authorized: bool,
     pub(super) pilot: Pilot<Tale>,
     /// What the request says of answers that it would take, and when it came.

@@ -103,8 +103,8 @@ fn result_of_post(
     times: Times,
 ) -> Option<Box<Copy>> {
     let asked = exchange.asked.as_ref()?;
-    let authority = place::authority(request, asked);
-    if !invalidate::is_of_target(&place::target(request, asked, &authority), &answer.headers) {
+    let origin = place::Origin::of(request, asked);
+    if !invalidate::is_of_target(&origin.in_words(&asked.path, request.uri.query()), &answer.headers) {
         return None;
     }
     let rules = Rules { ttl: None, heuristic: Some(false), negative_ttl: None, ..(*asking.rules).clone() };

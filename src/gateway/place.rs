@@ -17,27 +17,46 @@ use crate::plan::Plan;
 use crate::route::path;
 use crate::telemetry::PurgeOrigin;
 
-/// The scheme and the host under which answers are kept.
-///
-/// What a trusted proxy claims of its client goes upstream as it came, so answers may differ by it: whoever claims
-/// something else is kept apart, and cannot put words of his own into an answer for others.
-pub(super) fn origin<'a>(request: &RequestHeader, asked: &'a Asked) -> (&'static str, Cow<'a, str>) {
-    let mut scheme = asked.scheme;
-    let mut host = authority(request, asked);
-    if asked.trusted {
-        for (name, value) in &request.headers {
-            match (name.as_str(), value.as_bytes()) {
-                ("x-forwarded-for", _) => {}
-                ("x-forwarded-proto", b"https") => scheme = "https",
-                ("x-forwarded-proto", b"http") => scheme = "http",
-                (name, claim) if name == "forwarded" || name.starts_with("x-forwarded-") => {
-                    host.to_mut().extend(["|", name, "=", &claim.escape_ascii().to_string()]);
-                }
-                _ => {}
-            }
+use super::claims::{self, Says};
+
+/// Under what answers to a request are kept, besides its path and query.
+pub(super) struct Origin<'a> {
+    scheme: &'static str,
+    host: Cow<'a, str>,
+    /// What a trusted proxy claims of its client goes upstream as it came, so answers may differ by it: whoever claims
+    /// something else is kept apart, and cannot put words of his own into an answer for others.
+    claims: String,
+}
+
+impl<'a> Origin<'a> {
+    /// Of a request.
+    pub(super) fn of(request: &RequestHeader, asked: &'a Asked) -> Self {
+        let host = authority(request, asked);
+        if !asked.trusted {
+            return Self { scheme: asked.scheme, host, claims: String::new() };
         }
+        let scheme = claims::scheme(&request.headers).unwrap_or(asked.scheme);
+        let says = Says { scheme, host: &asked.host, authority: &host };
+        let claims = claims::beyond(&request.headers, &says);
+        Self { scheme, host, claims }
     }
-    (scheme, host)
+
+    /// What is kept under a key of its own.
+    fn target<'t>(&'t self, path: &'t str, query: Option<&'t str>) -> Target<'t> {
+        Target { scheme: self.scheme, host: &self.host, claims: &self.claims, path, query }
+    }
+
+    /// The same in the words of people, who make no claims and leave out the port of the scheme.
+    pub(super) fn in_words<'t>(&'t self, path: &'t str, query: Option<&'t str>) -> Target<'t> {
+        let port = if self.scheme == "https" { ":443" } else { ":80" };
+        let host = self.host.strip_suffix(port).unwrap_or(&self.host);
+        Target { host, claims: "", ..self.target(path, query) }
+    }
+
+    /// Whether what is kept lies under another key than that of the URL in words.
+    fn is_apart(&self) -> bool {
+        !self.claims.is_empty() || self.in_words("", None).host.len() != self.host.len()
+    }
 }
 
 /// The host, with its port where that is not the scheme's own: two ports are two origins (RFC 9110 §4.3.2).
@@ -65,28 +84,30 @@ pub(super) fn authority<'a>(request: &RequestHeader, asked: &'a Asked) -> Cow<'a
 
 /// The key of a request's URL, under the rules of its route.
 pub(super) fn key_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Key {
-    let (scheme, host) = origin(request, asked);
-    let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
-    key::of(rules, &target, &request.headers)
+    let origin = Origin::of(request, asked);
+    key::of(rules, &origin.target(&asked.path, request.uri.query()), &request.headers)
+}
+
+/// A URL in words.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) url: Arc<str>,
+    /// Whether its answers lie under more keys than one: they carry a tag of the URL's own ([`tags::of_url`]), so that
+    /// a purge of the URL meets them all.
+    pub(super) tagged: bool,
 }
 
 /// The URL in words.
-pub(super) fn url_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Arc<str> {
-    let (scheme, host) = origin(request, asked);
-    let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
-    key::url(&rules.query, &target).into()
+pub(super) fn url_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Named {
+    let origin = Origin::of(request, asked);
+    let url = key::url(&rules.query, &origin.in_words(&asked.path, request.uri.query())).into();
+    Named { url, tagged: rules.keys_by_request() || origin.is_apart() }
 }
 
 /// The key in words.
 pub(super) fn label_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Box<str> {
-    let (scheme, host) = origin(request, asked);
-    let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
-    key::readable(&rules.query, &target).into()
-}
-
-/// The target of a request.
-pub(super) fn target<'a>(request: &'a RequestHeader, asked: &'a Asked, authority: &'a str) -> Target<'a> {
-    Target { scheme: asked.scheme, host: authority, path: &asked.path, query: request.uri.query() }
+    let origin = Origin::of(request, asked);
+    key::readable(&rules.query, &origin.target(&asked.path, request.uri.query())).into()
 }
 
 /// What an answer changes is forgotten before its client hears of it (RFC 9111 §4.4).
@@ -100,26 +121,32 @@ pub(super) fn invalidate(
     else {
         return;
     };
-    let named = authority(request, asked);
-    let (scheme, host) = origin(request, asked);
-    for place in places(&self::target(request, asked, &named), &answer.headers) {
+    let origin = Origin::of(request, asked);
+    for place in places(&origin.in_words(&asked.path, request.uri.query()), &answer.headers) {
         let Ok(path) = path::normalise(&place.path) else { continue };
-        let target = Target { scheme, host: &host, path: &path, query: place.query.as_deref() };
-        if let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) {
-            let purge = Purge { target: purge_target(rules, &target, &request.headers), soft: false };
-            tiers.purge(&purge, PurgeOrigin::Unsafe);
+        let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) else { continue };
+        let target = origin.in_words(&path, place.query.as_deref());
+        for target in purge_targets(rules, &exchange.plan, &target, &request.headers) {
+            tiers.purge(&Purge { target, soft: false }, PurgeOrigin::Unsafe);
         }
     }
 }
 
 /// What all answers of a URL have in common: their key or, where fields of the request are part of that, a tag of the
-/// URL's own ([`tags::of_url`]).
-pub(super) fn purge_target(rules: &Rules, target: &Target<'_>, request: &http::HeaderMap) -> cache::Target {
+/// URL's own ([`tags::of_url`]). Where proxies are trusted, some have the one and others, by what was claimed of their
+/// clients, the other.
+pub(super) fn purge_targets(
+    rules: &Rules,
+    plan: &Plan,
+    target: &Target<'_>,
+    request: &http::HeaderMap,
+) -> Vec<cache::Target> {
+    let tag = || cache::Target::Tag(tags::of_url(&key::url(&rules.query, target)));
     if rules.keys_by_request() {
-        cache::Target::Tag(tags::of_url(&key::url(&rules.query, target)))
-    } else {
-        cache::Target::Url(key::of(rules, target, request))
+        return vec![tag()];
     }
+    let url = cache::Target::Url(key::of(rules, target, request));
+    if plan.trusted_proxies.is_empty() { vec![url] } else { vec![url, tag()] }
 }
 
 /// How the route that a GET for this path takes would have stored its answer.

@@ -6,7 +6,6 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::cache::key::Target;
 use crate::cache::{Purge, Tiers};
 use crate::exchange::Exchange;
 use crate::refusal::Refusal;
@@ -39,11 +38,13 @@ pub(super) async fn purge(
         return answer::refusal(session, exchange, Refusal::NotFound(NotFound::Method { allow: Vec::new() }))
             .await;
     };
-    let (scheme, host) = place::origin(request, &asked);
-    let target = Target { scheme, host: &host, path: &asked.path, query: request.uri.query() };
-    let purge = Purge { target: place::purge_target(&rules, &target, &request.headers), soft: false };
+    let origin = place::Origin::of(request, &asked);
+    let target = origin.in_words(&asked.path, request.uri.query());
+    let targets = place::purge_targets(&rules, &exchange.plan, &target, &request.headers);
     exchange.route = Some(route);
-    tiers.purge_and_tell(&purge, PurgeOrigin::Method).await;
+    for target in targets {
+        tiers.purge_and_tell(&Purge { target, soft: false }, PurgeOrigin::Method).await;
+    }
     purged(session, exchange).await
 }
 

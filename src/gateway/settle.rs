@@ -18,6 +18,7 @@ use crate::refusal::Fault;
 use crate::upstream::Failure;
 
 use super::fetch::{Answer, Errand, Tale};
+use super::place::Named;
 use super::share::{self, Share};
 use super::{confirm, tally};
 
@@ -89,7 +90,7 @@ pub(super) fn to_store(
     rules: &Rules,
     terms: Terms,
     stamp: Stamp,
-    url: Arc<str>,
+    named: Named,
 ) -> Result<Stored, NotKept> {
     let selecting =
         Selecting::of(&head.headers, rules, &request.headers).map_err(|Unbounded| NotKept::Vary)?;
@@ -99,20 +100,20 @@ pub(super) fn to_store(
         terms,
         selecting,
         body: Body::Whole(Pieces::default()),
-        tags: tags_of(&head.headers, rules, &url)?,
+        tags: tags_of(&head.headers, rules, &named)?,
         stamp,
         stored: SystemTime::now(),
-        url,
+        url: named.url,
     })
 }
 
-fn tags_of(answer: &HeaderMap, rules: &Rules, url: &str) -> Result<Arc<[u64]>, NotKept> {
+fn tags_of(answer: &HeaderMap, rules: &Rules, named: &Named) -> Result<Arc<[u64]>, NotKept> {
     let mut tags = tags::of(answer, &rules.tags);
     if tags.len() > tags::TAGS_MAX {
         return Err(NotKept::TooLarge);
     }
-    if rules.keys_by_request() {
-        tags.push(tags::of_url(url));
+    if named.tagged {
+        tags.push(tags::of_url(&named.url));
         tags.sort_unstable();
     }
     Ok(tags.into())

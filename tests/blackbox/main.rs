@@ -29,6 +29,7 @@ mod i_cache_changes;
 mod i_cache_parts;
 mod i_exchanges;
 mod j_cache_care;
+mod j_cache_claims;
 mod j_cache_counts;
 mod j_cache_fleet;
 mod j_cache_purge;
