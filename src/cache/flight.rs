@@ -8,6 +8,9 @@
 //! more) is held only as far as its readers have yet to see it: the writer goes at the pace of the fastest of them, and
 //! those who lag too far behind are let go.
 
+mod follower;
+mod pilot;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,12 +25,11 @@ use tokio::time::Instant;
 use super::held::{Held, Reserved};
 use super::stored::{Key, Stamp, Stored};
 
-/// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
-const PIECES_MAX: usize = 1 << 16;
+pub use follower::{Follower, News};
+pub use pilot::Pilot;
+
 /// How far a reader may lag behind the writer of a body that is not stored, in bytes.
 const LAG_MAX: u64 = 1 << 20;
-/// How long the writer of such a body waits for somebody to read on.
-const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a request waits for what comes of another's fetch, and after how long a fetch is joined no more.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -252,7 +254,7 @@ impl<T> Flight<T> {
     fn follow(self: &Arc<Self>, leads: bool) -> Follower<T> {
         let place = Arc::new(Place(AtomicUsize::new(0)));
         self.places.lock().push(place.clone());
-        Follower { state: self.state.subscribe(), flight: self.clone(), place, leads, interim: 0, next: 0 }
+        Follower::new(self.state.subscribe(), self.clone(), place, leads)
     }
 
     /// How many read it.
@@ -288,228 +290,6 @@ impl<T> Flight<T> {
             false
         });
         Some(left)
-    }
-}
-
-/// Writes an answer. Dropped before its end, it breaks the answer off.
-#[derive(Debug)]
-pub struct Pilot<T> {
-    flights: Arc<Flights<T>>,
-    flight: Arc<Flight<T>>,
-    /// The largest body that is stored, while this one is.
-    storing: Option<u64>,
-    ended: bool,
-}
-
-impl<T> Pilot<T> {
-    fn new(flights: Arc<Flights<T>>, flight: Arc<Flight<T>>) -> Self {
-        Self { flights, flight, storing: None, ended: false }
-    }
-
-    /// Where the fetch stands in the order of purges.
-    pub fn stamp(&self) -> Stamp {
-        self.flight.stamp
-    }
-
-    /// An interim answer came (1xx), for the one who caused the fetch (RFC 9110 §15.2).
-    pub fn interim(&self, head: ResponseHeader) {
-        self.flight.state.send_modify(|state| state.interim.push(Arc::new(head)));
-    }
-
-    /// The answer is being stored, up to `size_max` bytes.
-    pub fn fill(&mut self, head: Arc<ResponseHeader>, stored: Arc<Stored>, size_max: u64, tale: T) {
-        self.storing = Some(size_max);
-        self.say(Verdict::Filling(head, stored), Some(tale));
-    }
-
-    /// The answer is for the one who caused the fetch; all others are released.
-    pub fn pass(&mut self, head: Arc<ResponseHeader>, tale: T) {
-        self.flights.close(&self.flight);
-        self.say(Verdict::Passing(head), Some(tale));
-    }
-
-    /// The answer is in the store, or there is none: the flight is over.
-    pub fn settle(mut self, verdict: Verdict, tale: Option<T>) {
-        self.flights.close(&self.flight);
-        self.say(verdict, tale);
-        self.finish(End::Whole);
-    }
-
-    fn say(&self, verdict: Verdict, tale: Option<T>) {
-        self.flight.state.send_modify(|state| state.verdict = Some((verdict, tale)));
-    }
-
-    /// One more piece of the body; waits for a reader where it is not stored.
-    ///
-    /// # Errors
-    /// It is not stored, and nobody reads it.
-    pub async fn push(&mut self, piece: Bytes) -> Result<(), Abandoned> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        let (mut written, mut pieces, mut fits) = (0, 0, false);
-        self.flight.state.send_modify(|state| {
-            fits = state.push(piece);
-            (written, pieces) = (state.written, state.pieces.len());
-        });
-        if let Some(size_max) = self.storing {
-            if fits && written <= size_max && pieces <= PIECES_MAX {
-                return Ok(());
-            }
-            self.storing = None;
-            self.flights.close(&self.flight);
-        }
-        self.pace().await
-    }
-
-    /// Waits until the fastest reader has seen enough of what is held; for as long as one of them reads on.
-    async fn pace(&self) -> Result<(), Abandoned> {
-        loop {
-            let taken = self.flight.taken.notified();
-            tokio::pin!(taken);
-            taken.as_mut().enable();
-            match self.flight.let_go() {
-                None => return Err(Abandoned),
-                Some(left) if left <= LAG_MAX => return Ok(()),
-                Some(_) => tokio::time::timeout(STALL_MAX, taken).await.map_err(|_elapsed| Abandoned)?,
-            }
-        }
-    }
-
-    /// Whether it is still being stored.
-    pub fn is_storing(&self) -> bool {
-        self.storing.is_some()
-    }
-
-    /// Whether somebody reads it.
-    pub fn is_read(&self) -> bool {
-        self.flight.readers() > 0
-    }
-
-    /// Bytes of the body so far.
-    pub fn written(&self) -> u64 {
-        self.flight.state.borrow().written
-    }
-
-    /// The pieces of a body that was stored to its end.
-    pub fn pieces(&self) -> Vec<Bytes> {
-        self.flight.state.borrow().pieces.iter().cloned().collect()
-    }
-
-    /// The body is whole.
-    pub fn land(mut self) {
-        self.finish(End::Whole);
-    }
-
-    fn finish(&mut self, end: End) {
-        self.ended = true;
-        self.flights.close(&self.flight);
-        self.flight.state.send_modify(|state| state.end = end);
-    }
-}
-
-impl<T> Drop for Pilot<T> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.finish(End::Broken);
-        }
-    }
-}
-
-/// Reads an answer on its way.
-#[derive(Debug)]
-pub struct Follower<T> {
-    state: watch::Receiver<State<T>>,
-    flight: Arc<Flight<T>>,
-    place: Arc<Place>,
-    /// Whether the fetch was caused by this reader's request.
-    leads: bool,
-    interim: usize,
-    next: usize,
-}
-
-/// What there is for a follower next, before the body.
-#[derive(Debug)]
-pub enum News<T> {
-    /// An interim answer.
-    Interim(Arc<ResponseHeader>),
-    /// What came of the fetch, and the tale of its journey.
-    Verdict(Verdict, Option<T>),
-}
-
-enum Step {
-    Piece(Bytes),
-    Nothing,
-    Ended(End),
-    LetGo,
-}
-
-impl<T: Clone> Follower<T> {
-    /// Whether the fetch was caused by this reader's request.
-    pub fn leads(&self) -> bool {
-        self.leads
-    }
-
-    /// Waits for what came of the fetch. A fetch that ended without a word has failed.
-    pub async fn news(&mut self) -> News<T> {
-        loop {
-            {
-                let state = self.state.borrow_and_update();
-                if let Some(head) = state.interim.get(self.interim).filter(|_| self.leads) {
-                    self.interim += 1;
-                    return News::Interim(head.clone());
-                }
-                if let Some((verdict, tale)) = &state.verdict {
-                    return News::Verdict(verdict.clone(), tale.clone());
-                }
-                if state.end != End::Open {
-                    return News::Verdict(Verdict::Failed, None);
-                }
-            }
-            // The flight holds the sender, so there is always one.
-            let _ = self.state.changed().await;
-        }
-    }
-
-    /// The next piece of the body; `None` at its end.
-    ///
-    /// # Errors
-    /// The body broke off, or this reader was too slow for one that is not stored.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
-        loop {
-            match self.step() {
-                Step::Piece(piece) => {
-                    self.next += 1;
-                    self.place.0.store(self.next, Ordering::Release);
-                    self.flight.taken.notify_waiters();
-                    return Ok(Some(piece));
-                }
-                Step::Nothing => {
-                    let _ = self.state.changed().await;
-                }
-                Step::Ended(End::Whole) => return Ok(None),
-                Step::Ended(_) | Step::LetGo => return Err(BrokenOff),
-            }
-        }
-    }
-
-    fn step(&mut self) -> Step {
-        let state = self.state.borrow_and_update();
-        if self.next < state.dropped {
-            return Step::LetGo;
-        }
-        match (state.pieces.get(self.next - state.dropped), state.end) {
-            (Some(piece), _) => Step::Piece(piece.clone()),
-            (None, End::Open) => Step::Nothing,
-            (None, end) => Step::Ended(end),
-        }
-    }
-}
-
-impl<T> Drop for Follower<T> {
-    fn drop(&mut self) {
-        self.place.0.store(GONE, Ordering::Release);
-        self.flight.taken.notify_waiters();
     }
 }
 

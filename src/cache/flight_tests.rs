@@ -4,6 +4,7 @@ use http::HeaderMap;
 use prometheus_client::metrics::gauge::Gauge;
 use proptest::prelude::*;
 
+use super::pilot::STALL_MAX;
 use super::*;
 use crate::cache::stored::testing;
 
