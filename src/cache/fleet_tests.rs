@@ -106,13 +106,15 @@ async fn a_purge_meets_what_was_adopted_before_it_at_once() {
 async fn others_are_told_though_whoever_gave_the_order_leaves() {
     let server = Server::start().await;
     let (node, other) = (node(&server.url()), seeing(&server.url()).await);
+    let early = shared(other.purges.stamp().0);
+    assert_eq!(other.meets(&key(1), &early), None);
     server.pause();
     let (purge, patience) = (of_url(1), Duration::from_millis(20));
     let left = tokio::time::timeout(patience, node.purge_and_tell(&purge, PurgeOrigin::Admin)).await;
     assert!(left.is_err(), "it is not told yet");
     server.resume();
     tokio::spawn(node.run());
-    until("the other hears", async || other.meets(&key(1), &shared(AHEAD)).is_some()).await;
+    until("the other hears", async || other.meets(&key(1), &early).is_some()).await;
 }
 
 #[tokio::test]
