@@ -17,7 +17,7 @@ use tidegate::telemetry::Meters;
 
 /// As in the binary: what an answer really takes is the allocator's doing.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
     weigh();

@@ -1,6 +1,6 @@
 //! What a stored answer takes of memory, overhead included, and making it fit and small.
 //!
-//! The figures are those of a 64-bit machine with mimalloc; `benches/cache.rs` compares the sum with
+//! The figures are those of a 64-bit machine with jemalloc; `benches/cache.rs` compares the sum with
 //! what a process of a million entries really takes.
 
 use std::sync::Arc;
