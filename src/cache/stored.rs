@@ -154,14 +154,6 @@ impl Body {
             Self::Parts { parts, .. } => parts.iter().map(|(_, pieces)| pieces.len()).sum(),
         }
     }
-
-    /// Segments that are held.
-    pub fn segments(&self) -> usize {
-        match self {
-            Self::Whole(pieces) => pieces.segments().len(),
-            Self::Parts { parts, .. } => parts.iter().map(|(_, pieces)| pieces.segments().len()).sum(),
-        }
-    }
 }
 
 /// All that is stored of one URL: its variants, newest first.

@@ -41,9 +41,27 @@ fn of_answer(stored: &Stored) -> u64 {
         + of_headers(&stored.headers)
         + stored.selecting.held()
         + (stored.url.len() as u64 + tags + 2 * (16 + ALLOCATION))
-        + stored.body.held()
-        + stored.body.segments() as u64 * SEGMENT
+        + of_content(&stored.body)
         + of_parts(&stored.body)
+}
+
+fn of_content(body: &Body) -> u64 {
+    let of = |pieces: &Pieces| -> u64 {
+        pieces.segments().iter().map(|segment| SEGMENT + allocated(segment.len() as u64)).sum()
+    };
+    match body {
+        Body::Whole(pieces) => of(pieces),
+        Body::Parts { parts, .. } => parts.iter().map(|(_, pieces)| of(pieces)).sum(),
+    }
+}
+
+/// What an allocation of so many bytes takes: the allocator has four sizes from one power of two to the next.
+fn allocated(bytes: u64) -> u64 {
+    match bytes {
+        0 => 0,
+        1..=64 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
+    }
 }
 
 fn of_headers(headers: &HeaderMap) -> u64 {
@@ -154,6 +172,14 @@ mod tests {
         let large = vec![Bytes::from(vec![0; 10_000]); 5];
         let pieces = Pieces::new(large.clone()).together();
         assert_eq!(pieces.segments()[3].as_ptr(), large[3].as_ptr());
+    }
+
+    #[test]
+    fn sizes_are_rounded_as_the_allocator_does() {
+        let pairs = [(0, 0), (1, 16), (64, 64), (65, 80), (129, 160), (16_384, 16_384), (16_385, 20_480)];
+        for (bytes, taken) in pairs {
+            assert_eq!(allocated(bytes), taken, "{bytes}");
+        }
     }
 
     #[test]

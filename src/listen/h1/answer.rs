@@ -59,7 +59,7 @@ async fn write_all<C: AsyncWrite + Unpin>(
     client.flush().await
 }
 
-/// The head on the wire (RFC 9112 section 4), as a session would write it.
+/// The head on the wire (RFC 9112 section 4). A session would write the same fields, some of their names in capitals.
 fn write_head(out: &mut Vec<u8>, head: &response::Parts) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
