@@ -30,7 +30,7 @@ use crate::cache::flight::Flights;
 use crate::cache::held::Held;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
 use crate::gateway::{Fetching, Gateway};
-use crate::listen::{self, Bound, Edge, Kind, Ticketing};
+use crate::listen::{self, Bound, CertWatch, Edge, Kind, Ticketing};
 use crate::place;
 use crate::plan::{self, AdminAddress, Plan, Surroundings};
 use crate::telemetry::access::{AccessLog, Form};
@@ -189,7 +189,10 @@ impl Process {
         let (stop, stopping) = watch::channel(false);
 
         let (plan, tls) = plan.split_tls();
-        let edge = Edge::new(tls, plan.bounds, &meters);
+        let edge = Edge::new(None, plan.bounds, &meters);
+        let certs = CertWatch::new(&edge, &meters);
+        certs.hold(tls);
+        let _certs = tokio::spawn(certs.run());
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);

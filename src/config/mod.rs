@@ -180,7 +180,8 @@ pub struct Tls {
     ///
     /// A PEM file holding chain and key, a chain file with its key beside it (`x.pem` and `x.key`),
     /// `{ cert, key }`, or `"dev"`: a certificate for `localhost`, `127.0.0.1` and `::1`, made on first use
-    /// under `certs/` by a development CA of this machine's own.
+    /// under `certs/` by a development CA of this machine's own. Files are looked at once a second, and a new pair is
+    /// taken without a restart.
     #[schemars(example = ["dev"])]
     pub certs: Vec<Certificate>,
     /// The oldest TLS version that is spoken.

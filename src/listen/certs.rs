@@ -38,6 +38,18 @@ pub enum CertSource {
     },
 }
 
+impl CertSource {
+    /// The files that may change under this process, whether they exist or not. A development certificate is this
+    /// process's own and has none.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Dev { .. } => Vec::new(),
+            Self::Pem { path } => vec![path.clone(), path.with_extension("key")],
+            Self::Pair { cert, key } => vec![cert.clone(), key.clone()],
+        }
+    }
+}
+
 /// Certificates that can be shown to clients, in the order of the configuration.
 #[derive(Debug, Default)]
 pub struct CertSet {
@@ -45,7 +57,7 @@ pub struct CertSet {
 }
 
 /// A certificate with its key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cert {
     /// The file that the chain came from.
     pub file: PathBuf,
@@ -76,15 +88,11 @@ impl CertSet {
     pub fn certs(&self) -> &[Cert] {
         &self.certs
     }
-
-    /// What is odd about the certificates at the time `now`, though they can be shown; one sentence each.
-    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
-        self.certs.iter().flat_map(|cert| cert.warnings(now)).collect()
-    }
 }
 
 impl Cert {
-    fn load(source: &CertSource) -> Result<Self, CertError> {
+    /// Loads one source: chain and key are read, and found to belong together.
+    pub(super) fn load(source: &CertSource) -> Result<Self, CertError> {
         match source {
             CertSource::Dev { dir } => {
                 let files = dev::ensure(dir)?;
@@ -110,8 +118,11 @@ impl Cert {
     fn from_files(file: &Path, key_file: &Path) -> Result<Self, CertError> {
         let chain = read_chain(file)?;
         let leaf = chain.first().ok_or_else(|| CertError::NoCertificate { file: file.to_owned() })?;
+        if let Some(index) = chain.iter().position(|der| X509Certificate::from_der(der).is_err()) {
+            return Err(CertError::Malformed { file: file.to_owned(), nth: index + 1 });
+        }
         let Leaf { names, not_before, not_after } =
-            Leaf::read(leaf).ok_or_else(|| CertError::Malformed { file: file.to_owned() })?;
+            Leaf::read(leaf).ok_or_else(|| CertError::Malformed { file: file.to_owned(), nth: 1 })?;
         let key = read_key(key_file)?.ok_or_else(|| CertError::NoKey { file: key_file.to_owned() })?;
 
         let provider = aws_lc_rs::default_provider();
@@ -124,16 +135,51 @@ impl Cert {
         Ok(Self { file: file.to_owned(), names, not_before, not_after, key: Arc::new(key) })
     }
 
-    fn warnings(&self, now: SystemTime) -> impl Iterator<Item = String> {
+    /// Whether both are one certificate, with the same chain.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+
+    /// Checks what a change of files must not bring at the time `now`. A start is less strict: an expired certificate
+    /// is better than none, but no better than the one in force.
+    pub(super) fn may_follow(&self, before: &Self, now: SystemTime) -> Result<(), CertError> {
+        let file = || self.file.clone();
+        if now < self.not_before {
+            return Err(CertError::NotYet { file: file(), from: self.not_before });
+        }
+        if now > self.not_after {
+            return Err(CertError::Expired { file: file(), at: self.not_after });
+        }
+        if self.names.is_empty() && !before.names.is_empty() {
+            return Err(CertError::Nameless { file: file() });
+        }
+        Ok(())
+    }
+
+    /// What is odd about it at the time `now`, though it can be shown; one sentence each.
+    pub(super) fn warnings(&self, now: SystemTime) -> impl Iterator<Item = String> {
         let file = self.file.display();
         let early = (now < self.not_before)
             .then(|| format!("the certificate in {file} is not valid before {}", date(self.not_before)));
-        let late = (now > self.not_after)
-            .then(|| format!("the certificate in {file} has expired on {}: renew it", date(self.not_after)));
         let nameless = self.names.is_empty().then(|| {
             format!("the certificate in {file} names no host: only clients that find no other will see it")
         });
-        [early, late, nameless].into_iter().flatten()
+        [early, nameless].into_iter().flatten()
+    }
+
+    /// That it ends within `soon` of `now`, or has ended, in one sentence; none while it is good for longer.
+    pub(super) fn ending(&self, now: SystemTime, soon: Duration) -> Option<String> {
+        let (file, end) = (self.file.display(), date(self.not_after));
+        if now > self.not_after {
+            return Some(format!("the certificate in {file} has expired on {end}: renew it"));
+        }
+        (now + soon >= self.not_after)
+            .then(|| format!("the certificate in {file} expires on {end}: renew it"))
+    }
+
+    /// When it ends, in words.
+    pub(super) fn end(&self) -> impl fmt::Display {
+        date(self.not_after)
     }
 }
 
@@ -225,11 +271,13 @@ pub enum CertError {
         /// The file.
         file: PathBuf,
     },
-    /// The first certificate in a file is not X.509.
-    #[error("the first certificate in {} is malformed; `openssl x509 -text -in FILE` shows what is in it", file.display())]
+    /// A certificate in a file is not X.509.
+    #[error("certificate {nth} in {} is malformed; `openssl x509 -text -in FILE` shows what is in it", file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
+        /// Which one, counted from 1: the leaf.
+        nth: usize,
     },
     /// A key file holds no key.
     #[error("{} holds no private key; it needs a `-----BEGIN PRIVATE KEY-----` block, not encrypted", file.display())]
@@ -270,6 +318,28 @@ pub enum CertError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// A new certificate is for later.
+    #[error("the certificate in {} is not valid before {}; is the clock of this machine right?", file.display(), date(*from))]
+    NotYet {
+        /// The file.
+        file: PathBuf,
+        /// When it begins.
+        from: SystemTime,
+    },
+    /// A new certificate is over.
+    #[error("the certificate in {} has expired on {}; put the renewed one there", file.display(), date(*at))]
+    Expired {
+        /// The file.
+        file: PathBuf,
+        /// When it ended.
+        at: SystemTime,
+    },
+    /// A new certificate names no host, and the one in force does.
+    #[error("the certificate in {} names no host; it needs the names of its hosts as DNS names", file.display())]
+    Nameless {
+        /// The file.
+        file: PathBuf,
+    },
     /// The development certificate could not be made.
     #[error(transparent)]
     Dev(#[from] DevError),
@@ -306,7 +376,7 @@ pub(super) mod tests {
         make_from(dir, name, &CertificateParams::new(hosts).unwrap())
     }
 
-    fn make_from(dir: &Path, name: &str, params: &CertificateParams) -> Made {
+    pub(in crate::listen) fn make_from(dir: &Path, name: &str, params: &CertificateParams) -> Made {
         let pair = KeyPair::generate().unwrap();
         let leaf = params.self_signed(&pair).unwrap();
         let (cert, key) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")));
@@ -378,6 +448,9 @@ pub(super) mod tests {
         fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMIIB!!!\n-----END CERTIFICATE-----\n").unwrap();
         let garbage = dir.path().join("garbage.pem");
         fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let tail = dir.path().join("tail.pem");
+        let text = |path: &Path| fs::read_to_string(path).unwrap();
+        fs::write(&tail, text(&made.cert) + &text(&garbage)).unwrap();
         let pair = |cert: &Path, key: &Path| CertSource::Pair { cert: cert.to_owned(), key: key.to_owned() };
 
         let cases = [
@@ -386,7 +459,9 @@ pub(super) mod tests {
             (pair(&made.cert, &alone), "alone.pem holds no private key; it needs"),
             (pair(&made.key, &made.key), "a.key holds no certificate; it needs"),
             (pair(&broken, &made.key), "broken.pem is not valid PEM"),
+            (pair(&garbage, &made.key), "certificate 1 in"),
             (pair(&garbage, &made.key), "garbage.pem is malformed"),
+            (pair(&tail, &made.key), "certificate 2 in"),
         ];
         for (source, expected) in cases {
             let error = error(source);
@@ -410,11 +485,41 @@ pub(super) mod tests {
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         let certs = load(&[&make_from(dir.path(), "a", &params)]);
+        let cert = &certs.certs()[0];
+        let warnings = |now| cert.warnings(now).collect::<Vec<_>>();
 
         let year = |year: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_556_952);
-        assert!(certs.warnings(year(2019))[0].contains("a.pem is not valid before Wed, 01 Jan 2020"));
-        assert_eq!(certs.warnings(year(2020) + Duration::from_secs(24 * 60 * 60)), Vec::<String>::new());
-        assert!(certs.warnings(year(2022))[0].contains("a.pem has expired on Fri, 01 Jan 2021"));
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+        assert!(warnings(year(2019))[0].contains("a.pem is not valid before Wed, 01 Jan 2020"));
+        assert_eq!(warnings(year(2020) + days(1)), Vec::<String>::new());
+        assert_eq!(cert.ending(year(2020) + days(300), days(14)), None);
+        let soon = cert.ending(year(2021) - days(10), days(14)).unwrap();
+        assert!(soon.contains("a.pem expires on Fri, 01 Jan 2021"), "{soon}");
+        let over = cert.ending(year(2022), days(14)).unwrap();
+        assert!(over.contains("a.pem has expired on Fri, 01 Jan 2021"), "{over}");
+    }
+
+    #[test]
+    fn a_change_must_not_bring_what_is_over_not_yet_valid_or_without_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = load(&[&make(dir.path(), "a", &["a.test"])]);
+        let refusal = |name: &str, params: &CertificateParams| {
+            let next = load(&[&make_from(dir.path(), name, params)]);
+            let refused = next.certs()[0].may_follow(&before.certs()[0], SystemTime::now());
+            refused.map_err(|error| error.to_string())
+        };
+        let named = || CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        assert_eq!(refusal("fine", &named()), Ok(()));
+
+        let mut over = named();
+        over.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        assert!(refusal("over", &over).unwrap_err().contains("over.pem has expired on Fri, 01 Jan 2021"));
+        let mut early = named();
+        early.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        assert!(refusal("early", &early).unwrap_err().contains("early.pem is not valid before"));
+        let mut nameless = CertificateParams::new(Vec::new()).unwrap();
+        nameless.distinguished_name.remove(DnType::CommonName);
+        assert!(refusal("nameless", &nameless).unwrap_err().contains("nameless.pem names no host"));
     }
 
     #[test]
@@ -422,6 +527,6 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let certs = CertSet::load(&[CertSource::Dev { dir: dir.path().join("certs") }]).unwrap();
         assert_eq!(certs.certs()[0].names, [Box::<str>::from("localhost")]);
-        assert_eq!(certs.warnings(SystemTime::now()), Vec::<String>::new());
+        assert_eq!(certs.certs()[0].warnings(SystemTime::now()).count(), 0);
     }
 }

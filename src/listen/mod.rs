@@ -3,6 +3,7 @@
 //! ```text
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
 //!                         ├─ tls ── certs ── dev
+//!                         │   └──── watch ── keyring
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
 //!                         │          ├─ sending
@@ -21,6 +22,8 @@ mod crowd;
 pub mod tls;
 pub mod certs;
 pub mod dev;
+pub mod keyring;
+pub mod watch;
 mod stream;
 mod gather;
 mod sending;
@@ -43,5 +46,7 @@ pub use date::{dated, forget_date, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};
+pub use keyring::Keyring;
 pub use serve::{Serving, serve};
 pub use tls::{MinVersion, Ticketing, TlsTable};
+pub use watch::CertWatch;

@@ -92,6 +92,14 @@ impl TlsTable {
         sni.and_then(|name| self.find(name)).or(self.fallback.as_ref()).cloned()
     }
 
+    /// Whether a certificate names `name`, which may be a wildcard.
+    pub(super) fn names(&self, name: &str) -> bool {
+        match name.strip_prefix("*.") {
+            Some(parent) => self.wildcard.contains_key(parent),
+            None => self.find(name).is_some(),
+        }
+    }
+
     fn find(&self, name: &str) -> Option<&Arc<ServerConfig>> {
         // rustls gives names in lower case; a wildcard stands for one label (RFC 9525 section 6.3).
         self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))

@@ -1,7 +1,7 @@
 //! From what was written to what runs, or every problem at once.
 
 use crate::config::{self, Certificate, Config, Downstream, Problem};
-use crate::listen::{Bounds, CertSet, CertSource, MinVersion, Ticketing, TlsTable};
+use crate::listen::{Bounds, CertSource, Keyring, MinVersion, Ticketing};
 use crate::place;
 use crate::telemetry::Meters;
 
@@ -51,19 +51,17 @@ fn tls(
     around: &Surroundings,
     ticketing: &Ticketing,
     problems: &mut Vec<Problem>,
-) -> Option<TlsTable> {
+) -> Option<Keyring> {
     if config.tls.certs.is_empty() {
         return None;
     }
     let sources: Vec<_> = config.tls.certs.iter().map(|written| source(written, around)).collect();
-    match CertSet::load(&sources) {
-        Ok(certs) => {
-            let min = match config.tls.min_version {
-                config::TlsVersion::V1_2 => MinVersion::Tls12,
-                config::TlsVersion::V1_3 => MinVersion::Tls13,
-            };
-            Some(TlsTable::new(certs, min, ticketing))
-        }
+    let min = match config.tls.min_version {
+        config::TlsVersion::V1_2 => MinVersion::Tls12,
+        config::TlsVersion::V1_3 => MinVersion::Tls13,
+    };
+    match Keyring::load(sources, min, ticketing) {
+        Ok(ring) => Some(ring),
         Err(errors) => {
             for (index, error) in errors {
                 let place = place!["tls", "certs", index];

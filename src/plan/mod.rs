@@ -29,7 +29,7 @@ use crate::cache;
 use crate::config::Config;
 use crate::forward::{Edit, PathRule};
 use crate::limit::Limits;
-use crate::listen::{Bounds, Listener, TlsTable};
+use crate::listen::{Bounds, Keyring, Listener};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
 use crate::upstream::{Overrides, Split, Upstream};
@@ -52,7 +52,7 @@ pub struct Plan {
     /// Bounds on clients.
     pub bounds: Bounds,
     /// Certificates by name; absent where no listener speaks TLS.
-    pub tls: Option<TlsTable>,
+    pub tls: Option<Keyring>,
     /// Where to listen. Takes effect on restart.
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
@@ -74,7 +74,7 @@ impl Plan {
     }
 
     /// Takes the certificates out, for the listeners to hold.
-    pub fn split_tls(mut self) -> (Self, Option<TlsTable>) {
+    pub fn split_tls(mut self) -> (Self, Option<Keyring>) {
         let tls = self.tls.take();
         (self, tls)
     }

@@ -83,6 +83,15 @@ meters! {
     handshake_seconds: histogram[] "tls_handshake_seconds",
         "Time from accepting a connection to the end of its handshake, in seconds",
         "Rises with the distance to clients and with CPU load.";
+    certificate_expiry: gauge["name"] "certificate_expiry_seconds",
+        "When a certificate in force expires, as Unix time, by the first name in it (`-` where it has none; of two with one name, what ends first)",
+        "Alert where it is less than 14 days after `time()`: renewal has failed.";
+    certificate_reloads: counter["result"] "certificate_reloads",
+        "Changes of certificate files, by result (`loaded`, `refused`: the certificate before stays in force)",
+        "`refused`: the log says which file, and what is wrong with it.";
+    certificates_refused: gauge[] "certificates_refused",
+        "Certificates whose files are refused as they are now, so that the one before is shown",
+        "Alert above 0: the one that is shown will expire.";
     head_timeouts: counter["reason"] "request_head_failures",
         "Connections ended before a whole request head was read (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";

@@ -1,0 +1,424 @@
+//! The certificates of a plan with the files that they came from: which have changed, and what to make of it.
+//!
+//! A change is taken when the files have stayed as they are for one more look, and only if it holds a pair that is fit
+//! to be shown. Else the pair before stays: each source is judged by itself, so that one that is broken keeps no other
+//! from being renewed.
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::certs::{Cert, CertError, CertSet, CertSource};
+use super::tls::{MinVersion, Ticketing, TlsTable};
+
+/// A change that is still bad at so many looks in a row is refused aloud; until then it may be half-written.
+const PATIENT_FOR: u32 = 3;
+/// What is refused is tried again once in so many looks: a certificate that is not valid yet will be, and some file
+/// systems do not show every change.
+const AGAIN_EVERY: u32 = 30;
+/// An end that is nearer is warned of.
+const SOON: Duration = Duration::from_secs(14 * DAY.as_secs());
+/// How often it is warned of.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The certificates of a plan, where they came from, and how they are offered.
+#[derive(Debug)]
+pub struct Keyring {
+    kept: Vec<Kept>,
+    min: MinVersion,
+    ticketing: Ticketing,
+}
+
+impl Keyring {
+    /// Loads all of `sources`, to be offered from TLS version `min` up; on failure, every source that failed, by its
+    /// index, and why.
+    pub fn load(
+        sources: Vec<CertSource>,
+        min: MinVersion,
+        ticketing: &Ticketing,
+    ) -> Result<Self, Vec<(usize, CertError)>> {
+        // Taken before the files are read: a change in between is seen at the first look.
+        let prints: Vec<_> = sources.iter().map(prints).collect();
+        let certs = CertSet::load(&sources)?.certs;
+        let kept = sources.into_iter().zip(prints).zip(certs);
+        let kept = kept.map(|((source, files), cert)| Kept::new(source, files, cert)).collect();
+        Ok(Self { kept, min, ticketing: ticketing.clone() })
+    }
+
+    /// The certificates in force, ready for handshakes. The keys of tickets are always the same, so that clients go on
+    /// resuming their sessions.
+    pub fn table(&self) -> TlsTable {
+        TlsTable::new(CertSet { certs: self.certs().cloned().collect() }, self.min, &self.ticketing)
+    }
+
+    /// The certificates in force, in the order of the configuration.
+    pub(super) fn certs(&self) -> impl Iterator<Item = &Cert> {
+        self.kept.iter().map(|kept| &kept.cert)
+    }
+
+    /// How many certificates have files that are refused as they are now.
+    pub(super) fn refused(&self) -> usize {
+        self.kept.iter().filter(|kept| kept.refused).count()
+    }
+
+    /// Looks at all files, loads what has changed, and says what came of it.
+    pub(super) fn look(&mut self, now: SystemTime) -> Vec<News> {
+        self.kept.iter_mut().filter_map(|kept| kept.look(now)).collect()
+    }
+
+    /// What is to be said at the time `now` of certificates that end soon or have ended; of each once a day.
+    pub(super) fn reminders(&mut self, now: SystemTime) -> Vec<String> {
+        self.kept.iter_mut().filter_map(|kept| kept.reminder(now)).collect()
+    }
+}
+
+/// What came of a change of files.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A certificate has taken the place of another.
+    Loaded {
+        /// The one in force now.
+        cert: Cert,
+        /// The one that was.
+        before: Cert,
+    },
+    /// What is there now is not fit to be shown.
+    Refused(CertError),
+    /// What was refused has gone, and the certificate in force is there again.
+    Mended(Cert),
+}
+
+/// One certificate in force, and its files.
+#[derive(Debug)]
+struct Kept {
+    source: CertSource,
+    cert: Cert,
+    /// The files that it was loaded from.
+    files: Vec<Print>,
+    /// The files at the last look.
+    seen: Vec<Print>,
+    /// At how many looks in a row they have been so, and not those of `files`.
+    looks: u32,
+    /// Whether they have been refused aloud.
+    refused: bool,
+    /// When its end was last warned of.
+    reminded: Option<SystemTime>,
+}
+
+impl Kept {
+    fn new(source: CertSource, files: Vec<Print>, cert: Cert) -> Self {
+        Self { source, cert, seen: files.clone(), files, looks: 0, refused: false, reminded: None }
+    }
+
+    fn look(&mut self, now: SystemTime) -> Option<News> {
+        let files = prints(&self.source);
+        if files != self.seen {
+            self.seen = files;
+            self.looks = 0;
+            return None;
+        }
+        if files == self.files && !self.refused {
+            return None;
+        }
+        self.looks = self.looks.saturating_add(1);
+        if self.looks > PATIENT_FOR && !self.looks.is_multiple_of(AGAIN_EVERY) {
+            return None;
+        }
+        let found = self.find(now);
+        if prints(&self.source) != files {
+            // What was read may be half of one and half of another.
+            return None;
+        }
+        match found {
+            Ok(found) => self.take(found, files),
+            Err(error) if self.looks == PATIENT_FOR => {
+                self.refused = true;
+                Some(News::Refused(error))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// What is in the files, if it is fit to be shown: none if it is what is shown already.
+    fn find(&self, now: SystemTime) -> Result<Option<Cert>, CertError> {
+        let cert = Cert::load(&self.source)?;
+        if cert.is(&self.cert) {
+            return Ok(None);
+        }
+        cert.may_follow(&self.cert, now)?;
+        Ok(Some(cert))
+    }
+
+    fn take(&mut self, found: Option<Cert>, files: Vec<Print>) -> Option<News> {
+        self.files = files;
+        let mended = mem::take(&mut self.refused);
+        let Some(cert) = found else {
+            return mended.then(|| News::Mended(self.cert.clone()));
+        };
+        self.reminded = None;
+        let before = mem::replace(&mut self.cert, cert.clone());
+        Some(News::Loaded { cert, before })
+    }
+
+    fn reminder(&mut self, now: SystemTime) -> Option<String> {
+        let today = |at: SystemTime| now.duration_since(at).is_ok_and(|since| since < DAY);
+        if self.reminded.is_some_and(today) {
+            return None;
+        }
+        let ending = self.cert.ending(now, SOON)?;
+        self.reminded = Some(now);
+        Some(ending)
+    }
+}
+
+/// What tells one state of a file from another without reading it, through all symbolic links on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Print {
+    Found {
+        device: u64,
+        inode: u64,
+        size: u64,
+        /// Seconds and nanoseconds.
+        modified: (i64, i64),
+        /// The same of the last change to content, owner or mode: it shows what was copied with its old time, and
+        /// permissions that were mended.
+        changed: (i64, i64),
+    },
+    Absent(io::ErrorKind),
+}
+
+impl Print {
+    fn of(file: &Path) -> Self {
+        match fs::metadata(file) {
+            Ok(found) => Self::Found {
+                device: found.dev(),
+                inode: found.ino(),
+                size: found.size(),
+                modified: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
+            },
+            Err(error) => Self::Absent(error.kind()),
+        }
+    }
+}
+
+fn prints(source: &CertSource) -> Vec<Print> {
+    source.files().iter().map(|file| Print::of(file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use rcgen::CertificateParams;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::listen::certs::tests::{Made, make, make_from};
+    use crate::listen::tls::install_provider;
+
+    /// A ring of one certificate for `a.test` in a folder of its own, and hands to change it with.
+    struct Desk {
+        dir: TempDir,
+        ring: Keyring,
+        /// Each change gets a time of its own, however quickly they come.
+        changes: u64,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            install_provider();
+            let dir = tempfile::tempdir().unwrap();
+            let made = make(dir.path(), "a", &["a.test"]);
+            let ring = ring(vec![CertSource::Pair { cert: made.cert, key: made.key }]);
+            Self { dir, ring, changes: 0 }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        /// Puts a copy of `from` in place of the file `name` of the ring.
+        fn put(&mut self, from: &Path, name: &str) {
+            self.changes += 1;
+            let draft = self.at("draft");
+            fs::copy(from, &draft).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(self.changes);
+            File::options().write(true).open(&draft).unwrap().set_modified(time).unwrap();
+            fs::rename(&draft, self.at(name)).unwrap();
+        }
+
+        /// A pair beside the ring's.
+        fn spare(&self, name: &str, hosts: &[&str]) -> Made {
+            make(self.dir.path(), name, hosts)
+        }
+
+        fn look(&mut self) -> String {
+            self.looks(1)
+        }
+
+        /// What so many looks bring to light.
+        fn looks(&mut self, looks: u32) -> String {
+            let mut said = String::new();
+            for _ in 0..looks {
+                for news in self.ring.look(SystemTime::now()) {
+                    said += &match news {
+                        News::Loaded { cert, .. } => format!("loaded {}. ", cert.names.join(" ")),
+                        News::Refused(error) => format!("refused: {error}. "),
+                        News::Mended(_) => "mended. ".to_owned(),
+                    };
+                }
+            }
+            said
+        }
+
+        fn shows(&self, made: &Made) -> bool {
+            self.ring.kept[0].cert.key.cert[0] == made.leaf
+        }
+    }
+
+    fn ring(sources: Vec<CertSource>) -> Keyring {
+        Keyring::load(sources, MinVersion::Tls12, &Ticketing::new().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_change_is_taken_at_the_second_look_and_once() {
+        let mut desk = Desk::new();
+        assert_eq!(desk.looks(3), "");
+        let next = desk.spare("b", &["a.test", "b.test"]);
+        desk.put(&next.cert, "a.pem");
+        desk.put(&next.key, "a.key");
+        assert_eq!(desk.look(), "", "it may go on changing");
+        assert_eq!(desk.look(), "loaded a.test b.test. ");
+        assert!(desk.shows(&next));
+        assert_eq!(desk.looks(100), "");
+    }
+
+    #[test]
+    fn a_pair_that_is_half_written_for_a_while_is_not_refused() {
+        let mut desk = Desk::new();
+        let next = desk.spare("b", &["a.test"]);
+        desk.put(&next.cert, "a.pem");
+        assert_eq!(desk.looks(3), "", "its key may be on its way");
+        desk.put(&next.key, "a.key");
+        assert_eq!(desk.looks(2), "loaded a.test. ");
+    }
+
+    #[test]
+    fn a_bad_pair_is_refused_once_and_the_one_before_kept_until_a_good_one_comes() {
+        let mut desk = Desk::new();
+        let next = desk.spare("b", &["a.test"]);
+        desk.put(&next.cert, "a.pem");
+        let said = desk.looks(100);
+        assert!(said.starts_with("refused: ") && said.matches("refused").count() == 1, "{said}");
+        assert!(said.contains("a.key does not belong to the first certificate in"), "{said}");
+        assert_eq!(desk.ring.refused(), 1);
+        assert!(!desk.shows(&next));
+
+        desk.put(&desk.at("b.key"), "a.key");
+        assert_eq!(desk.looks(2), "loaded a.test. ");
+        assert_eq!(desk.ring.refused(), 0);
+        assert!(desk.shows(&next));
+    }
+
+    #[test]
+    fn what_is_put_back_mends_and_another_bad_change_is_another_refusal() {
+        let mut desk = Desk::new();
+        let first = desk.at("first.pem");
+        fs::copy(desk.at("a.pem"), &first).unwrap();
+        fs::write(desk.at("empty"), "").unwrap();
+        desk.put(&desk.at("empty"), "a.pem");
+        assert!(desk.looks(4).contains("a.pem holds no certificate"));
+        fs::remove_file(desk.at("a.pem")).unwrap();
+        assert!(desk.looks(4).contains("a.pem cannot be read: No such file"));
+        assert_eq!(desk.ring.refused(), 1);
+        desk.put(&first, "a.pem");
+        assert_eq!(desk.looks(10), "mended. ");
+        assert_eq!(desk.ring.refused(), 0);
+    }
+
+    #[test]
+    fn a_new_time_or_mode_alone_changes_nothing() {
+        let mut desk = Desk::new();
+        let copy = desk.at("copy.pem");
+        fs::copy(desk.at("a.pem"), &copy).unwrap();
+        desk.put(&copy, "a.pem");
+        assert_eq!(desk.looks(10), "");
+    }
+
+    #[test]
+    fn a_folder_behind_a_symbolic_link_is_swapped_whole() {
+        install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for folder in ["1", "2"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        make(&at("1"), "tls", &["a.test"]);
+        let next = make(&at("2"), "tls", &["a.test"]);
+        std::os::unix::fs::symlink("1", at("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/tls.pem", at("tls.pem")).unwrap();
+        std::os::unix::fs::symlink("..data/tls.key", at("tls.key")).unwrap();
+        let ring = ring(vec![CertSource::Pem { path: at("tls.pem") }]);
+        let mut desk = Desk { dir, ring, changes: 0 };
+        assert_eq!(desk.looks(2), "");
+
+        std::os::unix::fs::symlink("2", desk.at("..new")).unwrap();
+        fs::rename(desk.at("..new"), desk.at("..data")).unwrap();
+        assert_eq!(desk.looks(2), "loaded a.test. ");
+        assert!(desk.shows(&next));
+    }
+
+    #[test]
+    fn a_broken_pair_keeps_no_other_from_being_renewed() {
+        let mut desk = Desk::new();
+        let b = desk.spare("b", &["b.test"]);
+        let pem = |file: &Path| CertSource::Pem { path: file.to_owned() };
+        desk.ring = ring(vec![pem(&desk.at("a.pem")), pem(&b.cert)]);
+        fs::remove_file(desk.at("a.key")).unwrap();
+        assert!(desk.looks(4).starts_with("refused: "));
+
+        let next = desk.spare("c", &["b.test", "c.test"]);
+        desk.put(&next.cert, "b.pem");
+        desk.put(&next.key, "b.key");
+        assert_eq!(desk.looks(4), "loaded b.test c.test. ");
+        let table = desk.ring.table();
+        assert!(table.names("a.test") && table.names("c.test"));
+    }
+
+    #[test]
+    fn what_is_not_valid_yet_is_refused_and_taken_when_its_time_comes() {
+        let mut desk = Desk::new();
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2100, 1, 1);
+        let early = make_from(desk.dir.path(), "early", &params);
+        desk.put(&early.cert, "a.pem");
+        desk.put(&early.key, "a.key");
+        assert!(desk.looks(10).contains("is not valid before Fri, 01 Jan 2100"));
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(131 * 365 * DAY.as_secs());
+        let news: Vec<_> = (0..AGAIN_EVERY).flat_map(|_| desk.ring.look(then)).collect();
+        assert!(matches!(news[..], [News::Loaded { .. }]), "{news:?}");
+    }
+
+    #[test]
+    fn the_end_is_warned_of_once_a_day_from_the_fourteenth_day_before() {
+        let mut desk = Desk::new();
+        let end = desk.ring.kept[0].cert.not_after;
+        let mut said = |days: u64| desk.ring.reminders(end - DAY * u32::try_from(days).unwrap()).len();
+        assert_eq!([said(15), said(14), said(14), said(13)], [0, 1, 0, 1]);
+        assert_eq!(desk.ring.reminders(end + DAY).len(), 1);
+    }
+
+    #[test]
+    fn the_development_certificate_is_left_as_it_is() {
+        install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let mut ring = ring(vec![CertSource::Dev { dir: dir.path().to_owned() }]);
+        fs::remove_file(dir.path().join("localhost.pem")).unwrap();
+        assert!((0..5).all(|_| ring.look(SystemTime::now()).is_empty()));
+    }
+}
