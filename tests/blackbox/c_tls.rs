@@ -1,20 +1,15 @@
 //! The way in under TLS: which certificate, which version, which protocol, which session; and the way in without.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
-use crate::support::{Certs, Client, Gateway, Origin, Raw, https, must};
+use crate::support::handshake::{handshake, is_served, leaf};
+use crate::support::{Certs, Client, Gateway, Origin, Raw, https};
 
 /// A route that takes everything and needs no origin.
 const FINE: &str = "[routes.all]\nrespond = { status = 200, body = \"fine\" }\n";
@@ -22,34 +17,6 @@ const FINE: &str = "[routes.all]\nrespond = { status = 200, body = \"fine\" }\n"
 /// A gateway with all of these certificates that answers everything itself; `more` are top-level keys.
 async fn answering(certs: &Certs, more: &str) -> Gateway {
     Gateway::start(&format!("{}{more}\n{FINE}", https(certs))).await
-}
-
-/// A handshake, finished or refused: what a server of TLS 1.3 thinks of it is known only after a read.
-async fn handshake(
-    address: SocketAddr,
-    name: &str,
-    config: &Arc<ClientConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    must("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await
-}
-
-/// One request and the status of its answer, `fine` in its body.
-async fn is_served(stream: &mut TlsStream<TcpStream>) {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let whole = async {
-        while !answer.ends_with(b"fine") {
-            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "no answer");
-        }
-    };
-    must("an answer", whole).await;
-    assert!(answer.starts_with(b"HTTP/1.1 200 "));
-}
-
-fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
 fn certificate_in(file: &Path) -> CertificateDer<'static> {

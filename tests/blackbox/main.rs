@@ -17,6 +17,7 @@ mod support;
 mod a_actors;
 mod b_proxy;
 mod c_tls;
+mod c_tls_renewal;
 mod d_bounds;
 mod d_heads;
 mod e_route;

@@ -8,3 +8,4 @@ mod heads;
 mod http1;
 mod http2;
 mod panics;
+mod renewal;

@@ -31,14 +31,19 @@ impl Certs {
 
     /// One certificate more by the same authority, for other names. Gives its file, chain and key in one.
     pub(crate) fn add(&mut self, names: &[&str]) -> PathBuf {
+        let (certificate, key) = self.issue(names);
+        let file = self.folder.path().join(format!("{}.pem", self.files.len() + 1));
+        std::fs::write(&file, certificate + &key).unwrap();
+        self.files.push(file.clone());
+        file
+    }
+
+    /// A certificate by the same authority and its key, each in PEM, in no file yet.
+    pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names).unwrap();
-        let certificate = params.signed_by(&key, &self.authority).unwrap();
-        let file = self.folder.path().join(format!("{}.pem", self.files.len() + 1));
-        std::fs::write(&file, certificate.pem() + &key.serialize_pem()).unwrap();
-        self.files.push(file.clone());
-        file
+        (params.signed_by(&key, &self.authority).unwrap().pem(), key.serialize_pem())
     }
 
     /// The files, in the order they were made; each holds chain and key.

@@ -9,6 +9,7 @@ pub(crate) mod raw;
 pub(crate) mod h2;
 pub(crate) mod users;
 pub(crate) mod certs;
+pub(crate) mod handshake;
 pub(crate) mod process;
 pub(crate) mod wire;
 pub(crate) mod passing;
