@@ -67,6 +67,8 @@ pub struct Cert {
     pub not_before: SystemTime,
     /// Until when it is valid.
     pub not_after: SystemTime,
+    /// Which certificate of the chain, counted from 1, did not issue the one before it, if there is one.
+    stranger: Option<usize>,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -118,9 +120,7 @@ impl Cert {
     fn from_files(file: &Path, key_file: &Path) -> Result<Self, CertError> {
         let chain = read_chain(file)?;
         let leaf = chain.first().ok_or_else(|| CertError::NoCertificate { file: file.to_owned() })?;
-        if let Some(index) = chain.iter().position(|der| X509Certificate::from_der(der).is_err()) {
-            return Err(CertError::Malformed { file: file.to_owned(), nth: index + 1 });
-        }
+        let stranger = stranger(&chain).map_err(|nth| CertError::Malformed { file: file.to_owned(), nth })?;
         let Leaf { names, not_before, not_after } =
             Leaf::read(leaf).ok_or_else(|| CertError::Malformed { file: file.to_owned(), nth: 1 })?;
         let key = read_key(key_file)?.ok_or_else(|| CertError::NoKey { file: key_file.to_owned() })?;
@@ -132,7 +132,7 @@ impl Cert {
             }
             source => CertError::BadKey { file: key_file.to_owned(), source },
         })?;
-        Ok(Self { file: file.to_owned(), names, not_before, not_after, key: Arc::new(key) })
+        Ok(Self { file: file.to_owned(), names, not_before, not_after, stranger, key: Arc::new(key) })
     }
 
     /// Whether both are one certificate, with the same chain.
@@ -164,7 +164,11 @@ impl Cert {
         let nameless = self.names.is_empty().then(|| {
             format!("the certificate in {file} names no host: only clients that find no other will see it")
         });
-        [early, nameless].into_iter().flatten()
+        let strange = self.stranger.map(|nth| {
+            let before = nth - 1;
+            format!("certificate {nth} in {file} has not issued certificate {before}: clients may not trust the chain")
+        });
+        [early, nameless, strange].into_iter().flatten()
     }
 
     /// That it ends within `soon` of `now`, or has ended, in one sentence; none while it is good for longer.
@@ -181,6 +185,17 @@ impl Cert {
     pub(super) fn end(&self) -> impl fmt::Display {
         date(self.not_after)
     }
+}
+
+/// Which certificate of a chain, counted from 1, did not issue the one before it, going by the names in both; or which
+/// one is no certificate.
+fn stranger(chain: &[CertificateDer<'_>]) -> Result<Option<usize>, usize> {
+    let mut parsed = Vec::with_capacity(chain.len());
+    for (index, der) in chain.iter().enumerate() {
+        parsed.push(X509Certificate::from_der(der).map_err(|_| index + 1)?.1);
+    }
+    let issued = |pair: &[X509Certificate<'_>]| pair[0].issuer() == pair[1].subject();
+    Ok(parsed.windows(2).position(|pair| !issued(pair)).map(|index| index + 2))
 }
 
 /// What a certificate says of itself.
@@ -497,6 +512,29 @@ pub(super) mod tests {
         assert!(soon.contains("a.pem expires on Fri, 01 Jan 2021"), "{soon}");
         let over = cert.ending(year(2022), days(14)).unwrap();
         assert!(over.contains("a.pem has expired on Fri, 01 Jan 2021"), "{over}");
+    }
+
+    #[test]
+    fn a_chain_that_does_not_hang_together_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = |name: &str| {
+            let mut params = CertificateParams::new(vec![format!("{name}.test")]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            make_from(dir.path(), name, &params)
+        };
+        let (mut a, b) = (other("a"), other("b"));
+        let whole = load(&[&a]);
+        assert_eq!(whole.certs()[0].warnings(SystemTime::now()).count(), 0);
+
+        let both = dir.path().join("both.pem");
+        let text = |path: &Path| fs::read_to_string(path).unwrap();
+        fs::write(&both, text(&a.cert) + &text(&b.cert)).unwrap();
+        a.cert = both;
+        let warning = load(&[&a]).certs()[0].warnings(SystemTime::now()).next().unwrap();
+        assert!(
+            warning.contains("certificate 2 in") && warning.contains("has not issued certificate 1"),
+            "{warning}"
+        );
     }
 
     #[test]

@@ -266,11 +266,12 @@ mod tests {
             let mut said = String::new();
             for _ in 0..looks {
                 for news in self.ring.look(SystemTime::now()) {
-                    said += &match news {
+                    let this = match news {
                         News::Loaded { cert, .. } => format!("loaded {}. ", cert.names.join(" ")),
                         News::Refused(error) => format!("refused: {error}. "),
                         News::Mended(_) => "mended. ".to_owned(),
                     };
+                    said.push_str(&this);
                 }
             }
             said

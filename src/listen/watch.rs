@@ -89,7 +89,9 @@ impl CertWatch {
             self.edge.set_tls(Some(ring.table()));
             // Told when it is so.
             let table = self.edge.tls();
-            news.iter().for_each(|news| self.tell(news, table.as_deref()));
+            for news in &news {
+                self.tell(news, table.as_deref(), now);
+            }
         }
         for reminder in ring.reminders(now) {
             tracing::warn!("{reminder}");
@@ -99,14 +101,17 @@ impl CertWatch {
         }
     }
 
-    fn tell(&self, news: &News, table: Option<&TlsTable>) {
+    fn tell(&self, news: &News, table: Option<&TlsTable>, now: SystemTime) {
         match news {
             News::Loaded { cert, before } => {
                 self.counts.loaded.inc();
                 let (file, names) = (cert.file.display(), cert.names.join(" "));
                 tracing::info!(%file, names, until = %cert.end(), "certificate loaded");
-                let lost = |name: &&Box<str>| table.is_none_or(|table| !table.names(name));
-                for name in before.names.iter().filter(lost) {
+                let is_lost = |name: &str| table.is_none_or(|table| !table.names(name));
+                for warning in cert.warnings(now) {
+                    tracing::warn!("{warning}");
+                }
+                for name in before.names.iter().filter(|name| is_lost(name)) {
                     tracing::warn!(%file, name, "the new certificate lacks a name that the one before had");
                 }
             }

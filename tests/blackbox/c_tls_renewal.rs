@@ -68,7 +68,7 @@ fn write(folder: &Path, (certificate, key): &(String, String)) {
 
 /// A gateway that answers everything itself under `tls.crt` and `tls.key` of a folder.
 async fn showing(folder: &Path) -> Gateway {
-    let [cert, key] = ["tls.crt", "tls.key"].map(|name| folder.join(name));
+    let [cert, key] = ["tls.crt", "tls.key"].map(|name| folder.join(name).display().to_string());
     Gateway::start(&format!(
         "listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
          tls.certs = [{{ cert = {cert:?}, key = {key:?} }}]\n\
