@@ -102,7 +102,12 @@ const LATER: &[Later] = &[
     (&["ListenerTable"], &["proxy_protocol"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
-    (&["Route"], &["compress", "concurrency", "ip", "cors", "observe"], "leave it out"),
+    (&["Route"], &["compress", "concurrency", "cors", "observe"], "leave it out"),
+    (
+        &["AddressRules"],
+        &["file", "allow_file", "deny_file"],
+        "leave it out, and list the networks in `allow` and `deny`",
+    ),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
     (&["Upstream"], &["tls"], "leave it out; servers are spoken to in plain HTTP"),

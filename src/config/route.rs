@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct Route {
     #[serde(rename = "use")]
     #[schemars(with = "Vec<text::Name>", example = ["public"])]
     pub uses: Vec<String>,
+    /// Which clients may ask, by their address; everybody else is refused with 403.
+    #[schemars(example = serde_json::json!({ "allow": ["203.0.113.0/24"] }))]
+    pub ip: Option<AddressRules>,
     /// How often one client may ask: a rate, a table, or a list of these.
     #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,
@@ -127,6 +131,21 @@ pub enum RouteUpstream {
         #[schemars(extend("minProperties" = 1, "propertyNames" = { "format": "name" }))]
         BTreeMap<String, u16>,
     ),
+}
+
+/// Which clients may ask, by their address.
+///
+/// An address is the client's as `trusted_proxies` tell it; an IPv4-mapped IPv6 address counts as IPv4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub struct AddressRules {
+    /// Networks whose clients may ask; everybody when absent.
+    #[schemars(with = "Option<Vec<text::Network>>", length(min = 1), example = ["203.0.113.0/24", "2001:db8::/32"])]
+    pub allow: Option<Vec<IpNet>>,
+    /// Networks whose clients may not ask, even where `allow` has them.
+    #[schemars(with = "Option<Vec<text::Network>>", length(min = 1), example = ["203.0.113.66/32"])]
+    pub deny: Option<Vec<IpNet>>,
 }
 
 /// A bound on how often one client may ask.

@@ -1,4 +1,4 @@
-//! May this request come in: its head understood, its route found, its limits charged.
+//! May this request come in: its head understood, its route found, its address let in, its limits charged.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -82,6 +82,7 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Finds the route and asks its limits, cheapest question first.
 pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     find_route(request, exchange)?;
+    check_address(exchange)?;
     charge(exchange)?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
@@ -99,6 +100,17 @@ pub(super) fn find_route(request: &RequestHeader, exchange: &mut Exchange) -> Re
     let found = exchange.plan.routes.find(&asked.host, &asked.path, &request.method);
     exchange.route = Some(found.map_err(Refusal::NotFound)?.clone());
     Ok(())
+}
+
+/// Asks whether the route is for clients at this address. Before the limits: who may not come in is not counted there.
+pub(super) fn check_address(exchange: &Exchange) -> Result<(), Refusal> {
+    let (Some(asked), Some(route)) = (&exchange.asked, &exchange.route) else {
+        return Err(Refusal::Internal);
+    };
+    match &route.addresses {
+        Some(addresses) if !addresses.admit(asked.client) => Err(Refusal::Address),
+        _ => Ok(()),
+    }
 }
 
 /// Charges the request to the limits of its route. A refused request is charged to none.

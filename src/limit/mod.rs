@@ -1,8 +1,9 @@
-//! How often a client may ask: rates per client address, counted in this process.
+//! Whether a client may ask, and how often: lists of addresses, and rates per client address, counted in this process.
 //!
 //! A [`Limit`] is one rate with a count for each client; [`Limits`] are those of a route. Counting is the generic
 //! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per client.
 
+mod addresses;
 mod client;
 mod counts;
 mod fields;
@@ -21,6 +22,7 @@ use crate::telemetry::meters::Meters;
 use client::Client;
 use local::Local;
 
+pub use addresses::Addresses;
 pub use fields::retry_after;
 
 /// A rate: `count` requests per `per`, of which `burst` may come at once after a pause.

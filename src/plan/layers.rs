@@ -92,6 +92,7 @@ settings!(
     host,
     path,
     methods,
+    ip,
     rate_limit,
     max_body,
     cache,

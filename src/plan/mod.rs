@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use crate::cache;
 use crate::config::Config;
 use crate::forward::{Edit, PathRule};
-use crate::limit::Limits;
+use crate::limit::{Addresses, Limits};
 use crate::listen::{Bounds, Keyring, Listener};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
@@ -87,6 +87,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Its metrics.
     pub meters: RouteMeters,
+    /// Which addresses may ask, where not all may.
+    pub addresses: Option<Addresses>,
     /// Limits per client, if there are any.
     pub limits: Option<Limits>,
     /// The largest request body in bytes.

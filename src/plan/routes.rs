@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::config::route::{OneOrMany, RateLimit};
+use crate::config::route::{AddressRules, OneOrMany, RateLimit};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
-use crate::limit::{Limits, Rule};
+use crate::limit::{Addresses, Limits, Rule};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
@@ -97,6 +97,7 @@ fn route(
     Some(Route {
         name: name.into(),
         meters: RouteMeters::new(meters, name),
+        addresses: written.ip.as_ref().map(addresses),
         limits: Limits::new(name, &rules, None, meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
@@ -147,6 +148,10 @@ fn each<T>(
         }
     }
     patterns
+}
+
+fn addresses(written: &AddressRules) -> Addresses {
+    Addresses::new(written.allow.as_deref(), written.deny.as_deref().unwrap_or_default())
 }
 
 fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {

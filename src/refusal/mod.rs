@@ -32,6 +32,8 @@ pub enum Refusal {
     Path(BadPath),
     /// No route takes the request.
     NotFound(NotFound),
+    /// The client's address may not come in here.
+    Address,
     /// The client asked more often than a limit allows.
     Exceeded(Exceeded),
     /// The body is larger than the route takes.
@@ -90,6 +92,7 @@ impl Refusal {
             Self::NotFound(NotFound::Host) => &reason::HOST_NOT_FOUND,
             Self::NotFound(NotFound::Path) => &reason::ROUTE_NOT_FOUND,
             Self::NotFound(NotFound::Method { .. }) => &reason::METHOD_NOT_ALLOWED,
+            Self::Address => &reason::ADDRESS_REFUSED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
             Self::Body => &reason::BAD_BODY,

@@ -47,6 +47,8 @@ reasons! {
         "The chunks of the request body break the rules of HTTP. The client must mend it.";
     MAY_NOT_PURGE: FORBIDDEN "may-not-purge", "Purging is not for this client", "http_request_denied",
         "`PURGE` came from an address that is not in `cache.purge_from`.";
+    ADDRESS_REFUSED: FORBIDDEN "address-refused", "Not for clients at this address", "http_request_denied",
+        "The client's address is in `ip.deny` of the route, or not in its `ip.allow`. It is the address that `trusted_proxies` tell; the access line has it.";
     HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",
         "No route is for this host. Check the name, or add a route.";
     ROUTE_NOT_FOUND: NOT_FOUND "route-not-found", "No such path here", "http_request_denied",

@@ -21,6 +21,7 @@ mod c_tls_renewal;
 mod d_bounds;
 mod d_heads;
 mod e_route;
+mod f_addresses;
 mod f_limit;
 mod g_forward;
 mod g_streams;

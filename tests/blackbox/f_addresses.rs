@@ -1,0 +1,117 @@
+//! Routes for some clients only, by their address: whether what they ask for is stored or not.
+
+use crate::support::cached::{get, is_hit};
+use crate::support::{Cached, Gateway, Raw, Reply, plain};
+
+/// Trusted proxies name the clients; some may ask, and one of them may not after all.
+async fn guarded() -> Cached {
+    Cached::over(
+        "trusted_proxies = [\"127.0.0.1/32\", \"10.0.0.0/8\"]",
+        "[routes.all]\ncache = \"60s\"\nrate_limit = \"1000/s\"\nupstream = \"ORIGIN\"\n\
+         ip = { allow = [\"203.0.113.0/24\", \"2001:db8::/32\"], deny = [\"203.0.113.66/32\"] }\n",
+    )
+    .await
+}
+
+const FOR: &str = "x-forwarded-for";
+
+#[tokio::test]
+async fn who_may_ask_gets_misses_and_hits() {
+    let cached = guarded().await;
+    for (client, path) in cached.clients() {
+        cached.origin.answer(path, Reply::ok("kept"));
+        for (number, address) in [
+            "203.0.113.7",
+            "203.0.113.8",
+            "::ffff:203.0.113.9",
+            "2001:db8::7",
+            "1.1.1.1, 203.0.113.7, 10.0.0.1",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let answer = get(client, path, &[(FOR, address)]).await;
+            assert_eq!((answer.status, is_hit(&answer)), (200, number > 0), "{address}");
+        }
+        assert_eq!(cached.origin.requests(path), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_is_refused_on_hits_and_misses_alike() {
+    let cached = guarded().await;
+    for (client, path) in cached.clients() {
+        cached.origin.answer(path, Reply::ok("kept"));
+        assert_eq!(get(client, path, &[(FOR, "203.0.113.7")]).await.status, 200);
+
+        for address in [
+            "203.0.113.66",
+            "::ffff:203.0.113.66",
+            "198.51.100.7",
+            "2001:db9::7",
+            "203.0.113.7, 203.0.113.66",
+            "203.0.113.7, 198.51.100.7, 10.0.0.1",
+        ] {
+            for target in [path.to_owned(), format!("{path}/not-kept")] {
+                let answer = get(client, &target, &[(FOR, address)]).await;
+                assert_eq!(answer.status, 403, "{address} {target}");
+                assert_eq!(answer.field("content-type"), Some("application/problem+json"));
+                assert_eq!(answer.json()["reason"], "address-refused");
+                assert_eq!(answer.field("ratelimit"), None, "it is charged to no limit");
+            }
+        }
+        // Without a word from the proxy it is the client itself.
+        let answer = get(client, path, &[]).await;
+        assert_eq!(answer.status, 403);
+        let line = cached.gateway.access_line(&answer).await;
+        assert_eq!((line["reason"].as_str(), line["route"].as_str()), (Some("address-refused"), Some("all")));
+        assert_eq!(line["client"], "127.0.0.1");
+
+        let answer = get(client, path, &[(FOR, "203.0.113.8")]).await;
+        assert!(answer.status == 200 && is_hit(&answer), "others still get it: {answer:?}");
+        assert_eq!(cached.origin.requests(path), 1);
+    }
+    let refused = "tidegate_refusals_total{route=\"all\",reason=\"address-refused\"}";
+    assert_eq!(cached.gateway.count(refused).await, 2 * 13);
+    assert_eq!(cached.origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn deny_alone_keeps_out_those_and_an_untrusted_word_does_not_help() {
+    let gateway = Gateway::start(
+        &(plain()
+            + "[routes.all]\nip = { deny = [\"127.0.0.2/32\"] }\nrespond = { body = \"fine\" }\n\
+               [routes.admin]\npath = \"/admin/*\"\nip = { allow = [\"127.0.0.2/32\"] }\nrespond = { body = \"in\" }\n"),
+    )
+    .await;
+
+    for (from, path, status) in [
+        ("127.0.0.1", "/", 200),
+        ("127.0.0.2", "/", 403),
+        ("127.0.0.1", "/admin/x", 403),
+        ("127.0.0.2", "/admin/x", 200),
+    ] {
+        for claim in ["", "X-Forwarded-For: 127.0.0.1\r\n", "X-Forwarded-For: 127.0.0.2\r\n"] {
+            let mut client = Raw::tcp_from(from.parse().unwrap(), gateway.http()).await;
+            let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{claim}\r\n")).await;
+            assert_eq!(answer.status, status, "{from} {path} {claim:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_may_replace_the_lists_of_the_defaults() {
+    let gateway = Gateway::start(
+        &(plain()
+            + "[defaults]\nip = { allow = [\"10.0.0.0/8\"] }\n\
+               [policies.open]\nip = { allow = [\"127.0.0.0/8\"] }\n\
+               [routes.inner]\nrespond = { body = \"in\" }\n\
+               [routes.outer]\npath = \"/outer\"\nuse = [\"open\"]\nrespond = { body = \"out\" }\n"),
+    )
+    .await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    for (path, status) in [("/", 403), ("/outer", 200)] {
+        let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
