@@ -190,6 +190,7 @@ impl Process {
 
         let (plan, tls) = plan.split_tls();
         let edge = Edge::new(None, plan.bounds, &meters);
+        edge.set_trusted(plan.trusted_proxies.clone());
         let certs = CertWatch::new(&edge, &meters);
         certs.hold(tls);
         let _certs = tokio::spawn(certs.run());

@@ -99,7 +99,6 @@ const LATER: &[Later] = &[
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
     (&["Tls"], &["client_ca", "acme"], "leave it out; certificates come from files in `certs`"),
-    (&["ListenerTable"], &["proxy_protocol"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Route"], &["compress", "concurrency", "cors", "observe"], "leave it out"),

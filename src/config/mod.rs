@@ -66,7 +66,8 @@ pub struct Config {
     #[schemars(example = "redis://redis:6379", extend("x-takes-effect" = "restart"))]
     pub redis: Option<Redis>,
 
-    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Everybody else's are dropped.
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed, and their headers of the PROXY
+    /// protocol. Everybody else's are dropped.
     #[schemars(with = "Vec<text::Network>", example = ["10.0.0.0/8"])]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -170,6 +171,12 @@ pub struct ListenerTable {
     pub url: String,
     /// Whether plain HTTP is answered by a redirect to HTTPS; when absent, it is where an `https` listener exists.
     pub redirect: Option<bool>,
+    /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2), which says whose it is.
+    ///
+    /// For listeners that a balancer alone reaches: only networks in `trusted_proxies` are let in, within
+    /// `downstream.handshake_timeout`, and nobody without the header.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// Certificates and what clients must speak.
@@ -234,10 +241,10 @@ pub struct Downstream {
     /// Connections open at once, all clients together. More are closed unanswered and counted.
     #[schemars(range(min = 1))]
     pub max_connections: u32,
-    /// Connections open at once from one address (IPv6: one /64).
+    /// Connections open at once from one address (IPv6: one /64); with `proxy_protocol`, the one that the header names.
     #[schemars(range(min = 1))]
     pub max_connections_per_ip: u32,
-    /// Longest TLS handshake.
+    /// Longest TLS handshake, and longest wait for a header of the PROXY protocol; both together where there are both.
     #[schemars(extend("x-least" = "1ms"))]
     pub handshake_timeout: Period,
     /// Longest time from the first byte of a request head to its last.

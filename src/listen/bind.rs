@@ -11,6 +11,8 @@ pub struct Listener {
     pub kind: Kind,
     /// Where. Port 0 takes any free port; `[::]` accepts IPv4 as well.
     pub address: SocketAddr,
+    /// Whether each connection begins with a header of the PROXY protocol, from one of the trusted proxies.
+    pub proxy_protocol: bool,
 }
 
 /// What a listener speaks.
@@ -75,7 +77,7 @@ fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
     // Pingora hands the descriptor to its reactor as it is.
     socket.set_nonblocking(true).map_err(fail)?;
     let address = socket.local_addr().map_err(fail)?;
-    Ok(Bound { listener: Listener { kind: listener.kind, address }, socket })
+    Ok(Bound { listener: Listener { address, ..*listener }, socket })
 }
 
 fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
@@ -126,7 +128,11 @@ mod tests {
     use super::*;
 
     fn http(address: &str) -> Listener {
-        Listener { kind: Kind::Http { redirect: false }, address: address.parse().unwrap() }
+        Listener {
+            kind: Kind::Http { redirect: false },
+            address: address.parse().unwrap(),
+            proxy_protocol: false,
+        }
     }
 
     #[test]
@@ -157,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_low_port_without_the_capability_says_which_one_is_missing() {
-        let listener = Listener { kind: Kind::Https, address: "[::]:443".parse().unwrap() };
+        let listener =
+            Listener { kind: Kind::Https, address: "[::]:443".parse().unwrap(), proxy_protocol: false };
         let error = BindError { listener, source: io::ErrorKind::PermissionDenied.into() };
         assert_eq!(
             error.to_string(),

@@ -52,19 +52,36 @@ impl Crowd {
             return Err(Full::Total);
         }
         let address = subscriber(address);
+        if !self.join(address, per_ip) {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::PerIp);
+        }
+        Ok(Seat { crowd: self.clone(), address })
+    }
+
+    /// Counts one more from `address`, unless there are `per_ip` already.
+    fn join(&self, address: IpAddr, per_ip: u32) -> bool {
         let mut shard = self.shard(address).lock();
         let count = shard.entry(address).or_insert(0);
         if *count >= per_ip {
             if *count == 0 {
                 shard.remove(&address);
             }
-            drop(shard);
-            self.total.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::PerIp);
+            return false;
         }
         *count += 1;
-        drop(shard);
-        Ok(Seat { crowd: self.clone(), address })
+        true
+    }
+
+    /// Counts one less from `address`.
+    fn leave(&self, address: IpAddr) {
+        if let Entry::Occupied(mut entry) = self.shard(address).lock().entry(address) {
+            match entry.get() {
+                // An address that is gone leaves nothing behind: there are more addresses than memory.
+                0 | 1 => drop(entry.remove()),
+                _ => *entry.get_mut() -= 1,
+            }
+        }
     }
 
     fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, u32>> {
@@ -74,16 +91,22 @@ impl Crowd {
     }
 }
 
+impl Seat {
+    /// Counts the connection as one from `address` from now on, unless there are `per_ip` from there already.
+    pub(super) fn pass_to(&mut self, address: IpAddr, per_ip: u32) -> Result<(), Full> {
+        let address = subscriber(address);
+        if !self.crowd.join(address, per_ip) {
+            return Err(Full::PerIp);
+        }
+        self.crowd.leave(std::mem::replace(&mut self.address, address));
+        Ok(())
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.crowd.total.fetch_sub(1, Ordering::Relaxed);
-        if let Entry::Occupied(mut entry) = self.crowd.shard(self.address).lock().entry(self.address) {
-            match entry.get() {
-                // An address that is gone leaves nothing behind: there are more addresses than memory.
-                0 | 1 => drop(entry.remove()),
-                _ => *entry.get_mut() -= 1,
-            }
-        }
+        self.crowd.leave(self.address);
     }
 }
 
@@ -153,6 +176,20 @@ mod tests {
         let crowd = Crowd::new();
         let _seats = [admit(&crowd, "192.0.2.1").unwrap(), admit(&crowd, "::ffff:192.0.2.1").unwrap()];
         assert_eq!(admit(&crowd, "192.0.2.1").unwrap_err(), Full::PerIp);
+    }
+
+    #[test]
+    fn a_seat_passes_from_a_proxy_to_its_client() {
+        let crowd = Crowd::new();
+        let mut first = admit(&crowd, "192.0.2.1").unwrap();
+        let mut second = admit(&crowd, "192.0.2.1").unwrap();
+        let client = "198.51.100.7".parse().unwrap();
+        first.pass_to(client, 1).unwrap();
+        assert_eq!(second.pass_to(client, 1), Err(Full::PerIp));
+        let third = admit(&crowd, "192.0.2.1").unwrap();
+        assert_eq!(remembered(&crowd), 2);
+        drop((first, second, third));
+        assert_eq!((remembered(&crowd), crowd.total.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

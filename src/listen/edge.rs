@@ -1,13 +1,16 @@
 //! What all listeners share, and what a reload may replace under them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::client;
 use super::crowd::Crowd;
 use super::guard::HeadFailures;
 use super::head::Limits;
@@ -21,7 +24,7 @@ pub struct Bounds {
     pub max_connections: u32,
     /// Most connections open at once from one address (IPv6: one /64).
     pub max_connections_per_ip: u32,
-    /// Longest TLS handshake, from the connection to the end.
+    /// Longest TLS handshake, from the connection to the end; a header of the PROXY protocol is part of it.
     pub handshake_timeout: Duration,
     /// Longest time from the first byte of a request head to its last.
     pub header_timeout: Duration,
@@ -48,16 +51,19 @@ impl Bounds {
 pub struct Edge {
     tls: ArcSwapOption<TlsTable>,
     bounds: ArcSwap<Bounds>,
+    trusted: ArcSwap<Vec<IpNet>>,
     pub(super) crowd: Arc<Crowd>,
     pub(super) counts: Counts,
 }
 
 impl Edge {
-    /// An edge that has accepted nobody yet. Without certificates every TLS handshake fails.
+    /// An edge that has accepted nobody yet. Without certificates every TLS handshake fails, and
+    /// nobody is trusted yet.
     pub fn new(tls: Option<TlsTable>, bounds: Bounds, meters: &Meters) -> Arc<Self> {
         Arc::new(Self {
             tls: ArcSwapOption::from_pointee(tls),
             bounds: ArcSwap::from_pointee(bounds),
+            trusted: ArcSwap::default(),
             crowd: Crowd::new(),
             counts: Counts::new(meters),
         })
@@ -71,6 +77,16 @@ impl Edge {
     /// Replaces the bounds. Connections that are open keep those they began with.
     pub fn set_bounds(&self, bounds: Bounds) {
         self.bounds.store(Arc::new(bounds));
+    }
+
+    /// Replaces the networks whose headers of the PROXY protocol are believed.
+    pub fn set_trusted(&self, trusted: Vec<IpNet>) {
+        self.trusted.store(Arc::new(trusted));
+    }
+
+    /// Whether the word of this peer on its clients is believed.
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        client::is_trusted(peer, &self.trusted.load())
     }
 
     /// The bounds in force.
@@ -94,6 +110,7 @@ impl fmt::Debug for Edge {
 pub(super) struct Counts {
     pub(super) refused_total: Counter,
     pub(super) refused_per_ip: Counter,
+    pub(super) introductions: Introductions,
     /// Completed handshakes, by version (1.2, 1.3) and whether a session was resumed.
     pub(super) handshakes: [[Counter; 2]; 2],
     pub(super) timeout: Counter,
@@ -104,12 +121,33 @@ pub(super) struct Counts {
     pub(super) heads: HeadFailures,
 }
 
+/// Connections closed for their header of the PROXY protocol, by what was wrong.
+pub(super) struct Introductions {
+    pub(super) untrusted: Counter,
+    pub(super) malformed: Counter,
+    pub(super) timeout: Counter,
+    pub(super) closed: Counter,
+}
+
+impl Introductions {
+    fn new(meters: &Meters) -> Self {
+        let failed = |reason| meters.proxy_protocol_failures.with([reason]);
+        Self {
+            untrusted: failed("untrusted"),
+            malformed: failed("malformed"),
+            timeout: failed("timeout"),
+            closed: failed("closed"),
+        }
+    }
+}
+
 impl Counts {
     fn new(meters: &Meters) -> Self {
         let version = |version| [false, true].map(|it| meters.handshakes.with([version, resumed_label(it)]));
         Self {
             refused_total: meters.connections_refused.with(["total"]),
             refused_per_ip: meters.connections_refused.with(["per_ip"]),
+            introductions: Introductions::new(meters),
             handshakes: [version("1.2"), version("1.3")],
             timeout: meters.handshake_failures.with(["timeout"]),
             closed: meters.handshake_failures.with(["closed"]),

@@ -1,7 +1,8 @@
-//! The way in: a connection is counted, put under TLS, put under a deadline, and served by its version of HTTP.
+//! The way in: a connection is counted, introduced by its balancer where there is one, put under TLS, put under a
+//! deadline, and served by its version of HTTP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,19 +21,20 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::at_once::AtOnce;
-use super::bind::Kind;
+use super::bind::Listener;
 use super::connection::{Connection, TlsInfo};
-use super::crowd::Full;
+use super::crowd::{Full, Seat};
 use super::date::KeptDate;
-use super::edge::Edge;
+use super::edge::{Bounds, Edge};
 use super::guard::HeadGuard;
+use super::introduction::{self, Unintroduced};
 use super::stream::{Guarded, Transport};
 use super::{h1, h2};
 use crate::telemetry::Meters;
 
 /// What Pingora runs on one listener.
 pub struct Front<P: ProxyHttp> {
-    kind: Kind,
+    listener: Listener,
     edge: Arc<Edge>,
     proxy: Arc<HttpProxy<P>>,
     at_once: Arc<P>,
@@ -61,23 +63,74 @@ impl Listening {
 
 impl<P: ProxyHttp> Front<P> {
     pub(super) fn new(
-        kind: Kind,
+        listener: Listener,
         edge: Arc<Edge>,
         proxy: Arc<HttpProxy<P>>,
         at_once: Arc<P>,
         listening: Arc<Listening>,
         meters: &Meters,
     ) -> Self {
-        let accepted = meters.connections.with([kind.scheme()]);
-        let open = meters.connections_open.with([kind.scheme()]);
-        Self { kind, edge, proxy, at_once, accepted, open, listening }
+        let accepted = meters.connections.with([listener.kind.scheme()]);
+        let open = meters.connections_open.with([listener.kind.scheme()]);
+        Self { listener, edge, proxy, at_once, accepted, open, listening }
     }
 
-    /// TLS if this listener speaks it, then the deadline; nothing if the client did not get that far.
-    async fn receive(&self, tcp: Tcp, ends: Ends) -> Option<Guarded> {
+    /// A place for a connection from `peer`, if there is one.
+    ///
+    /// A balancer has as many as it has clients: what it passes on is counted on the client that it names, once it has.
+    fn seat(&self, peer: IpAddr, bounds: &Bounds) -> Option<Seat> {
+        let per_ip = if self.listener.proxy_protocol { u32::MAX } else { bounds.max_connections_per_ip };
+        self.seated(self.edge.crowd.admit(peer, bounds.max_connections, per_ip))
+    }
+
+    /// Counts who was turned away.
+    fn seated<T>(&self, seat: Result<T, Full>) -> Option<T> {
+        let full = match seat {
+            Ok(seat) => return Some(seat),
+            Err(Full::Total) => &self.edge.counts.refused_total,
+            Err(Full::PerIp) => &self.edge.counts.refused_per_ip,
+        };
+        full.inc();
+        None
+    }
+
+    /// Who a trusted balancer says its client is becomes the peer, and is counted instead of the balancer. Where it names
+    /// nobody the connection is its own, and stays under the bound on all connections alone.
+    async fn introduce(
+        &self,
+        tcp: &mut Tcp,
+        ends: &mut Ends,
+        seat: &mut Seat,
+        bounds: &Bounds,
+    ) -> Option<()> {
+        let counts = &self.edge.counts.introductions;
+        let header = tokio::time::timeout(bounds.handshake_timeout, introduction::read(tcp)).await;
+        let failed = match header {
+            Ok(Ok(None)) => return Some(()),
+            Ok(Ok(Some(client))) => {
+                ends.peer = client;
+                return self.seated(seat.pass_to(client.ip(), bounds.max_connections_per_ip));
+            }
+            Ok(Err(Unintroduced::Malformed)) => &counts.malformed,
+            Ok(Err(Unintroduced::Closed)) => &counts.closed,
+            Err(_elapsed) => &counts.timeout,
+        };
+        failed.inc();
+        None
+    }
+
+    /// Who is there if this listener is behind a balancer, TLS if it speaks it, then the deadline; nothing if the client
+    /// did not get that far.
+    async fn receive(&self, mut tcp: Tcp, mut ends: Ends, seat: &mut Seat) -> Option<Guarded> {
         let bounds = self.edge.bounds();
-        let (transport, tls) = if self.kind.is_secure() {
-            let (stream, tls) = self.handshake(tcp, bounds.handshake_timeout).await?;
+        let began = Instant::now();
+        if self.listener.proxy_protocol {
+            self.introduce(&mut tcp, &mut ends, seat, &bounds).await?;
+        }
+        let kind = self.listener.kind;
+        let (transport, tls) = if kind.is_secure() {
+            let left = bounds.handshake_timeout.saturating_sub(began.elapsed());
+            let (stream, tls) = self.handshake(tcp, left).await?;
             (Transport::Tls(stream), Some(tls))
         } else {
             (Transport::Plain(tcp), None)
@@ -86,8 +139,8 @@ impl<P: ProxyHttp> Front<P> {
         let connection = Connection {
             peer: ends.peer,
             local: ends.local,
-            secure: self.kind.is_secure(),
-            redirects: self.kind.redirects(),
+            secure: kind.is_secure(),
+            redirects: kind.redirects(),
             tls,
             head: HeadGuard::new(multiplexed),
             kept_date: KeptDate::default(),
@@ -132,24 +185,18 @@ where
         self.accepted.inc();
 
         let bounds = self.edge.bounds();
-        let seat =
-            self.edge.crowd.admit(ends.peer.ip(), bounds.max_connections, bounds.max_connections_per_ip);
-        let _seat = match seat {
-            Ok(seat) => seat,
-            Err(full) => {
-                match full {
-                    Full::Total => self.edge.counts.refused_total.inc(),
-                    Full::PerIp => self.edge.counts.refused_per_ip.inc(),
-                };
-                return None;
-            }
-        };
+        let peer = ends.peer.ip();
+        if self.listener.proxy_protocol && !self.edge.trusts(peer) {
+            self.edge.counts.introductions.untrusted.inc();
+            return None;
+        }
+        let mut seat = self.seat(peer, &bounds)?;
         let _open = Open::new(&self.open);
 
         // Who has not said hello when the gateway ends has nothing to lose, and is not waited for.
         let mut stopping = shutdown.clone();
         let guarded = tokio::select! {
-            guarded = self.receive(tcp, ends) => guarded?,
+            guarded = self.receive(tcp, ends, &mut seat) => guarded?,
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {

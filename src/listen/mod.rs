@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
+//!                         ├─ introduction ── proxy_protocol
 //!                         ├─ tls ── certs ── dev
 //!                         │   └──── watch ── keyring
 //!                         ├─ stream ─┬─ guard
@@ -19,6 +20,8 @@ pub mod serve;
 pub mod front;
 pub mod edge;
 mod crowd;
+mod introduction;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod certs;
 pub mod dev;

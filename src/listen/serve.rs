@@ -51,7 +51,7 @@ where
         .into_iter()
         .map(|Bound { listener, socket }| {
             let (edge, proxy, at_once) = (edge.clone(), proxy.clone(), at_once.clone());
-            let front = Front::new(listener.kind, edge, proxy, at_once, listening.clone(), meters);
+            let front = Front::new(listener, edge, proxy, at_once, listening.clone(), meters);
             let mut service = Service::new(listener.to_string(), front);
             let address = listener.address.to_string();
             service.add_listener(endpoint(&address));

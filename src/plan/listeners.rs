@@ -23,7 +23,11 @@ pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Liste
                 }
                 let redirect = redirects(listener).unwrap_or(any_https);
                 let kind = if secure { Kind::Https } else { Kind::Http { redirect } };
-                listeners.push(Listener { kind, address });
+                let proxy_protocol = expects_header(listener);
+                if proxy_protocol && config.trusted_proxies.is_empty() {
+                    problems.push(without_proxies(index));
+                }
+                listeners.push(Listener { kind, address, proxy_protocol });
             }
             Err(remedy) => {
                 let message = format!("`{}` is not an address to listen on", url(listener));
@@ -64,6 +68,19 @@ fn redirects(listener: &config::Listener) -> Option<bool> {
         config::Listener::Url(_) => None,
         config::Listener::Table(table) => table.redirect,
     }
+}
+
+fn expects_header(listener: &config::Listener) -> bool {
+    match listener {
+        config::Listener::Url(_) => false,
+        config::Listener::Table(table) => table.proxy_protocol,
+    }
+}
+
+fn without_proxies(index: usize) -> Problem {
+    let remedy = "list the networks of the balancers in `trusted_proxies`";
+    let place = place!["listen", index, "proxy_protocol"].key();
+    Problem::new(place, "this listener would let nobody in", remedy)
 }
 
 fn parse(url: &str) -> Result<(bool, SocketAddr), &'static str> {

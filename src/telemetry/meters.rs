@@ -74,6 +74,9 @@ meters! {
     connections_refused: counter["reason"] "connections_refused",
         "Connections closed unanswered, by bound (`total`, `per_ip`)",
         "`per_ip` from one address is that client's doing; `total` is yours.";
+    proxy_protocol_failures: counter["reason"] "proxy_protocol_failures",
+        "Connections closed for their header of the PROXY protocol, by reason (`untrusted`: the peer is not in `trusted_proxies`, `malformed`, `timeout`, `closed`)",
+        "`untrusted`: a client found the way around the balancer, or a balancer is not listed; `malformed`: a balancer does not send the header; `closed` rises with its plain TCP checks.";
     handshakes: counter["version", "resumed"] "tls_handshakes",
         "TLS handshakes completed, by version and whether a session was resumed",
         "A small resumed share costs CPU: do clients reach the same node, do they keep tickets?";

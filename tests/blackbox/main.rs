@@ -18,6 +18,7 @@ mod a_actors;
 mod b_proxy;
 mod c_tls;
 mod c_tls_renewal;
+mod d_balanced;
 mod d_bounds;
 mod d_heads;
 mod e_route;

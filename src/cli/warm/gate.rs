@@ -55,13 +55,13 @@ pub(super) enum Gates {
 }
 
 impl Gates {
-    /// The first of each scheme that serves, rather than redirects.
+    /// The first of each scheme that serves, rather than redirects, and asks for no header of the PROXY protocol.
     ///
     /// # Errors
     /// Why there is none.
     pub(super) fn of(listeners: &[Listener]) -> Result<Self, String> {
         let first = |wanted: &dyn Fn(Kind) -> bool| {
-            let listener = listeners.iter().find(|listener| wanted(listener.kind))?;
+            let listener = listeners.iter().find(|it| !it.proxy_protocol && wanted(it.kind))?;
             Some(Gate { secure: listener.kind.is_secure(), address: address(listener.address)? })
         };
         let https = first(&Kind::is_secure);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn listener(kind: Kind, address: &str) -> Listener {
-        Listener { kind, address: address.parse().unwrap() }
+        Listener { kind, address: address.parse().unwrap(), proxy_protocol: false }
     }
 
     #[test]
@@ -150,7 +150,8 @@ mod tests {
         ] {
             assert_eq!(ask(&listeners, url).as_deref(), Ok(wanted), "{listeners:?} {url}");
         }
-        for listeners in [vec![], vec![redirecting], vec![somewhere]] {
+        let balanced = Listener { proxy_protocol: true, ..plain };
+        for listeners in [vec![], vec![redirecting], vec![somewhere], vec![balanced]] {
             assert!(ask(&listeners, "https://h/").unwrap_err().contains("--to"));
         }
     }

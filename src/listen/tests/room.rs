@@ -168,7 +168,7 @@ impl Room {
         let at_once = Arc::new(answering.clone());
         let proxy = http_proxy(&Arc::new(conf), answering);
 
-        let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap() };
+        let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap(), proxy_protocol: false };
         let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();
         let (https, http) = (bound[0].listener.address, bound[1].listener.address);
         let serving = serve(bound, &edge, &Arc::new(proxy), &at_once, &meters);

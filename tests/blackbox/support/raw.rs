@@ -44,6 +44,19 @@ impl Raw {
         Self(BufReader::new(Box::new(tls(protocol, address, host, certs).await)))
     }
 
+    /// A TLS connection behind a balancer: this header of the PROXY protocol comes before the handshake.
+    pub(crate) async fn tls_passed_on(
+        header: &[u8],
+        protocol: &str,
+        address: SocketAddr,
+        host: &str,
+        certs: &Certs,
+    ) -> Self {
+        let mut stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        must("the header is taken", stream.write_all(header)).await.unwrap();
+        Self(BufReader::new(Box::new(handshake(stream, protocol, host, certs).await)))
+    }
+
     /// Sends bytes as they are. A peer that has closed is seen by whoever reads next.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let stream = self.0.get_mut();
@@ -173,6 +186,10 @@ pub(super) async fn tls(
     certs: &Certs,
 ) -> TlsStream<TcpStream> {
     let stream = must("a TCP connection", TcpStream::connect(address)).await.unwrap();
+    handshake(stream, protocol, host, certs).await
+}
+
+async fn handshake(stream: TcpStream, protocol: &str, host: &str, certs: &Certs) -> TlsStream<TcpStream> {
     let name = ServerName::try_from(host.to_owned()).unwrap();
     let connector = TlsConnector::from(certs.client(&[protocol]));
     must("a TLS handshake", connector.connect(name, stream)).await.unwrap()
