@@ -52,6 +52,9 @@ path = "/cut"
 [routes.limited-secret-name]
 path = "/limited"
 rate_limit = "1/h"
+[routes.guarded-secret-name]
+path = "/guarded"
+ip = {{ deny = ["127.0.0.0/8"] }}
 [routes.gone-secret-name]
 path = "/gone"
 upstream = "{}"
@@ -94,6 +97,7 @@ fn provocations() -> Vec<(&'static str, &'static str, String)> {
         ("bad-host", "-", "GET /fine HTTP/1.1\r\nHost: a..test\r\n\r\n".to_owned()),
         ("bad-path", "-", get("/fine/%2e%2e/%2e%2e/etc")),
         ("bad-body", "fine-secret-name", post("Transfer-Encoding: chunked", "zz\r\nabc\r\n")),
+        ("address-refused", "guarded-secret-name", get("/guarded")),
         ("host-not-found", "-", "GET /fine HTTP/1.1\r\nHost: b.test\r\n\r\n".to_owned()),
         ("route-not-found", "-", get("/none")),
         ("method-not-allowed", "-", format!("DELETE /fine HTTP/1.1\r\n{HOST}\r\n")),
