@@ -210,6 +210,10 @@ fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
             ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),
             _ => None,
         },
+        // Sessions do not say whose fault it is that the client takes no more.
+        ErrorSource::Unset if matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout) => {
+            None
+        }
         ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
     }
 }

@@ -422,6 +422,36 @@ async fn a_client_that_leaves_is_told_apart_from_a_failure() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_amid_a_stored_answer_is_no_failure_of_ours_either() {
+    let origin = Origin::start("one").await;
+    origin.answer("/large", Reply::ok("x".repeat(8 << 20)).field("cache-control", "max-age=600"));
+    let top = format!("{}log.access = \"json\"\n", plain());
+    let route =
+        format!("[routes.all]\ncache = {{ max_object = \"16MiB\" }}\nupstream = \"{}\"\n", origin.address());
+    let gateway = Gateway::start(&(top + &route)).await;
+    // From the origin, from memory without a session, and from memory with one.
+    for (lines, fields) in [(1, ""), (2, ""), (3, "Connection: close\r\n")] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(format!("GET /large HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
+        client.bytes(1000).await;
+        drop(client);
+        eventually(PATIENCE, "it is logged", async || gateway.access_lines().len() == lines).await;
+        let line = gateway.access_lines().pop().unwrap();
+        assert_eq!(
+            (line["status"].as_u64(), line["reason"].as_str()),
+            (Some(200), Some("client-left")),
+            "{line}"
+        );
+        // The fetch goes on without its client.
+        eventually(PATIENCE, "it is stored", async || {
+            gateway.count("tidegate_cache_memory_entries").await == 1
+        })
+        .await;
+    }
+    assert_eq!(gateway.count("tidegate_refusals_total").await, 0);
+}
+
+#[tokio::test]
 async fn the_access_log_can_be_turned_off() {
     let gateway =
         Gateway::start(&(plain() + "log.access = \"off\"\n[routes.all]\nrespond = { body = \"fine\" }\n"))

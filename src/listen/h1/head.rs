@@ -45,7 +45,7 @@ pub(super) fn extent(bytes: &[u8], seen: usize) -> Extent {
 /// How many bytes a request has after its head, as far as its head says so: not for a body in chunks.
 ///
 /// `None`, too, for heads that are refused: what follows them is not read.
-pub(super) fn content_length(head: &[u8], limits: Limits) -> Option<usize> {
+pub(super) fn content_length(head: &[u8], limits: Limits) -> Option<u64> {
     check_head(head, limits).ok()?;
     let mut length = 0;
     for line in lines(head).skip(1) {

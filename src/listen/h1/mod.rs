@@ -126,8 +126,8 @@ where
     /// read is that one request and no more. None: the connection has ended.
     async fn has_sessions(mut self, length: Option<usize>) -> Option<Self> {
         let mut known = length.and_then(|length| {
-            let head = &self.ahead.bytes()[..length];
-            Some((length + head::content_length(head, self.site.bounds.head())?) as u64)
+            let content = head::content_length(&self.ahead.bytes()[..length], self.site.bounds.head())?;
+            content.checked_add(length as u64)
         });
         let prefix = self.ahead.take();
         let read = prefix.len() as u64;

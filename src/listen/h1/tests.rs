@@ -73,6 +73,7 @@ fn the_length_of_a_request_is_known_where_its_head_says_it() {
     };
     assert_eq!(length(""), Some(0));
     assert_eq!(length("content-LENGTH:\t17 \r\n"), Some(17));
+    assert_eq!(length("Content-Length: 18446744073709551615\r\n"), Some(u64::MAX));
     assert_eq!(length("Transfer-Encoding: chunked\r\n"), None);
     assert_eq!(length("Content-Length: 1\r\nContent-Length: 1\r\n"), None);
 }

@@ -71,6 +71,14 @@ async fn an_upload_in_pieces_leaves_the_next_request_where_it_begins() {
 }
 
 #[tokio::test]
+async fn a_length_beyond_all_bounds_is_a_length_all_the_same() {
+    let room = Room::open(wide());
+    let mut tcp = TcpStream::connect(room.http).await.unwrap();
+    let text = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551615\r\n\r\nhello";
+    assert!(ask(&mut tcp, text).await.starts_with("HTTP/1.1 "));
+}
+
+#[tokio::test]
 async fn a_head_that_begins_behind_another_has_its_deadline() {
     let room = Room::open(Bounds { header_timeout: SHORT, ..wide() });
     for before in [AT_HAND, REQUEST] {
