@@ -11,7 +11,7 @@
 //!                         │          └─ date
 //!                         ├─ h1        HTTP/1: what is at hand by our own hand, else by sessions
 //!                         └─ h2        HTTP/2, by our own hand
-//! at_once              what an answer at hand is
+//! at_once                 what an answer at hand is
 //! head, client            what the gateway asks about each request
 //! ```
 

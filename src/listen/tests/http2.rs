@@ -213,6 +213,7 @@ async fn a_request_in_flight_outlives_the_idle_timeout() {
     let client = room.browser().build().unwrap();
     let held = tokio::spawn(client.get(format!("{}held", room.url())).send());
     timeout(PATIENCE, room.held.come.acquire()).await.unwrap().unwrap().forget();
+    // Past the timeout: that nothing happens then is what is to be seen.
     tokio::time::sleep_until(tokio::time::Instant::now() + SHORT * 2).await;
     room.held.go.add_permits(1);
     assert_eq!(held.await.unwrap().unwrap().status(), 200);
