@@ -15,6 +15,11 @@ use super::{Inner, Live, OPENING, State};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// A server that was ill is well once so many signs of life came in time, one after the other with a pause between. One
+/// sign is no proof: between two slow commands there is always a moment in which everything waiting is answered.
+const SIGNS: u32 = 3;
+const SIGN_PAUSE: Duration = Duration::from_millis(10);
+
 /// A connection that lasted as long was a good one: the next pause is the first again.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -139,13 +144,23 @@ impl Inner {
             }
             Err(_) => return Err(Away::Late),
         };
+        let was_ill = matches!(*self.state.borrow(), State::Open);
+        self.sign_of_life(&mut link).await?;
+        for _ in 1..if was_ill { SIGNS } else { 1 } {
+            sleep(SIGN_PAUSE).await;
+            self.sign_of_life(&mut link).await?;
+        }
+        Ok(link)
+    }
+
+    async fn sign_of_life(&self, link: &mut Link) -> Result<(), Away> {
         let ping = cmd("PING");
-        match timeout(self.settings.patience, ping.query_async::<()>(&mut link)).await {
-            Ok(Ok(())) => Ok(link),
+        match timeout(self.settings.patience, ping.query_async::<()>(link)).await {
+            Ok(Ok(())) => Ok(()),
             Err(_) => Err(Away::Late),
             // A user that may not ask for a sign of life has been given one.
             Ok(Err(error)) => match Away::of(&error) {
-                Away::Refused(_) if !Away::of(&error).is_ill() => Ok(link),
+                Away::Refused(_) if !Away::of(&error).is_ill() => Ok(()),
                 away => Err(away),
             },
         }

@@ -1,5 +1,6 @@
 //! The pipe against real servers: what answers, what fails, how soon it is given up and comes back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -124,6 +125,37 @@ async fn a_slow_server_is_given_up_and_a_moment_of_slowness_forgiven() {
     assert!(!redis.is_open(), "one late call is forgiven");
     let _ = redis.call::<()>("sleep", cmd("DEBUG").arg("SLEEP").arg("0.5")).await;
     assert!(calls_until_open(&redis).await <= 2);
+    comes_back(&redis).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_again_and_again_is_not_taken_for_well_in_between() {
+    let server = Server::start_with(&["--enable-debug-command", "yes"]).await;
+    let redis = pipe_to(&server.url());
+    assert_eq!(ping(&redis).await, Ok(()));
+    let (over, url) = (Arc::new(AtomicBool::new(false)), server.url());
+    let ended = over.clone();
+    let slow = std::thread::spawn(move || {
+        let client = ::redis::Client::open(url).unwrap();
+        while !ended.load(Ordering::Relaxed) {
+            // Between two slow commands there is a moment, as there is with clients that do other things as well.
+            std::thread::sleep(Duration::from_millis(1));
+            let mut link = client.get_connection().unwrap();
+            let () = cmd("DEBUG").arg("SLEEP").arg("0.1").query(&mut link).unwrap();
+        }
+    });
+    until("it is given up", async || ping(&redis).await == Err(Away::Open)).await;
+    let mut states = redis.inner.state.subscribe();
+    let mut up = 0;
+    let watch = async {
+        while states.changed().await.is_ok() {
+            up += usize::from(matches!(*states.borrow_and_update(), State::Up(_)));
+        }
+    };
+    drop(tokio::time::timeout(Duration::from_secs(3), watch).await);
+    over.store(true, Ordering::Relaxed);
+    slow.join().unwrap();
+    assert_eq!(up, 0);
     comes_back(&redis).await;
 }
 

@@ -11,8 +11,10 @@ use super::stage::pause;
 use super::wire::{Answer, Wire};
 use crate::{Failure, Outcome};
 
-/// Connections per target, and so the most requests in flight: enough for all that come due while each takes 100 ms.
-const WORKERS: usize = 256;
+/// How long one answer may take before those after it are late for want of a connection.
+const SLOWEST: Duration = Duration::from_millis(125);
+/// Connections per target at the least.
+const WORKERS_MIN: u32 = 32;
 
 /// What is asked, and of whom.
 pub(crate) struct Script {
@@ -80,7 +82,7 @@ struct Shared {
 impl Load {
     /// Begins at once, and goes on until ended or dropped.
     pub(crate) fn start(script: Script) -> Self {
-        let began = Instant::now();
+        let (began, rate) = (Instant::now(), script.rate);
         let gone = script.targets.iter().map(|_| AtomicBool::new(false)).collect();
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Shared { script, began, next, over, gone });
@@ -88,7 +90,8 @@ impl Load {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || work(&shared))
         };
-        let workers = (0..WORKERS).map(|_| worker()).collect();
+        let in_flight = u32::try_from(SLOWEST.as_millis()).unwrap_or(u32::MAX).saturating_mul(rate) / 1_000;
+        let workers = (0..in_flight.max(WORKERS_MIN)).map(|_| worker()).collect();
         Self { began, shared, workers }
     }
 
