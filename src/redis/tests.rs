@@ -139,7 +139,7 @@ async fn a_server_that_is_slow_again_and_again_is_not_taken_for_well_in_between(
         let client = ::redis::Client::open(url).unwrap();
         while !ended.load(Ordering::Relaxed) {
             // Between two slow commands there is a moment, as there is with clients that do other things as well.
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
             let mut link = client.get_connection().unwrap();
             let () = cmd("DEBUG").arg("SLEEP").arg("0.1").query(&mut link).unwrap();
         }
