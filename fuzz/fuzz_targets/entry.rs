@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use tidegate::cache::Purge;
 use tidegate::cache::entry;
-use tidegate::cache::purge::Purge;
 use tidegate::cache::stored::Key;
 
 fuzz_target!(|data: &[u8]| {

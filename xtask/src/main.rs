@@ -10,6 +10,7 @@ mod demo;
 mod docs;
 mod bench;
 mod drill;
+mod fuzz;
 mod children;
 mod conformance;
 mod folder;
@@ -31,6 +32,8 @@ usage: cargo xtask COMMAND
                        the public suite for HTTP caches; every required test must pass, and N optimal ones
   drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
                        what the cache promises while Redis, gateways and purges go wrong; alone, lists the drills
+  fuzz [NAME] [--secs N]
+                       every parser that reads what strangers write, or one, for so long each
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--case WORDS] [--perf]
                        requests per second and CPU time per request, beside nginx (and Varnish where it is)
 ";
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(arguments),
         Some("conformance") => conformance::run(arguments),
         Some("drill") => drill::run(arguments),
+        Some("fuzz") => fuzz::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

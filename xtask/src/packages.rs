@@ -28,6 +28,9 @@ pub(crate) const TEST: &[Tool] = &[
     tool("redis-cli", &["redis-tools"]),
 ];
 
+/// What the fuzzer needs on top: it is C++.
+pub(crate) const FUZZ: &[Tool] = &[tool("c++", &["g++"])];
+
 /// What the bench needs on top: load from outside, a certificate, and the peer.
 pub(crate) const BENCH: &[Tool] = &[
     tool("wrk", &["wrk"]),

@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::workspace::{cargo, run as run_command};
-use crate::{Doing as _, Failure, Outcome, drill, licences, packages};
+use crate::{Doing as _, Failure, Outcome, drill, fuzz, licences, packages};
 
 /// Runs the steps in order and stops at the first that fails.
 ///
@@ -27,6 +27,8 @@ fn steps(report: &mut Report) -> Outcome {
     report.step("packages", |_| {
         packages::ensure(packages::BUILD)?;
         packages::ensure(packages::TEST)?;
+        // Lints look at all that is in the workspace.
+        packages::ensure(packages::FUZZ)?;
         packages::ensure_rust_components()
     })?;
     report.step("format", |_| run_command(&mut cargo(&["fmt", "--all", "--check"])))?;
@@ -53,9 +55,13 @@ fn steps(report: &mut Report) -> Outcome {
     })?;
     // `--all-targets` here and the tests below ask for the same features, so each dependency is built once; a
     // plain build would leave out those that tests add, and the tests would build half the tree again.
-    report
-        .step("build", |_| run_command(&mut cargo(&["build", "--workspace", "--all-targets", "--locked"])))?;
+    // What is fuzzed is built in its own way.
+    report.step("build", |_| {
+        let words = ["build", "--workspace", "--exclude", "tidegate-fuzz", "--all-targets", "--locked"];
+        run_command(&mut cargo(&words))
+    })?;
     report.step("tests", runners)?;
+    report.step("fuzz", |_| fuzz::all_short())?;
     report.step("drills", |_| drill::all_short())
 }
 
@@ -81,7 +87,8 @@ fn filled(folder: &Path) -> bool {
 
 /// Every test runner of the workspace, one after the other, even when one of them fails.
 fn runners(counts: &mut Counts) -> Outcome {
-    let mut command = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    let mut command =
+        cargo(&["test", "--workspace", "--exclude", "tidegate-fuzz", "--locked", "--no-fail-fast"]);
     // Snapshots are compared, never written.
     command.env("INSTA_UPDATE", "no").env("INSTA_WORKSPACE_ROOT", crate::workspace::root());
     let mut child = command.stdout(Stdio::piped()).spawn().doing(|| "cargo test".to_owned())?;
