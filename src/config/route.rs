@@ -1,6 +1,7 @@
 //! `[routes.NAME]`, `[policies.NAME]` and `[defaults]`: which requests, and what is done with them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -146,6 +147,13 @@ pub struct AddressRules {
     /// Networks whose clients may not ask, even where `allow` has them.
     #[schemars(with = "Option<Vec<text::Network>>", length(min = 1), example = ["203.0.113.66/32"])]
     pub deny: Option<Vec<IpNet>>,
+    /// A file with more networks whose clients may ask: an address or a network on each line; `#` begins a comment.
+    /// At least one, at most 64 MiB of them. The file is watched: a change takes effect as a reload does.
+    #[schemars(extend("format" = "file"), example = "/etc/tidegate/partners.txt")]
+    pub allow_file: Option<PathBuf>,
+    /// A file with more networks whose clients may not ask, in the same form; it may be empty.
+    #[schemars(extend("format" = "file"), example = "/etc/tidegate/blocked.txt")]
+    pub deny_file: Option<PathBuf>,
 }
 
 /// A bound on how often one client may ask.

@@ -2,54 +2,42 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use super::networks::Networks;
 
 /// Networks that are let in and networks that are kept out. What is denied stays out, whatever else is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    allow: Option<Vec<IpNet>>,
-    deny: Vec<IpNet>,
+    allow: Option<Networks>,
+    deny: Networks,
 }
 
 impl Addresses {
     /// Lets in who is in `allow`, or everybody where there is none, but for those in `deny`.
-    pub fn new(allow: Option<&[IpNet]>, deny: &[IpNet]) -> Self {
-        let plain = |networks: &[IpNet]| networks.iter().map(canonical).collect();
-        Self { allow: allow.map(plain), deny: plain(deny) }
+    pub fn new(allow: Option<Networks>, deny: Networks) -> Self {
+        Self { allow, deny }
     }
 
     /// Whether the client of this address may ask. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn admit(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
-        !within(&self.deny) && self.allow.as_deref().is_none_or(within)
+        !self.deny.contain(client) && self.allow.as_ref().is_none_or(|allow| allow.contain(client))
     }
 }
 
-/// A network of IPv4-mapped addresses as the IPv4 network that it means: no client has such an address here, so it would
-/// match nobody, and a `deny` would be open.
-fn canonical(network: &IpNet) -> IpNet {
-    let IpNet::V6(v6) = network else { return *network };
-    let v4 = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(MAPPED_PREFIX));
-    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(*network, IpNet::V4)
-}
-
-/// The bits of an IPv4-mapped address before its IPv4 address (RFC 4291 section 2.5.5.2).
-const MAPPED_PREFIX: u8 = 96;
-
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn networks(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
+    fn networks(texts: &[&str]) -> Networks {
+        let networks: Vec<IpNet> = texts.iter().map(|text| text.parse().unwrap()).collect();
+        Networks::new(&networks)
     }
 
     fn admits(allow: Option<&[&str]>, deny: &[&str], client: &str) -> bool {
         let allow = allow.map(networks);
-        Addresses::new(allow.as_deref(), &networks(deny)).admit(client.parse().unwrap())
+        Addresses::new(allow, networks(deny)).admit(client.parse().unwrap())
     }
 
     #[test]
@@ -92,10 +80,10 @@ mod tests {
         #[test]
         fn who_is_denied_stays_out(bits in any::<u32>(), length in 0_u8..=32) {
             let client = IpAddr::V4(bits.into());
-            let deny = IpNet::new(client, length).unwrap();
+            let network = Networks::new(&[IpNet::new(client, length).unwrap()]);
             let everybody = networks(&["0.0.0.0/0"]);
-            prop_assert!(!Addresses::new(Some(&everybody), &[deny]).admit(client));
-            prop_assert!(Addresses::new(Some(&[deny]), &[]).admit(client));
+            prop_assert!(!Addresses::new(Some(everybody), network.clone()).admit(client));
+            prop_assert!(Addresses::new(Some(network), Networks::default()).admit(client));
         }
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod counts;
 mod fields;
 mod local;
+mod networks;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use local::Local;
 
 pub use addresses::Addresses;
 pub use fields::retry_after;
+pub use networks::Networks;
 
 /// A rate: `count` requests per `per`, of which `burst` may come at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

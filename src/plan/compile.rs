@@ -26,7 +26,7 @@ pub fn compile(
     let redis = redis::settings(config, &around.directory, &mut problems);
     let tls = tls(config, around, ticketing, &mut problems);
     let mut upstreams = Upstreams::compile(config, meters, &mut problems);
-    let routes = routes::compile(config, &mut upstreams, meters, &mut problems);
+    let routes = routes::compile(config, &around.directory, &mut upstreams, meters, &mut problems);
 
     match (admin, routes) {
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {

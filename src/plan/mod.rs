@@ -4,6 +4,7 @@
 //! name is resolved or becomes a problem with its place, and all problems come at once.
 
 mod actions;
+mod addresses;
 mod admin;
 mod caching;
 mod compile;

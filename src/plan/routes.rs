@@ -1,27 +1,30 @@
 //! Routes, as `[routes.NAME]`, the policies and the defaults say them together.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Method;
 
-use crate::config::route::{AddressRules, OneOrMany, RateLimit};
+use crate::config::route::{OneOrMany, RateLimit};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
-use crate::limit::{Addresses, Limits, Rule};
+use crate::limit::{Limits, Rule};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
 
 use super::actions::{self, action};
+use super::addresses;
 use super::caching;
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
 use super::{MAX_BODY, Route};
 
-/// Compiles every route; what cannot be compiled is a problem, and missing from the table.
+/// Compiles every route; files are relative to `directory`. What cannot be compiled is a problem, and missing from the table.
 pub(super) fn compile(
     config: &Config,
+    directory: &Path,
     upstreams: &mut Upstreams<'_>,
     meters: &Meters,
     problems: &mut Vec<Problem>,
@@ -32,7 +35,7 @@ pub(super) fn compile(
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
-        if let Some(route) = route(name, &layered, config, upstreams, meters, problems) {
+        if let Some(route) = route(name, &layered, config, directory, upstreams, meters, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
             entries.extend(patterns.into_iter().map(|pattern| (pattern, route.clone())));
@@ -79,6 +82,7 @@ fn route(
     name: &str,
     layered: &Layered<'_>,
     config: &Config,
+    directory: &Path,
     upstreams: &mut Upstreams<'_>,
     meters: &Meters,
     problems: &mut Vec<Problem>,
@@ -91,13 +95,15 @@ fn route(
     actions::forbid_idle_keys(name, config, layered, problems);
     let cache = caching::rules(layered, config, problems);
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
+    let ip = written.ip.as_ref();
+    let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), directory, problems));
     if problems.len() > before {
         return None;
     }
     Some(Route {
         name: name.into(),
         meters: RouteMeters::new(meters, name),
-        addresses: written.ip.as_ref().map(addresses),
+        addresses,
         limits: Limits::new(name, &rules, None, meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
@@ -148,10 +154,6 @@ fn each<T>(
         }
     }
     patterns
-}
-
-fn addresses(written: &AddressRules) -> Addresses {
-    Addresses::new(written.allow.as_deref(), written.deny.as_deref().unwrap_or_default())
 }
 
 fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {

@@ -115,3 +115,21 @@ async fn a_route_may_replace_the_lists_of_the_defaults() {
         assert_eq!(answer.status, status, "{path}");
     }
 }
+
+#[tokio::test]
+async fn lists_may_stand_in_files() {
+    let config = plain()
+        + "[routes.all]\nrespond = { body = \"fine\" }\n\
+           ip = { allow = [\"127.0.0.1/32\"], allow_file = \"allowed.txt\", deny_file = \"denied.txt\" }\n";
+    let files =
+        [("allowed.txt", "# more\n127.0.0.2\n127.0.1.0/24\n"), ("denied.txt", "127.0.1.7 # one of them\n")];
+    let gateway = Gateway::start_with(&config, &files).await;
+
+    for (from, status) in
+        [("127.0.0.1", 200), ("127.0.0.2", 200), ("127.0.0.3", 403), ("127.0.1.6", 200), ("127.0.1.7", 403)]
+    {
+        let mut client = Raw::tcp_from(from.parse().unwrap(), gateway.http()).await;
+        let answer = client.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_owned()).await;
+        assert_eq!(answer.status, status, "{from}");
+    }
+}
