@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::client;
 use super::crowd::Crowd;
 use super::guard::HeadFailures;
+use super::h2;
 use super::head::Limits;
 use super::tls::TlsTable;
 use crate::telemetry::Meters;
@@ -119,6 +120,7 @@ pub(super) struct Counts {
     pub(super) no_certificate: Counter,
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
+    pub(super) http2: h2::Ends,
 }
 
 /// Connections closed for their header of the PROXY protocol, by what was wrong.
@@ -158,6 +160,7 @@ impl Counts {
                 timeout: meters.head_timeouts.with(["timeout"]),
                 malformed: meters.head_timeouts.with(["malformed"]),
             },
+            http2: h2::Ends::new(meters),
         }
     }
 }

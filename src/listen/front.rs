@@ -121,7 +121,7 @@ impl<P: ProxyHttp> Front<P> {
 
     /// Who is there if this listener is behind a balancer, TLS if it speaks it, then the deadline; nothing if the client
     /// did not get that far.
-    async fn receive(&self, mut tcp: Tcp, mut ends: Ends, seat: &mut Seat) -> Option<Guarded> {
+    async fn receive(&self, mut tcp: Tcp, mut ends: Ends, seat: &mut Seat) -> Option<Box<Guarded>> {
         let bounds = self.edge.bounds();
         let began = Instant::now();
         if self.listener.proxy_protocol {
@@ -146,7 +146,7 @@ impl<P: ProxyHttp> Front<P> {
             kept_date: KeptDate::default(),
         };
         let heads = self.edge.counts.heads.clone();
-        Guarded::new(transport, connection, &bounds, heads).ok()
+        Guarded::new(transport, connection, &bounds, heads).ok().map(Box::new)
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.
@@ -193,18 +193,23 @@ where
         let mut seat = self.seat(peer, &bounds)?;
         let _open = Open::new(&self.open);
 
+        // Each step has memory of its own, and gives it back: a connection that waits for a request is to hold none of
+        // what its handshake took, nor what the other version of HTTP would take.
         // Who has not said hello when the gateway ends has nothing to lose, and is not waited for.
         let mut stopping = shutdown.clone();
         let guarded = tokio::select! {
-            guarded = self.receive(tcp, ends, &mut seat) => guarded?,
+            guarded = Box::pin(self.receive(tcp, ends, &mut seat)) => guarded?,
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
+        drop(stopping);
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {
-            h2::serve(guarded, &self.proxy, &self.at_once, &bounds, shutdown).await;
+            let (proxy, at_once, ends) = (&self.proxy, &self.at_once, &self.edge.counts.http2);
+            Box::pin(h2::serve(guarded, proxy, at_once, &bounds, ends, shutdown)).await;
         } else {
             let (app, at_once) = (&self.proxy, &*self.at_once);
             let closing = &self.listening.closing.subscribe();
-            h1::serve(guarded, h1::Site { app, at_once, bounds: &bounds, shutdown, closing }).await;
+            let site = h1::Site { app, at_once, bounds: &bounds, shutdown, closing };
+            Box::pin(h1::serve(guarded, site)).await;
         }
         None
     }

@@ -17,11 +17,13 @@ use super::edge::Edge;
 use super::front::{Front, Listening};
 use crate::telemetry::Meters;
 
-/// Bytes read from a socket at once. Pingora's 64 KiB are most of what an idle connection costs; a request fits here,
-/// and larger reads go past the buffer.
-const READ_BUFFER: usize = 4096;
-/// Bytes gathered before they are written: one segment.
-const WRITE_BUFFER: usize = 1460;
+/// Bytes that are read ahead of whoever asks for fewer: none, since TLS and HTTP read into room of their own, which they
+/// give back, where this would be held for as long as a connection lives.
+const READ_BUFFER: usize = 0;
+/// The same where a header of the PROXY protocol comes first, which is read by the byte.
+const HEADER_BUFFER: usize = 256;
+/// Bytes gathered before they are written: none, since they have been gathered above.
+const WRITE_BUFFER: usize = 0;
 
 /// Services ready for `start_service`, and the table of sockets that each of them is to be started with.
 pub struct Serving<P: ProxyHttp> {
@@ -54,7 +56,8 @@ where
             let front = Front::new(listener, edge, proxy, at_once, listening.clone(), meters);
             let mut service = Service::new(listener.to_string(), front);
             let address = listener.address.to_string();
-            service.add_listener(endpoint(&address));
+            let read = if listener.proxy_protocol { HEADER_BUFFER } else { READ_BUFFER };
+            service.add_listener(endpoint(&address, read));
             fds.add(address, socket.into_raw_fd());
             service
         })
@@ -64,7 +67,7 @@ where
 
 /// How connections of a listener are set up. Pingora sets `TCP_NODELAY` on each and asks for the largest backlog that
 /// the system allows.
-fn endpoint(address: &str) -> ListenerConfig {
+fn endpoint(address: &str, read_buffer: usize) -> ListenerConfig {
     let mut socket = TcpSocketOptions::default();
     // A peer that vanished without a word is found within two minutes.
     socket.tcp_keepalive = Some(TcpKeepalive {
@@ -76,5 +79,5 @@ fn endpoint(address: &str) -> ListenerConfig {
     });
     ListenerConfig::tcp(address)
         .tcp_socket_options(socket)
-        .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER))
+        .l4_buffer(L4BufferSettings::new(read_buffer, WRITE_BUFFER))
 }

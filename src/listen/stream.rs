@@ -29,6 +29,8 @@ use super::sending::SendDeadline;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// Bytes that are read and forgotten at most. Whoever sends more of them listens to nobody.
+const FORGOTTEN: usize = 16 << 20;
 
 /// A client's byte stream.
 #[expect(
@@ -72,6 +74,7 @@ pub(super) struct Guarded {
     carrier: Arc<ProxyDigest>,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
+    forgotten: usize,
     bytes_read: u64,
 }
 
@@ -104,6 +107,7 @@ impl Guarded {
             ssl,
             carrier,
             farewell: None,
+            forgotten: 0,
             bytes_read: 0,
         })
     }
@@ -128,13 +132,15 @@ impl Guarded {
             return Poll::Ready(Ok(()));
         }
         let mut forgotten = [0; 1024];
-        loop {
+        while self.forgotten < FORGOTTEN {
             let mut read = ReadBuf::new(&mut forgotten);
             // That the client is gone in whatever way is what is waited for.
             if ready!(self.transport.io().poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            self.forgotten += read.filled().len();
         }
+        Poll::Ready(Ok(()))
     }
 }
 

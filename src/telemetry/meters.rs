@@ -98,6 +98,9 @@ meters! {
     head_timeouts: counter["reason"] "request_head_failures",
         "Connections ended before a whole request head was read (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";
+    http2_ended: counter["reason"] "http2_connections_ended",
+        "HTTP/2 connections ended for what their clients sent (`flood`: too much beside requests, `malformed`: too many requests that are none, `protocol`: frames that HTTP/2 does not allow)",
+        "`flood` is an attack being turned away: the log says from whom the first came. `protocol` rises with scanners and with broken clients.";
     in_flight: gauge[] "requests_in_flight",
         "Requests being answered now",
         "Compare with CPU and with the upstreams' own figures.";

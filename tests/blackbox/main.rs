@@ -20,6 +20,7 @@ mod c_tls;
 mod c_tls_renewal;
 mod d_balanced;
 mod d_bounds;
+mod d_floods;
 mod d_heads;
 mod e_route;
 mod f_addresses;

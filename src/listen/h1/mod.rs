@@ -45,14 +45,14 @@ pub(super) struct Site<'a, A, H> {
 }
 
 /// Serves a connection until it ends, or has been idle for too long.
-pub(super) async fn serve<A, H>(client: Guarded, site: Site<'_, A, H>)
+pub(super) async fn serve<A, H>(client: Box<Guarded>, site: Site<'_, A, H>)
 where
     A: HttpServerApp + Send + Sync + 'static,
     H: AtOnce,
 {
     let Some(carrier) = client.get_proxy_digest() else { return };
     let Some(connection) = of_digest(&carrier) else { return };
-    let mut line = Line { client: Box::new(client), ahead: Ahead::default(), connection, site };
+    let mut line = Line { client, ahead: Ahead::default(), connection, site };
     let mut idle = pin!(tokio::time::sleep(line.site.bounds.idle_timeout));
     let mut closing = line.site.closing.clone();
     let mut closing = pin!(async move { drop(closing.wait_for(|closes| *closes).await) });
@@ -64,13 +64,14 @@ where
         };
         let length = match next {
             Next::Head(length) => length,
-            Next::Other => return line.has_sessions(None).await.map_or((), drop),
+            Next::Other => return Box::pin(line.has_sessions(None)).await.map_or((), drop),
             Next::Nothing => return line.client.leave().await,
         };
         match line.answer_at_once(length).await {
             Some(Sent { whole: true, .. }) => {}
             Some(_) => return,
-            None => match line.has_sessions(Some(length)).await {
+            // In memory of its own: a connection that waits is to hold none for it.
+            None => match Box::pin(line.has_sessions(Some(length))).await {
                 Some(back) => line = back,
                 None => return,
             },

@@ -11,6 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use super::piece::{Account, Piece};
 use crate::listen::at_once::{Ready, Sent};
 
 /// Fields that belong to a connection, of which HTTP/2 has its own notion (RFC 9113 section 8.2.2).
@@ -24,8 +25,10 @@ const FOREIGN: [HeaderName; 5] = [
 
 /// What the client is sent.
 pub(super) struct Answer {
-    respond: SendResponse<Bytes>,
-    body: Option<SendStream<Bytes>>,
+    respond: SendResponse<Piece>,
+    body: Option<SendStream<Piece>>,
+    /// What all requests of the connection have left to be sent.
+    account: Account,
     head: Option<Box<ResponseHeader>>,
     /// Whether the end of the stream is among what was left to be sent.
     ended: bool,
@@ -35,8 +38,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(respond: SendResponse<Bytes>) -> Self {
-        Self { respond, body: None, head: None, ended: false, sent: 0, within: None }
+    pub(super) fn new(respond: SendResponse<Piece>, account: Account) -> Self {
+        Self { respond, body: None, account, head: None, ended: false, sent: 0, within: None }
     }
 
     /// Leaves the head to be sent; with `end`, it is all. A `Date` stays as it is, and is added where there is none
@@ -92,7 +95,7 @@ impl Answer {
             return Error::e_explain(ErrorType::H2Error, "a body before its head");
         };
         let length = bytes.len();
-        send(stream, bytes, end, self.within).await.map_err(Error::into_down)?;
+        send(stream, bytes, end, self.within, Some(&self.account)).await.map_err(Error::into_down)?;
         self.sent += length;
         self.ended = end;
         Ok(())
@@ -114,7 +117,8 @@ impl Answer {
     /// The answer is whole. Without a head there is none, and the stream will be reset.
     pub(super) fn finish(&mut self) -> Result<()> {
         if let (false, Some(stream)) = (self.ended, &mut self.body) {
-            stream.send_data(Bytes::new(), true).or_err(ErrorType::WriteError, "while ending a body")?;
+            let nothing = Piece::shared(Bytes::new());
+            stream.send_data(nothing, true).or_err(ErrorType::WriteError, "while ending a body")?;
             self.ended = true;
         }
         Ok(())
@@ -151,7 +155,7 @@ impl Answer {
 }
 
 /// Leaves an answer that is all there to be sent, as soon as the client has room for it.
-pub(super) async fn send_ready(mut respond: SendResponse<Bytes>, ready: Ready, within: Duration) -> Sent {
+pub(super) async fn send_ready(mut respond: SendResponse<Piece>, ready: Ready, within: Duration) -> Sent {
     let Ready { head, body } = ready;
     let mut sent = Sent { status: head.status.as_u16(), bytes: 0, whole: false };
     let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), body.is_empty()) else {
@@ -160,7 +164,7 @@ pub(super) async fn send_ready(mut respond: SendResponse<Bytes>, ready: Ready, w
     let pieces = body.len();
     for (place, bytes) in body.into_iter().enumerate() {
         let length = bytes.len() as u64;
-        if send(&mut stream, bytes, place + 1 == pieces, Some(within)).await.is_err() {
+        if send(&mut stream, bytes, place + 1 == pieces, Some(within), None).await.is_err() {
             // Nobody shall take it for whole.
             stream.send_reset(Reason::INTERNAL_ERROR);
             return sent;
@@ -176,12 +180,14 @@ fn has_no_content(status: StatusCode, method: &Method) -> bool {
     *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Sends as much as the client has room for, until all is sent; each wait for room is bounded.
+/// Sends as much as the client has room for, until all is sent; each wait for room is bounded. Bytes that are not in
+/// memory anyway are taken on an account.
 async fn send(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Piece>,
     mut bytes: Bytes,
     end: bool,
     within: Option<Duration>,
+    account: Option<&Account>,
 ) -> Result<()> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
@@ -191,15 +197,19 @@ async fn send(
         }
         let piece = bytes.split_to(room.min(bytes.len()));
         let last = bytes.is_empty();
+        let piece = match account {
+            Some(account) => account.take(piece, within).await?,
+            None => Piece::shared(piece),
+        };
         stream.send_data(piece, last && end).or_err(ErrorType::WriteError, "while sending a body")?;
         if last {
             return Ok(());
         }
     }
-    stream.send_data(bytes, end).or_err(ErrorType::WriteError, "while sending a body")
+    stream.send_data(Piece::shared(bytes), end).or_err(ErrorType::WriteError, "while sending a body")
 }
 
-async fn wait_for_room(stream: &mut SendStream<Bytes>, within: Option<Duration>) -> Result<usize> {
+async fn wait_for_room(stream: &mut SendStream<Piece>, within: Option<Duration>) -> Result<usize> {
     let room = poll_fn(|cx| stream.poll_capacity(cx));
     let room = match within {
         None => room.await,

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! mod (the connection) ─┬─ pen     many answers in one write
+//!                       │   └─ intake ── frames   what a client may send beside its requests
+//!                       ├─ ends    why connections are ended, counted
 //!                       ├─ alarm   no wakes while at work
 //!                       ├─ head    who is let in
 //!                       └─ stream ─┬─ body
-//!                                  └─ answer
+//!                                  └─ answer ── piece   how much waits to be sent
 //! ```
 //!
 //! A request is first run in the connection's own task. One whose answer is at hand, or that waits for nothing, is
@@ -15,8 +17,12 @@
 mod alarm;
 mod answer;
 mod body;
+mod ends;
+mod frames;
 mod head;
+mod intake;
 mod pen;
+mod piece;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -29,7 +35,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
@@ -40,9 +45,14 @@ use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDiges
 use pingora::server::ShutdownWatch;
 use tokio::time::Instant;
 
+pub(super) use self::ends::Ends;
+
 use self::alarm::Alarm;
+use self::ends::End;
 use self::head::Malformed;
+use self::intake::Intake;
 use self::pen::Pen;
+use self::piece::{Account, Piece};
 use self::stream::Stream;
 use super::at_once::{AtOnce, is_plain};
 use super::connection::of_digest;
@@ -58,16 +68,25 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Requests that a connection may send in vain before it is closed: each costs us more than its sender. Pingora's bound.
 const MALFORMED: usize = 32;
+/// Requests that `h2` may have to break off or to refuse, for what else their client sends, before it closes the
+/// connection (RFC 9113 section 10.5). Its own bound is four times that.
+const BROKEN_OFF: usize = 256;
+/// Bytes that may wait on one request. As many as `h2` takes by itself; [`Account`] bounds those of all together.
+const WAITING: usize = 400 << 10;
 /// How long a connection that was idle may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What one client's connection is served within. Bounds on resets and on what waits to be sent are those of `h2`.
+/// What one client's connection is served within. Of its own, `h2` ends a connection with more than 20 requests that are
+/// reset before they are begun, 100 empty DATA frames, or 5 CONTINUATION frames in a row (more where fields may be larger
+/// than 64 KiB).
 fn settings(bounds: &Bounds) -> Builder {
     let mut settings = Builder::new();
     settings
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_local_error_reset_streams(Some(BROKEN_OFF))
+        .max_send_buffer_size(WAITING)
         .max_header_list_size(u32::try_from(bounds.max_header_size).unwrap_or(u32::MAX));
     settings
 }
@@ -76,57 +95,68 @@ fn settings(bounds: &Bounds) -> Builder {
 ///
 /// Once `shutdown` says so, the client is told to send no more requests, and the connection ends with the last answer.
 pub(super) async fn serve<A, H>(
-    client: Guarded,
+    client: Box<Guarded>,
     app: &Arc<A>,
     at_once: &Arc<H>,
     bounds: &Bounds,
+    ends: &Ends,
     shutdown: &ShutdownWatch,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
     H: AtOnce,
 {
-    let digest = Arc::new(Digest {
-        ssl_digest: client.get_ssl_digest(),
-        timing_digest: client.get_timing_digest(),
-        proxy_digest: client.get_proxy_digest(),
-        socket_digest: client.get_socket_digest(),
-    });
-    let pen = Pen::new(client);
-    // The deadline of request heads holds for this as well.
-    let Ok(frames) = settings(bounds).handshake(pen.clone()).await else { return };
-    pen.hold();
+    let digest = Arc::new(digest_of(&client));
+    if let Some(connection) = digest.proxy_digest.as_deref().and_then(of_digest) {
+        // Its deadline is for heads on HTTP/1; those on HTTP/2 are told apart by who sees frames.
+        connection.request_begins();
+    }
     let shared = Arc::new(Shared {
         app: app.clone(),
         at_once: at_once.clone(),
         digest,
         bounds: *bounds,
         shutdown: shutdown.clone(),
+        account: Account::new(),
         busy: Busy::new(),
     });
-    let mut line = Line::new(frames, pen, shared);
+    // In memory of its own, which is given back once the line is there.
+    let mut line = match Box::pin(Line::open(client, shared.clone())).await {
+        Ok(line) => line,
+        Err(end) => return ends.count(end, &shared.digest),
+    };
 
     let idle_timeout = bounds.idle_timeout;
     let mut idle = pin!(tokio::time::sleep(idle_timeout));
     let mut shutdown = shutdown.clone();
     let mut stopping = pin!(async move { drop(shutdown.wait_for(|stop| *stop).await) });
     let mut leaving = false;
-    loop {
+    let end = loop {
         tokio::select! {
             biased;
             () = &mut stopping, if !leaving => {
                 line.frames.graceful_shutdown();
                 leaving = true;
             }
-            () = poll_fn(|cx| line.poll(cx)) => return,
-            () = &mut idle => match line.shared.busy.idle_at(idle_timeout) {
+            end = poll_fn(|cx| line.poll(cx)) => break end,
+            () = &mut idle => match shared.busy.idle_at(idle_timeout) {
                 Some(later) => idle.as_mut().reset(later),
-                None => break,
+                None => break End::Idle,
             },
         }
+    };
+    ends.count(end, &shared.digest);
+    if let Some(reason) = end.reason() {
+        line.leave(reason).await;
     }
-    line.frames.abrupt_shutdown(Reason::NO_ERROR);
-    // Whoever is gone without a word is not waited for.
-    let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| line.poll(cx))).await;
+}
+
+fn digest_of(client: &Guarded) -> Digest {
+    Digest {
+        ssl_digest: client.get_ssl_digest(),
+        timing_digest: client.get_timing_digest(),
+        proxy_digest: client.get_proxy_digest(),
+        socket_digest: client.get_socket_digest(),
+    }
 }
 
 /// What a connection and its requests share.
@@ -136,13 +166,14 @@ struct Shared<A, H> {
     digest: Arc<Digest>,
     bounds: Bounds,
     shutdown: ShutdownWatch,
+    account: Account,
     busy: Busy,
 }
 
 /// A connection at work.
 struct Line<A, H> {
-    frames: Connection<Pen<Guarded>, Bytes>,
-    pen: Pen<Guarded>,
+    frames: Connection<Pen<Box<Guarded>>, Piece>,
+    pen: Pen<Box<Guarded>>,
     alarm: Arc<Alarm>,
     /// The alarm, as `h2` knows it.
     waker: Waker,
@@ -150,60 +181,88 @@ struct Line<A, H> {
     /// Requests that have come in and were not begun.
     come: Vec<Come>,
     malformed: usize,
+    /// Whether the client has been told that it is to go.
+    leaving: bool,
 }
 
 /// A request as it came in.
 struct Come {
     head: RequestHeader,
     body: RecvStream,
-    answer: SendResponse<Bytes>,
+    answer: SendResponse<Piece>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static, H: AtOnce> Line<A, H> {
-    fn new(frames: Connection<Pen<Guarded>, Bytes>, pen: Pen<Guarded>, shared: Arc<Shared<A, H>>) -> Self {
+    /// Reads what a connection begins with.
+    async fn open(client: Box<Guarded>, shared: Arc<Shared<A, H>>) -> Result<Box<Self>, End> {
+        let pen = Pen::new(client, Intake::new(shared.bounds.header_timeout));
+        let frames =
+            settings(&shared.bounds).handshake(pen.clone()).await.map_err(|error| End::of(&error))?;
+        pen.hold();
         let alarm = Alarm::new();
         let waker = Waker::from(alarm.clone());
-        Self { frames, pen, alarm, waker, shared, come: Vec::new(), malformed: 0 }
+        Ok(Box::new(Self {
+            frames,
+            pen,
+            alarm,
+            waker,
+            shared,
+            come: Vec::new(),
+            malformed: 0,
+            leaving: false,
+        }))
     }
 
-    /// Reads all there is, runs the requests among it, and sends what they left. Ready once the connection is closed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Tells the client why it is to go. Whoever is gone without a word is not waited for.
+    async fn leave(&mut self, reason: Reason) {
+        self.leaving = true;
+        self.frames.abrupt_shutdown(reason);
+        let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| self.poll(cx))).await;
+    }
+
+    /// Reads all there is, runs the requests among it, and sends what they left. Ready once the connection is closed, or
+    /// is to be.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.alarm.wakes(cx.waker());
         let waker = self.waker.clone();
         let cx = &mut Context::from_waker(&waker);
         loop {
-            if self.poll_come(cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(end) = self.poll_come(cx) {
+                return Poll::Ready(end);
             }
             if self.come.is_empty() {
                 break;
             }
-            let (come, shared) = (&mut self.come, &self.shared);
-            self.alarm.muted(|| come.drain(..).for_each(|come| begin(come, shared)));
+            // Taken whole: a connection that waits holds no memory for it.
+            let (come, shared) = (std::mem::take(&mut self.come), &self.shared);
+            self.alarm.muted(|| come.into_iter().for_each(|come| begin(come, shared)));
         }
         match self.pen.send(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Err(_)) => Poll::Ready(End::Gone),
             _ => Poll::Pending,
         }
     }
 
-    /// Collects the requests that have come in. Ready once the connection is closed.
-    fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Collects the requests that have come in. Ready once the connection is closed, or is to be.
+    fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
-            match self.frames.poll_accept(cx) {
+            let accepted = self.frames.poll_accept(cx);
+            if self.pen.is_exceeded() && !self.leaving {
+                return Poll::Ready(End::Flood);
+            }
+            match accepted {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok((request, answer)))) => self.admit(request, answer),
-                // It is common for clients to leave without a word.
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(End::of(&error)),
+                Poll::Ready(None) => return Poll::Ready(End::Gone),
             }
-            if self.malformed >= MALFORMED {
-                tracing::debug!(client = ?self.shared.digest.socket_digest, "too many malformed requests on a connection");
-                return Poll::Ready(());
+            if self.malformed >= MALFORMED && !self.leaving {
+                return Poll::Ready(End::Malformed);
             }
         }
     }
 
-    fn admit(&mut self, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+    fn admit(&mut self, request: Request<RecvStream>, mut answer: SendResponse<Piece>) {
         let (head, body) = request.into_parts();
         let head = RequestHeader::from(head);
         match head::check(&head) {
@@ -233,7 +292,7 @@ where
         let running = Running(shared);
         let shared = &*running.0;
         let Some(Come { head, body, answer }) = answer_at_once(come, shared).await else { return };
-        let session = Stream::boxed(head, body, answer, shared.digest.clone());
+        let session = Stream::boxed(head, body, answer, shared.account.clone(), shared.digest.clone());
         shared.app.process_new_http(ServerSession::new_custom(session), &shared.shutdown).await;
     });
     // Nobody needs to be woken: the new task looks at once at what the request waits for.

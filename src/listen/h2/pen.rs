@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::intake::Intake;
+
 /// Bytes that are gathered at most: four full TLS records, and as much as rustls takes at once.
 const ROOM: usize = 64 << 10;
 
@@ -34,6 +36,7 @@ pub(super) struct Pen<T>(Arc<Mutex<Gathered<T>>>);
 #[derive(Debug)]
 struct Gathered<T> {
     io: T,
+    intake: Intake,
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
@@ -50,10 +53,16 @@ impl<T> Clone for Pen<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Pen<T> {
-    /// Over a stream that nothing was written to. Flushes do not wait yet.
-    pub(super) fn new(io: T) -> Self {
-        let gathered = Gathered { io, bytes: Vec::new(), written: 0, unflushed: false, holds: false };
+    /// Over a stream that nothing was written to, and a client that is followed. Flushes do not wait yet.
+    pub(super) fn new(io: T, intake: Intake) -> Self {
+        let gathered = Gathered { io, intake, bytes: Vec::new(), written: 0, unflushed: false, holds: false };
         Self(Arc::new(Mutex::new(gathered)))
+    }
+
+    /// Whether the client has sent more than it may. Nothing is read from it any more, and whoever drives the
+    /// connection is to end it.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.0.lock().intake.is_exceeded()
     }
 
     /// From now on flushes wait for [`Pen::send`].
@@ -87,6 +96,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gathered<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += taken;
+            self.intake.sent(taken);
             self.unflushed = true;
         }
         self.bytes.clear();
@@ -97,7 +107,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gathered<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Pen<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().io).poll_read(cx, buf)
+        let mut gathered = self.0.lock();
+        let Gathered { io, intake, .. } = &mut *gathered;
+        if intake.is_exceeded() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(io).poll_read(cx, buf);
+        intake.received(&buf.filled()[before..]);
+        if read.is_pending() && intake.is_overdue(cx) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the request head took too long",
+            )));
+        }
+        read
     }
 }
 
@@ -124,6 +148,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Pen<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut gathered = self.0.lock();
         ready!(gathered.send(cx))?;
+        if gathered.intake.is_exceeded() {
+            // The client is told, and nothing is read for its sake.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut gathered.io).poll_shutdown(cx)
     }
 }
@@ -173,7 +201,8 @@ mod tests {
     fn pen(pipe: usize) -> (Pen<Counting>, tokio::io::DuplexStream, Writes) {
         let (io, client) = duplex(pipe);
         let writes = Writes::default();
-        (Pen::new(Counting { io, writes: writes.clone() }), client, writes)
+        let intake = Intake::new(std::time::Duration::from_secs(10));
+        (Pen::new(Counting { io, writes: writes.clone() }, intake), client, writes)
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::answer::Answer;
 use super::body::RequestBody;
+use super::piece::{Account, Piece};
 
 /// A request, its body, and its answer.
 pub(super) struct Stream {
@@ -37,12 +38,13 @@ impl Stream {
     pub(super) fn boxed(
         head: RequestHeader,
         body: RecvStream,
-        answer: SendResponse<Bytes>,
+        answer: SendResponse<Piece>,
+        account: Account,
         digest: Arc<Digest>,
     ) -> Box<dyn Session> {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let body = RequestBody::new(body, length.is_some_and(|length| length == "0"));
-        Box::new(Self { head, body, answer: Answer::new(answer), digest })
+        Box::new(Self { head, body, answer: Answer::new(answer, account), digest })
     }
 
     fn socket(&self) -> Option<&SocketDigest> {

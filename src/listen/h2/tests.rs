@@ -21,13 +21,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::{Busy, serve};
+use super::{Busy, Ends, serve};
 use crate::listen::connection::Connection;
 use crate::listen::date::KeptDate;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};
 use crate::listen::tests::room::wide;
 use crate::listen::{AtOnce, Ready, Sent};
+use crate::telemetry::Meters;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(200);
@@ -157,8 +158,10 @@ async fn pair() -> Pair {
     let app = Arc::new(App { go: Semaphore::new(0), sent: AtomicUsize::new(0) });
     let (stop, stopping) = watch::channel(false);
     let served = app.clone();
-    let serving =
-        tokio::spawn(async move { serve(guarded(theirs), &served, &served, &wide(), &stopping).await });
+    let serving = tokio::spawn(async move {
+        let ends = Ends::new(&Meters::new());
+        serve(Box::new(guarded(theirs)), &served, &served, &wide(), &ends, &stopping).await;
+    });
     // Room for many streams, so that one cannot fill the connection.
     let mut settings = h2::client::Builder::new();
     settings.initial_connection_window_size(1 << 20);

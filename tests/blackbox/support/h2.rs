@@ -1,14 +1,26 @@
-//! Frames and fields of HTTP/2 by hand, each length in one byte (RFC 9113 section 4.1, RFC 7541 section 6.2.2).
+//! Frames and fields of HTTP/2 by hand, each length of a field in one byte (RFC 9113 section 4.1, RFC 7541 section
+//! 6.2.2).
 
 /// What a client says first: the preface, and settings that change nothing.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A request on the first stream, without a body.
 pub(crate) fn request(fields: &[(&str, &str)]) -> Vec<u8> {
-    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
-    let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), HEADERS, 0x05, 0, 0, 0, 1];
-    frame.extend(block);
+    frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(fields))
+}
+
+/// Any frame.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
     frame
+}
+
+/// Fields as they are, none remembered.
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
 }
 
 fn literal(name: &str, value: &str) -> Vec<u8> {
@@ -33,6 +45,33 @@ pub(crate) async fn verdict(client: &mut super::Raw) -> String {
     "closed".to_owned()
 }
 
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
+/// All frames that come until the gateway closes: kind, flags, stream and payload. Whole ones only.
+pub(crate) async fn rest(client: &mut super::Raw) -> Vec<(u8, u8, u32, Vec<u8>)> {
+    let bytes = client.rest().await;
+    let (mut frames, mut rest) = (Vec::new(), &bytes[..]);
+    while let [a, b, c, kind, flags, s, t, u, v, after @ ..] = rest {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        let Some((payload, after)) = after.split_at_checked(length) else { break };
+        frames.push((*kind, *flags, u32::from_be_bytes([*s, *t, *u, *v]), payload.to_vec()));
+        rest = after;
+    }
+    frames
+}
+
+/// The reason of the last GOAWAY before the gateway closes.
+pub(crate) async fn farewell(client: &mut super::Raw) -> Option<u8> {
+    let frames = rest(client).await;
+    frames.iter().rev().find(|(kind, ..)| *kind == GOAWAY).map(|(.., payload)| payload[7])
+}
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;

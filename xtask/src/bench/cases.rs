@@ -47,7 +47,7 @@ const fn case(name: &'static str, path: &'static str, load: Load, reach: Reach, 
 }
 
 /// All of them, in the order of the table.
-pub(crate) const CASES: [Case; 11] = [
+pub(crate) const CASES: [Case; 13] = [
     case("h1 pass-through 1 KiB", "/pass/1k", Load::Http1, Reach::Origin, Kind::Edge),
     case("h2 pass-through 1 KiB", "/pass/1k", Load::Http2, Reach::Origin, Kind::Edge),
     case("h1 memory hit 1 KiB", "/hit/1k", Load::Http1, Reach::Nowhere, Kind::Edge),
@@ -58,5 +58,7 @@ pub(crate) const CASES: [Case; 11] = [
     case("h1 miss 1 KiB", "/hit/new/", Load::Many(Paths::New), Reach::Origin, Kind::Edge),
     case("h1 Redis hit 1 KiB", "/hit/known/", Load::Many(Paths::Known), Reach::Nowhere, Kind::Shared),
     case("h1 miss 1 KiB, Redis", "/hit/new/", Load::Many(Paths::New), Reach::Origin, Kind::Shared),
+    case("full TLS handshake", "/hit/1k", Load::Handshakes { resumed: false }, Reach::Nowhere, Kind::Edge),
+    case("resumed TLS handshake", "/hit/1k", Load::Handshakes { resumed: true }, Reach::Nowhere, Kind::Edge),
     case("purge of a tag", "/purge", Load::Many(Paths::Purge), Reach::Nowhere, Kind::Admin),
 ];

@@ -1,4 +1,4 @@
-//! CPU time of processes, their threads and their children.
+//! CPU time and memory of processes, their threads and their children.
 
 use crate::{Doing as _, Failure, Outcome};
 
@@ -7,6 +7,16 @@ const TICKS_PER_SEC: f64 = 100.0;
 
 /// CPU time that these processes and the children of theirs that run have used so far, in microseconds.
 pub(crate) fn used_us(parents: &[u32]) -> Outcome<f64> {
+    let ticks = family(parents)?.into_iter().map(ticks).sum::<Outcome<u64>>()?;
+    Ok(number(ticks) / TICKS_PER_SEC * 1e6)
+}
+
+/// Memory that they have in use now (`VmRSS`), in KiB.
+pub(crate) fn resident_kib(parents: &[u32]) -> Outcome<f64> {
+    Ok(number(family(parents)?.into_iter().map(resident).sum::<Outcome<u64>>()?))
+}
+
+fn family(parents: &[u32]) -> Outcome<Vec<u32>> {
     let mut all = parents.to_vec();
     // Peers have one generation of children at most, but which of them was listed first is nobody's to know.
     for pid in processes()? {
@@ -14,8 +24,17 @@ pub(crate) fn used_us(parents: &[u32]) -> Outcome<f64> {
             all.push(pid);
         }
     }
-    let ticks = all.iter().map(|&pid| ticks(pid)).sum::<Outcome<u64>>()?;
-    Ok(number(ticks) / TICKS_PER_SEC * 1e6)
+    Ok(all)
+}
+
+fn resident(pid: u32) -> Outcome<u64> {
+    let file = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&file).doing(|| file.clone())?;
+    resident_of(&text).ok_or_else(|| Failure(format!("{file} is not as expected")))
+}
+
+fn resident_of(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// A count as a figure.
@@ -66,6 +85,12 @@ mod tests {
         assert_eq!(ticks_of(stat), Some(42));
         assert_eq!(field(stat, 1), Some("1"));
         assert_eq!(ticks_of("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn memory_in_use_is_read() {
+        assert_eq!(resident_of("VmHWM:\t     900 kB\nVmRSS:\t     812 kB\n"), Some(812));
+        assert!(resident_kib(&[std::process::id()]).unwrap() > 100.0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Load from outside: `wrk` speaks HTTP/1.1, `h2load` HTTP/2.
+//! Load from outside: `wrk` speaks HTTP/1.1, `h2load` HTTP/2, and `openssl s_time` does little but shake hands.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,6 +22,11 @@ pub(crate) enum Load {
     Http2,
     /// `wrk`, with another path each time.
     Many(Paths),
+    /// `openssl s_time`: connections one after the other, with one request each, since tickets come with its answer.
+    Handshakes {
+        /// Whether all but the first resume a session.
+        resumed: bool,
+    },
 }
 
 /// Which paths are asked for, one after the other.
@@ -89,6 +94,16 @@ impl Load {
                 command.args(["wrk", "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{secs}s"), "-s"]);
                 command.arg(paths.script(path, site)?).arg(url)
             }
+            Self::Handshakes { resumed } => {
+                command.args(["openssl", "s_time", "-time", &secs.to_string()]);
+                command.arg(if resumed { "-reuse" } else { "-new" });
+                command.args(["-connect", server.trim_start_matches("https://")]);
+                // It asks by HTTP/1.0, and its word of that becomes the value of a field.
+                command.args([
+                    "-www",
+                    &format!("{path} HTTP/1.1\r\nHost: bench.test\r\nConnection: close\r\nX-Asked-By:"),
+                ])
+            }
             Self::Http2 => command.args([
                 "h2load",
                 "-t1",
@@ -103,6 +118,7 @@ impl Load {
         let answers = match self {
             Self::Http1 | Self::Many(_) => read_wrk(&text),
             Self::Http2 => read_h2load(&text),
+            Self::Handshakes { .. } => read_s_time(&text),
         };
         answers.ok_or_else(|| Failure(format!("the load on {url} did not go well:\n{text}")))
     }
@@ -132,9 +148,27 @@ fn read_h2load(text: &str) -> Option<Answers> {
     Some(Answers { requests: codes.split(' ').next()?.parse().ok()?, per_second })
 }
 
+/// Reads the report of `openssl s_time`: `1735 connections in 1.85s; …` by its own CPU time, then
+/// `1735 connections in 4 real seconds, 1200 bytes read per connection`. Without bytes there was no answer.
+fn read_s_time(text: &str) -> Option<Answers> {
+    let line = text.lines().find(|line| line.contains(" real seconds, "))?;
+    let (requests, rest) = line.split_once(" connections in ")?;
+    let (secs, rest) = rest.split_once(" real seconds, ")?;
+    let (requests, secs): (f64, f64) = (requests.parse().ok()?, secs.parse().ok()?);
+    (!rest.starts_with("0 ")).then(|| Answers { requests, per_second: requests / secs.max(1.0) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_report_of_s_time_is_read_and_connections_without_an_answer_are_seen() {
+        let report = "***\n\n800 connections in 1.85s; 861.62 connections/user sec, bytes read 800\n\
+            800 connections in 4 real seconds, 1200 bytes read per connection\n";
+        assert_eq!(read_s_time(report), Some(Answers { requests: 800.0, per_second: 200.0 }));
+        assert_eq!(read_s_time(&report.replace("1200 bytes", "0 bytes")), None);
+    }
 
     #[test]
     fn the_report_of_wrk_is_read_and_errors_are_seen() {

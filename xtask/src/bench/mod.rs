@@ -6,7 +6,8 @@
 //! are not resolved.
 
 mod cases;
-mod cpu;
+pub(crate) mod cpu;
+mod idle;
 mod load;
 mod origin;
 mod peers;
@@ -25,8 +26,9 @@ use crate::folder::Folder;
 use crate::workspace::{self, binary, cargo};
 use crate::{Doing as _, Failure, Outcome, packages};
 
-use cases::{CASES, Case, Reach};
+use cases::{CASES, Case, Kind, Reach};
 use cpu::{number, used_us};
+use idle::{IDLE, Idle};
 use origin::Origin;
 use peers::{Peer, Site};
 use table::{Figure, Row, table};
@@ -42,6 +44,7 @@ struct Scope {
     secs: u32,
     rounds: u32,
     cases: Vec<&'static Case>,
+    idle: Vec<&'static Idle>,
     perf: bool,
 }
 
@@ -55,8 +58,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let perf = arguments.flag("--perf");
     arguments.end()?;
     let cases: Vec<_> = CASES.iter().filter(|case| case.name.contains(&wanted)).collect();
-    if cases.is_empty() {
-        let all: Vec<_> = CASES.iter().map(|case| case.name).collect();
+    let idle: Vec<_> = IDLE.iter().filter(|idle| idle.name.contains(&wanted)).collect();
+    if cases.is_empty() && idle.is_empty() {
+        let all: Vec<_> =
+            CASES.iter().map(|case| case.name).chain(IDLE.iter().map(|idle| idle.name)).collect();
         return Err(Failure(format!(
             "no case has `{wanted}` in its name; there are\n  {}",
             all.join("\n  ")
@@ -64,7 +69,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     }
     packages::ensure(packages::BENCH)?;
     let binary = program(&profile, &there)?;
-    measure_all(&Scope { secs, rounds, cases, perf }, binary)
+    measure_all(&Scope { secs, rounds, cases, idle, perf }, binary)
 }
 
 fn program(profile: &str, there: &Path) -> Outcome<PathBuf> {
@@ -84,7 +89,10 @@ fn measure_all(scope: &Scope, binary: PathBuf) -> Outcome {
     let site = Site::prepare(folder.path(), origin.address())?;
     let stage = Stage::new(binary, Scale { short: false, secs: None })?;
     let redis = Redis::start(&stage, &[])?;
-    let plays = |peer: &Peer| scope.cases.iter().any(|case| peer.is_for(case.site));
+    let plays = |peer: &Peer| {
+        scope.cases.iter().any(|case| peer.is_for(case.site))
+            || (!scope.idle.is_empty() && peer.is_for(Kind::Edge))
+    };
     let peers: Vec<_> = Peer::here(stage.binary(), redis.address()).into_iter().filter(plays).collect();
     for (program, flag) in [("nginx", "-v"), ("varnishd", "-V")] {
         if let Some(file) = packages::find(program) {
@@ -98,7 +106,8 @@ fn measure_all(scope: &Scope, binary: PathBuf) -> Outcome {
     };
     let mut rows: Vec<Row> = scope.cases.iter().map(|case| (*case, names(case))).collect();
     let mut children = Children::new()?;
-    for round in 0..scope.rounds {
+    let rounds = if scope.cases.is_empty() { 0 } else { scope.rounds };
+    for round in 0..rounds {
         let mut order: Vec<&Peer> = peers.iter().collect();
         // Whoever comes first in one round comes last in the next, so that a drifting machine favours nobody.
         order.rotate_left(round as usize % peers.len());
@@ -120,7 +129,21 @@ fn measure_all(scope: &Scope, binary: PathBuf) -> Outcome {
             children.end(peer.name());
         }
     }
-    print!("{}", table(&rows));
+    if !scope.cases.is_empty() {
+        print!("{}", table(&rows));
+    }
+    // Once: what a connection holds does not depend on what else the machine does.
+    for idle in &scope.idle {
+        for peer in peers.iter().filter(|peer| peer.is_for(Kind::Edge)) {
+            // Each begins with an empty process.
+            let pids = start(&mut children, peer, &site, core)?;
+            let kib = idle.measure(&mut children, &site, &pids)?;
+            let above = kib > idle::TARGET_KIB && peer.name() == "tidegate";
+            let note = if above { format!("  above {:.0}", idle::TARGET_KIB) } else { String::new() };
+            println!("{:<37} {:<9} {kib:>6.1} KiB{note}", idle.name, peer.name());
+            children.end(peer.name());
+        }
+    }
     Ok(())
 }
 

@@ -166,6 +166,7 @@ admin = "{admin}"
 threads = 1
 log = {{ access = "off", level = "error" }}
 tls.certs = [{{ cert = "{folder}/cert.pem", key = "{folder}/key.pem" }}]
+downstream.max_connections_per_ip = 20000
 
 [cache]
 {memory}
@@ -188,7 +189,8 @@ fn nginx(site: &Site) -> String {
     let (address, origin, folder) = (site.address, site.origin, site.folder.display());
     format!(
         r#"daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log crit;
-events {{ worker_connections 4096; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 12000; }}
 http {{
   access_log off; sendfile on; tcp_nodelay on; server_tokens off;
   keepalive_timeout 300s; keepalive_requests 1000000000;

@@ -58,10 +58,19 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it and waits until it takes requests.
     pub(crate) fn start(stage: &Stage, name: &str, setup: &Setup) -> Outcome<Self> {
+        Self::start_as(stage, name, |address, admin| setup.config(address, admin))
+    }
+
+    /// The same as it is configured for these two addresses: that of its site in the clear, and that of its admin.
+    pub(crate) fn start_as(
+        stage: &Stage,
+        name: &str,
+        config: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Outcome<Self> {
         let room = stage.room(name)?;
         let (address, admin) = (free_address()?, free_address()?);
         let file = room.join("tidegate.toml");
-        std::fs::write(&file, setup.config(address, admin)).doing(|| file.display().to_string())?;
+        std::fs::write(&file, config(address, admin)).doing(|| file.display().to_string())?;
         let server = Server::start(name, &room, &mut command(stage, &room))?;
         let mut gateway = Self { server, name: name.to_owned(), room, address, admin };
         gateway.wait(stage)?;
@@ -88,6 +97,11 @@ impl Gateway {
     /// Where purges are asked for.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// Ends it as a power cut would.

@@ -15,6 +15,8 @@ mod relay;
 mod field;
 mod chaos;
 mod fleet;
+mod floods;
+mod frames;
 mod purge;
 mod restart;
 
@@ -35,7 +37,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 4] = [
+const DRILLS: [Drill; 5] = [
     Drill {
         name: "cold-restart",
         promise: "a gateway that comes back answers from Redis at once",
@@ -45,6 +47,11 @@ const DRILLS: [Drill; 4] = [
         name: "fleet-expiry",
         promise: "three gateways ask the origin once per expiry, even when one dies over it",
         play: fleet::run,
+    },
+    Drill {
+        name: "h2-floods",
+        promise: "whatever clients send over HTTP/2, others are served as before, and memory stays bounded",
+        play: floods::run,
     },
     Drill {
         name: "purge-races",

@@ -155,6 +155,11 @@ impl Server {
         }
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote so far.
     pub(crate) fn said(&self) -> String {
         std::fs::read(&self.log)

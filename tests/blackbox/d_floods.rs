@@ -1,0 +1,259 @@
+//! HTTP/2 clients that send what costs us more than them: each is told to go, and others are served.
+
+use std::time::Duration;
+
+use crate::support::h2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
+use crate::support::{Certs, Gateway, Origin, Raw, Reply, eventually, h2, https, must};
+
+const ENHANCE_YOUR_CALM: Option<u8> = Some(11);
+const FLOODS: &str = "tidegate_http2_connections_ended_total{reason=\"flood\"}";
+const GET: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/fine")];
+const POST: [(&str, &str); 4] =
+    [(":method", "POST"), (":scheme", "https"), (":authority", "a.test"), (":path", "/up")];
+
+struct Scene {
+    certs: Certs,
+    origin: Origin,
+    gateway: Gateway,
+}
+
+impl Scene {
+    /// `more` are lines of `[downstream]`.
+    async fn set(more: &str) -> Self {
+        let certs = Certs::for_names(&["a.test"]);
+        let origin = Origin::start("one").await;
+        let (top, server) = (https(&certs), origin.address());
+        let config =
+            format!("{top}[downstream]\n{more}\n[routes.all]\nupstream = \"{server}\"\ncache = true\n");
+        let gateway = Gateway::start(&config).await;
+        Self { certs, origin, gateway }
+    }
+
+    /// A connection on which nothing was said yet.
+    async fn connect(&self) -> Raw {
+        Raw::tls_offering("h2", self.gateway.https(), "a.test", &self.certs).await
+    }
+
+    /// A connection on which this is said after what each begins with.
+    async fn says(&self, bytes: &[u8]) -> Raw {
+        let mut client = self.connect().await;
+        client.send([PREFACE, bytes].concat()).await;
+        client
+    }
+
+    /// Somebody else asks, and is answered.
+    async fn serves_others(&self) {
+        let mut client = self.says(&h2::request(&GET)).await;
+        assert_eq!(h2::verdict(&mut client).await, "200");
+    }
+
+    /// So many connections are counted as floods, the last once it is closed on both sides.
+    async fn counts(&self, floods: u64) {
+        let what = format!("{floods} floods are counted");
+        let counted = async || self.gateway.count(FLOODS).await == floods;
+        eventually(Duration::from_secs(20), &what, counted).await;
+    }
+}
+
+fn get(stream: u32) -> Vec<u8> {
+    h2::frame(HEADERS, END_STREAM | END_HEADERS, stream, &h2::block(&GET))
+}
+
+#[tokio::test]
+async fn frames_that_manage_a_connection_have_a_bound() {
+    let scene = Scene::set("").await;
+    let floods = [
+        ("PING", h2::frame(PING, 0, 0, &[7; 8])),
+        ("PING, answered", h2::frame(PING, 1, 0, &[7; 8])),
+        ("SETTINGS", h2::frame(SETTINGS, 0, 0, &[])),
+        ("SETTINGS that change", h2::frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 16, 0])),
+        ("PRIORITY", h2::frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7])),
+        ("WINDOW_UPDATE", h2::frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
+        ("WINDOW_UPDATE, one stream", h2::frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1])),
+        ("RST_STREAM", h2::frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])),
+        ("a kind that nobody knows", h2::frame(0x42, 0, 0, &[])),
+    ];
+    for (name, frame) in &floods {
+        let mut client = scene.says(&get(1)).await;
+        client.send(frame.repeat(5_000)).await;
+        assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM, "{name}");
+    }
+    scene.serves_others().await;
+    scene.counts(floods.len() as u64).await;
+    let told = scene.gateway.wrote().matches("an HTTP/2 client floods").count();
+    assert_eq!(told, 1, "it is said once, however many there are");
+}
+
+#[tokio::test]
+async fn a_lively_client_is_no_flood() {
+    let scene = Scene::set("").await;
+    let mut client = scene.connect().await;
+    client.send(PREFACE).await;
+    for _ in 0..900 {
+        client.send(h2::frame(PING, 0, 0, &[7; 8])).await;
+    }
+    client.send(h2::request(&GET)).await;
+    assert_eq!(h2::verdict(&mut client).await, "200");
+    scene.counts(0).await;
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_at_once_have_a_bound() {
+    let scene = Scene::set("").await;
+    let mut client = scene.connect().await;
+    client.send(PREFACE).await;
+    let resets = (0..2_000).flat_map(|number| {
+        let stream = 2 * number + 1;
+        [get(stream), h2::frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    });
+    client.send(resets.collect::<Vec<_>>()).await;
+    assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM);
+    scene.counts(1).await;
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn requests_that_we_are_made_to_give_up_have_a_bound() {
+    let scene = Scene::set("").await;
+    // Each breaks its stream by a frame that the standard forbids (RFC 9113 sections 6.9.1 and 5.3.1).
+    let broken = [
+        ("too much room", h2::frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
+        ("its own parent", h2::frame(PRIORITY, 0, 0, &[0; 5])),
+    ];
+    for (name, frame) in broken {
+        let mut client = scene.connect().await;
+        client.send(PREFACE).await;
+        let requests = (0..4_000_u32).flat_map(|number| {
+            let stream = 2 * number + 1;
+            let mut frame = frame.clone();
+            frame[5..9].copy_from_slice(&stream.to_be_bytes());
+            if frame[3] == PRIORITY {
+                frame[9..13].copy_from_slice(&stream.to_be_bytes());
+            }
+            [get(stream), frame].concat()
+        });
+        client.send(requests.collect::<Vec<_>>()).await;
+        assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM, "{name}");
+    }
+    scene.counts(2).await;
+    let asked = scene.origin.seen().len();
+    assert!(asked < 4_000, "{asked} requests reached the origin");
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn fields_without_an_end_have_a_bound() {
+    let scene = Scene::set("").await;
+    let begin = h2::frame(HEADERS, END_STREAM, 1, &h2::block(&GET));
+    let field = h2::block(&[("x", &"a".repeat(100))]);
+    for (name, more) in [("empty", &[][..]), ("a byte", &[0]), ("fields", &field)] {
+        let mut client = scene.says(&begin).await;
+        client.send(h2::frame(CONTINUATION, 0, 1, more).repeat(10_000)).await;
+        assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM, "{name}");
+    }
+    scene.counts(3).await;
+    assert!(scene.origin.seen().is_empty());
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn few_bytes_that_stand_for_many_fields_are_not_unpacked() {
+    let scene = Scene::set("").await;
+    // A field of 3 KB that is remembered (RFC 7541 section 6.2.1), and then stands in one byte, thousands of times.
+    let mut bomb = h2::block(&GET);
+    bomb.extend([0x40, 1, b'x', 0x7f, 0xb9, 0x16]);
+    bomb.extend([b'a'; 3_000]);
+    bomb.extend([0xbe; 12_000]);
+    let mut client = scene.says(&h2::frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb)).await;
+    let verdict = h2::verdict(&mut client).await;
+    assert_ne!(verdict, "200");
+    assert!(scene.origin.seen().is_empty(), "{verdict}");
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn pieces_of_a_body_without_anything_in_them_have_a_bound() {
+    let scene = Scene::set("").await;
+    let mut client = scene.says(&h2::frame(HEADERS, END_HEADERS, 1, &h2::block(&POST))).await;
+    client.send(h2::frame(DATA, 0, 1, &[]).repeat(5_000)).await;
+    assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM);
+    scene.counts(1).await;
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn a_connection_and_each_head_must_begin_and_end_in_time() {
+    let scene = Scene::set("header_timeout = \"300ms\"").await;
+    let patience = Duration::from_secs(20);
+    let mut silent = scene.connect().await;
+    assert!(silent.is_closed_within(patience).await, "without a preface");
+    let mut half = scene.connect().await;
+    half.send(&PREFACE[..20]).await;
+    assert!(half.is_closed_within(patience).await, "with half of one");
+    let mut greeted = scene.says(&[]).await;
+    assert!(!greeted.is_closed_within(Duration::from_millis(900)).await, "who has begun may wait to ask");
+
+    let mut client = scene.says(&h2::request(&GET)).await;
+    assert_eq!(h2::verdict(&mut client).await, "200");
+    client.send(h2::frame(HEADERS, END_STREAM, 3, &h2::block(&GET))).await;
+    assert!(client.is_closed_within(patience).await, "with a head that has no end");
+    let mut client = scene.says(&get(1)[..20]).await;
+    assert!(client.is_closed_within(patience).await, "with a frame that has no end");
+    assert_eq!(scene.gateway.count("tidegate_request_head_failures_total{reason=\"timeout\"}").await, 4);
+}
+
+#[tokio::test]
+async fn who_takes_nothing_is_let_go_and_holds_up_no_other() {
+    let scene = Scene::set("send_timeout = \"300ms\"").await;
+    scene.origin.answer("/fine", Reply::ok(vec![7; 1 << 20]).fresh_for(60));
+    let no_room = h2::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for round in ["from the origin", "from memory"] {
+        let mut client = scene.connect().await;
+        let asked = [&PREFACE[..24], &no_room, &get(1), &get(3)].concat();
+        client.send(asked).await;
+        let mut given_up = 0;
+        while given_up < 2 {
+            let head = must("an answer", client.take(9)).await.expect("the connection goes on");
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            client.take(length).await.unwrap();
+            given_up += usize::from(head[3] == RST_STREAM);
+            assert_ne!(head[3], DATA, "{round}: there is no room");
+        }
+        client.send(h2::frame(PING, 0, 0, &[7; 8])).await;
+        assert!(client.take(17).await.is_some(), "{round}: the connection goes on");
+    }
+}
+
+#[tokio::test]
+async fn trailers_are_fields_and_no_head() {
+    let scene = Scene::set("").await;
+    let with = |trailer: (&str, &str)| {
+        let asked = [
+            h2::frame(HEADERS, END_HEADERS, 1, &h2::block(&POST)),
+            h2::frame(DATA, 0, 1, b"body"),
+            h2::frame(HEADERS, END_STREAM | END_HEADERS, 1, &h2::block(&[trailer])),
+        ];
+        asked.concat()
+    };
+    // RFC 9113 section 8.2.2
+    for field in [("connection", "close"), ("transfer-encoding", "chunked"), ("te", "gzip")] {
+        let mut client = scene.says(&with(field)).await;
+        assert_eq!(h2::verdict(&mut client).await, "reset", "{field:?}");
+    }
+    let whole = scene.origin.seen();
+    assert!(whole.iter().all(|seen| seen.body != b"body"), "{whole:?}");
+    // RFC 9113 section 8.1: those that name a target name none.
+    for field in [(":path", "/other"), (":authority", "b.test"), (":method", "DELETE")] {
+        let mut client = scene.says(&with(field)).await;
+        h2::verdict(&mut client).await;
+    }
+    let seen = scene.origin.seen();
+    for seen in &seen {
+        assert_eq!((&*seen.method, &*seen.target, seen.field("host")), ("POST", "/up", Some("a.test")));
+    }
+    scene.serves_others().await;
+}

@@ -1,0 +1,314 @@
+//! `h2-floods`: clients that send what costs a server more than them. Promise: honest clients are all served, nearly as
+//! soon as in calm, and the gateway's memory stays bounded.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::figures::{Verdict, Window, number};
+use super::frames::{
+    CONTINUATION, DATA, END_HEADERS, Ends, HEADERS, PING, Pipe, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin,
+    fields, frame, get,
+};
+use super::gateway::Gateway;
+use super::load::{End, Load, Script};
+use super::origin::{self, Origin, Reply};
+use super::stage::{Stage, free_address, pause};
+use crate::bench::cpu::{resident_kib, used_us};
+use crate::workspace::output;
+use crate::{Failure, Outcome};
+
+/// Connections that attack at a time.
+const ATTACKERS: usize = 4;
+/// Requests on each connection that takes nothing.
+const STREAMS: u32 = 90;
+/// MiB that the gateway may grow by under an attack. Most of it is what honest requests on their way take as well: each
+/// has a connection to its server, and what was read from it.
+const GROWTH_MIB: f64 = 200.0;
+/// How much later one in a hundred may be answered.
+const LATER: f64 = 2.0;
+/// Milliseconds below which no answer is late: what the attackers take from a small machine is not ours to bound.
+const SOON_MS: f64 = 10.0;
+
+/// One attack.
+struct Attack {
+    name: &'static str,
+    /// What is said first.
+    first: fn() -> Vec<u8>,
+    /// What is said again and again for the n-th time; nothing: the connection is held.
+    again: fn(u32) -> Vec<u8>,
+    /// Whether answers are left where they are.
+    unread: bool,
+}
+
+const ATTACKS: [Attack; 9] = [
+    attack("ping", || begin(1, 4096), |_| frame(PING, 0, 0, &[7; 8]).repeat(500)),
+    Attack {
+        unread: true,
+        ..attack("ping, unread", || begin(1, 4096), |_| frame(PING, 0, 0, &[7; 8]).repeat(500))
+    },
+    attack("settings", || begin(1, 4096), |_| frame(SETTINGS, 0, 0, &[]).repeat(500)),
+    Attack {
+        unread: true,
+        ..attack("settings, unread", || begin(1, 4096), |_| frame(SETTINGS, 0, 0, &[]).repeat(500))
+    },
+    attack(
+        "rapid reset",
+        || begin(1, 4096),
+        |time| {
+            let stream = 2 * time + 1;
+            [get(stream, "/k/1"), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        },
+    ),
+    attack(
+        "made to reset",
+        || begin(1, 4096),
+        |time| {
+            let stream = 2 * time + 1;
+            [get(stream, "/k/1"), frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff])].concat()
+        },
+    ),
+    attack(
+        "continuation",
+        || [begin(1, 4096), frame(HEADERS, 0, 1, &fields("GET", "/k/1"))].concat(),
+        |_| frame(CONTINUATION, 0, 1, &[]).repeat(500),
+    ),
+    attack(
+        "empty data",
+        || [begin(1, 4096), frame(HEADERS, END_HEADERS, 1, &fields("POST", "/k/1"))].concat(),
+        |_| frame(DATA, 0, 1, &[]).repeat(500),
+    ),
+    attack(
+        "no room",
+        || {
+            let requests = (0..STREAMS).flat_map(|number| get(2 * number + 1, &format!("/big/{number}")));
+            begin(4, 0).into_iter().chain(requests).collect()
+        },
+        |_| Vec::new(),
+    ),
+];
+
+const fn attack(name: &'static str, first: fn() -> Vec<u8>, again: fn(u32) -> Vec<u8>) -> Attack {
+    Attack { name, first, again, unread: false }
+}
+
+/// Looks at honest clients in calm, then beside each attack.
+pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
+    let origin = Origin::start(1, |question| {
+        let (fields, body) = if question.path.starts_with("/big/") {
+            ("Cache-Control: no-store\r\n", vec![7; 1 << 20])
+        } else {
+            ("Cache-Control: max-age=1\r\n", origin::content(question.path))
+        };
+        Reply { fields: fields.to_owned(), body }
+    })?;
+    let (secure, folder) = (free_address()?, stage.room("certificate")?);
+    certificate(&folder)?;
+    let mut gateway = Gateway::start_as(stage, "tidegate", |address, admin| {
+        config(address, admin, secure, &folder, origin.door(0))
+    })?;
+    let time = stage.scale.time(Duration::from_secs(1), Duration::from_secs(10));
+    let rate = stage.scale.pick(50, 200);
+    let path = |number: u64| format!("/k/{}", number % 50);
+    let right = |path: &str, answer: &super::wire::Answer| origin::is_content(path, &answer.body);
+    let load = Load::start(Script { rate, targets: vec![gateway.address()], path, right });
+    stage.rest(Duration::from_secs(1))?;
+
+    let mut parts = vec![part(stage, &load, &gateway, "calm", time, None)?];
+    for attack in &ATTACKS {
+        let attackers = Attackers::start(attack, secure);
+        parts.push(part(stage, &load, &gateway, attack.name, time, Some(&attackers))?);
+        let connections = attackers.end()?;
+        parts.last_mut().into_iter().for_each(|part| part.connections = connections);
+        // What attackers left behind is over before the next come.
+        stage.rest(Duration::from_millis(500))?;
+    }
+    let samples = load.end()?;
+    gateway.still_there()?;
+    Ok(judge(&parts, &samples))
+}
+
+/// What was measured beside one attack.
+struct Part {
+    name: &'static str,
+    from: Duration,
+    to: Duration,
+    grown_mib: f64,
+    cpu_percent: f64,
+    connections: u64,
+}
+
+fn part(
+    stage: &Stage,
+    load: &Load,
+    gateway: &Gateway,
+    name: &'static str,
+    time: Duration,
+    attackers: Option<&Attackers>,
+) -> Outcome<Part> {
+    let pids = [gateway.pid()];
+    let (from, memory, cpu) = (load.now(), resident_kib(&pids)?, used_us(&pids)?);
+    let mut most = memory;
+    while load.now() < from + time {
+        stage.rest(Duration::from_millis(100))?;
+        most = most.max(resident_kib(&pids)?);
+    }
+    if attackers.is_some_and(|attackers| attackers.connections() == 0) {
+        return Err(Failure(format!("{name}: nobody attacked")));
+    }
+    let to = load.now();
+    let cpu_percent = (used_us(&pids)? - cpu) / to.saturating_sub(from).as_secs_f64() / 1e4;
+    Ok(Part { name, from, to, grown_mib: (most - memory) / 1024.0, cpu_percent, connections: 0 })
+}
+
+fn judge(parts: &[Part], samples: &[super::load::Sample]) -> Verdict {
+    let mut verdict = Verdict::default();
+    verdict.line("                     honest      p99 ms   CPU %   grown MiB   attackers' connections");
+    let calm =
+        parts.first().and_then(|part| Window::of(samples, part.from..part.to).p99()).unwrap_or_default();
+    for part in parts {
+        let Part { name, grown_mib, cpu_percent, connections, .. } = part;
+        let window = Window::of(samples, part.from..part.to);
+        let (all, p99) = (window.len(), window.p99().unwrap_or_default());
+        let wrong = window.count(|end| !End::is_right(end));
+        verdict.line(format!(
+            "{name:<20} {all:>7} {p99:>11.1} {cpu_percent:>7.0} {grown_mib:>11.1} {connections:>12}"
+        ));
+        verdict.promise(all > 0, || format!("{name}: nobody honest asked"));
+        verdict.promise(wrong == 0, || format!("{name}: {wrong} of {all} honest requests were not served"));
+        verdict
+            .promise(*grown_mib < GROWTH_MIB, || format!("{name}: the gateway grew by {grown_mib:.0} MiB"));
+        verdict.soon(p99 < (calm * LATER).max(SOON_MS), || {
+            format!("{name}: p99 of honest requests is {p99:.1} ms, in calm {calm:.1} ms")
+        });
+    }
+    let held = parts.iter().map(|part| part.grown_mib).fold(0.0, f64::max);
+    let streams = number(ATTACKERS) * f64::from(STREAMS);
+    verdict.line(format!(
+        "most memory: {held:.1} MiB, {:.0} KiB for each of {streams} streams",
+        held * 1024.0 / streams
+    ));
+    verdict
+}
+
+/// Clients that attack, each anew once it is cut off, until ended or dropped.
+struct Attackers {
+    siege: Arc<Siege>,
+    threads: Vec<JoinHandle<Outcome>>,
+}
+
+/// What attackers share.
+struct Siege {
+    attack: &'static Attack,
+    address: SocketAddr,
+    over: AtomicBool,
+    connections: AtomicU64,
+    /// What ends the connection of each: who leaves answers unread may wait for good.
+    ends: [Mutex<Option<Ends>>; ATTACKERS],
+}
+
+impl Attackers {
+    fn start(attack: &'static Attack, address: SocketAddr) -> Self {
+        let (over, connections) = (AtomicBool::new(false), AtomicU64::new(0));
+        let siege = Arc::new(Siege { attack, address, over, connections, ends: Default::default() });
+        let one = |number| {
+            let siege = Arc::clone(&siege);
+            std::thread::spawn(move || {
+                while !siege.over.load(Relaxed) {
+                    siege.strike(number)?;
+                }
+                Ok(())
+            })
+        };
+        let threads = (0..ATTACKERS).map(one).collect();
+        Self { siege, threads }
+    }
+
+    fn connections(&self) -> u64 {
+        self.siege.connections.load(Relaxed)
+    }
+
+    /// How many connections they made.
+    fn end(mut self) -> Outcome<u64> {
+        self.siege.end();
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| Failure::new("an attacker panicked"))??;
+        }
+        Ok(self.connections())
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        self.siege.end();
+    }
+}
+
+impl Siege {
+    /// One connection, until it is cut off.
+    fn strike(&self, number: usize) -> Outcome {
+        let mut pipe = Pipe::to(self.address, self.attack.unread)?;
+        *self.ends(number) = Some(pipe.ends());
+        let mut taken = pipe.send(&(self.attack.first)());
+        self.connections.fetch_add(1, Relaxed);
+        let mut time = 0;
+        while taken && !self.over.load(Relaxed) && !pipe.is_over() {
+            let bytes = (self.attack.again)(time);
+            time += 1;
+            if bytes.is_empty() {
+                pause(Duration::from_millis(50));
+            }
+            taken = pipe.send(&bytes);
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.over.store(true, Relaxed);
+        for number in 0..ATTACKERS {
+            self.ends(number).take().iter().for_each(Ends::end);
+        }
+    }
+
+    fn ends(&self, number: usize) -> std::sync::MutexGuard<'_, Option<Ends>> {
+        self.ends[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn certificate(folder: &Path) -> Outcome {
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '));
+    openssl.args(["-subj", "/CN=drill.test", "-addext", "subjectAltName=DNS:drill.test"]);
+    openssl.arg("-keyout").arg(folder.join("key.pem")).arg("-out").arg(folder.join("cert.pem"));
+    output(&mut openssl).map(drop)
+}
+
+fn config(
+    address: SocketAddr,
+    admin: SocketAddr,
+    secure: SocketAddr,
+    folder: &Path,
+    origin: SocketAddr,
+) -> String {
+    let folder = folder.display();
+    format!(
+        r#"listen = ["https://{secure}", {{ url = "http://{address}", redirect = false }}]
+admin = "{admin}"
+log = {{ access = "off", level = "error" }}
+tls.certs = [{{ cert = "{folder}/cert.pem", key = "{folder}/key.pem" }}]
+
+[upstreams.origin]
+servers = ["{origin}"]
+health = false
+outlier_detection = false
+
+[routes.all]
+upstream = "origin"
+cache = true
+"#
+    )
+}
