@@ -24,8 +24,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::acme::Acme;
 use crate::admin::{self, Admin, Ready, Socket};
 use crate::cache::Tiers;
+use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
 use crate::cache::held::Held;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
@@ -33,6 +35,7 @@ use crate::gateway::{Fetching, Gateway};
 use crate::listen::{self, Bound, CertWatch, Edge, Kind, Ticketing};
 use crate::place;
 use crate::plan::{self, AdminAddress, Plan, Surroundings};
+use crate::redis::Redis;
 use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
 use crate::upstream::Upstream;
@@ -153,6 +156,9 @@ struct Process {
 
 impl Process {
     fn bind(plan: Plan, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
+        if let Some(acme) = &plan.acme {
+            acme.prepare().map_err(|error| surroundings(format!("`tls.acme.storage`: {error}")))?;
+        }
         let listeners = listen::bind(&plan.listeners).map_err(surroundings)?;
         let admin = match &plan.admin {
             AdminAddress::Tcp(address) => Socket::tcp(*address),
@@ -193,11 +199,15 @@ impl Process {
         edge.set_trusted(plan.trusted_proxies.clone());
         let certs = CertWatch::new(&edge, &meters);
         certs.hold(tls);
-        let _certs = tokio::spawn(certs.run());
+        let _certs = tokio::spawn(certs.clone().run());
+        let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, &meters));
+        let acme = Acme::new(&edge, &certs, fleet.as_ref().map(|(redis, _)| redis.clone()), &meters);
+        acme.follow(plan.acme.clone()).await;
+        let _acme = tokio::spawn(acme.run());
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
-        let fetching = fetching(&live.load(), &meters, threads);
+        let fetching = fetching(&live.load(), fleet, &meters, threads);
         let shown = admin_of(&live, &meters, &ready, fetching.tiers);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
         let _fleet = tokio::spawn(fetching.tiers.run());
@@ -207,6 +217,7 @@ impl Process {
             in_flight: meters.in_flight.with([]),
             unrouted: Arc::new(RouteMeters::new(&meters, "-")),
             access,
+            edge: edge.clone(),
             https_port: https_port(&listeners),
         };
         let serving = accept(gateway, listeners, &edge, &meters, threads, &stopping);
@@ -268,9 +279,8 @@ fn accept(
 }
 
 /// The store, and what fetches for it.
-fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
+fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threads: usize) -> Arc<Fetching> {
     let memory = plan.cache.memory;
-    let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, meters));
     Arc::new(Fetching {
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.

@@ -21,6 +21,7 @@ mod place;
 mod claims;
 mod by_url;
 mod purge;
+mod prove;
 mod tries;
 mod record;
 
@@ -40,7 +41,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::exchange::Exchange;
 use crate::forward::hop;
-use crate::listen::{self, AtOnce, Connection, Ready, Sent, head};
+use crate::listen::{self, AtOnce, Connection, Edge, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::telemetry::RouteMeters;
@@ -64,6 +65,8 @@ pub struct Gateway {
     pub unrouted: Arc<RouteMeters>,
     /// One line per request.
     pub access: Arc<AccessLog>,
+    /// Who knows what is to be proved to certification authorities.
+    pub edge: Arc<Edge>,
     /// The port that plain HTTP is redirected to.
     pub https_port: u16,
 }
@@ -106,6 +109,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         if let Err(refusal) = admit::understand(session.req_header(), exchange) {
             return answer::refusal(session, exchange, refusal).await;
+        }
+        if prove::prove(session, exchange, &self.edge).await? {
+            return Ok(true);
         }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
             return answer::to_https(session, exchange, self.https_port).await;

@@ -10,6 +10,7 @@
 //! exchange
 //! refusal                                          knows every stage's "no"
 //! plan                                             Config + stages -> what runs
+//! acme                                             obtains what listen shows
 //! listen route limit cache upstream forward        the stages: strangers to each other
 //! config telemetry redis                           words and pipes
 //! ```
@@ -18,6 +19,7 @@ pub mod gateway;
 pub mod exchange;
 pub mod refusal;
 pub mod plan;
+pub mod acme;
 
 pub mod listen;
 pub mod route;

@@ -20,6 +20,7 @@ use source::{Source, files, functions, names_from_the_root, root, sources};
 const FLOORS: &[&[&str]] = &[
     &["config", "telemetry", "redis"],
     &["listen", "route", "limit", "cache", "upstream", "forward"],
+    &["acme"],
     &["plan"],
     &["refusal"],
     &["exchange"],

@@ -8,6 +8,7 @@ pub mod units;
 pub mod route;
 pub mod cache;
 pub mod redis;
+pub mod acme;
 pub mod upstream;
 pub mod load;
 mod document;
@@ -31,6 +32,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use acme::{Acme, AcmeChallenge, AcmeEab};
 pub use cache::CacheStore;
 pub use document::Document;
 pub use load::{Loaded, load, read_text};
@@ -193,11 +195,13 @@ pub struct Tls {
     pub certs: Vec<Certificate>,
     /// The oldest TLS version that is spoken.
     pub min_version: TlsVersion,
+    /// Obtains certificates from an authority, and renews them; they come after those of `certs`.
+    pub acme: Option<Box<Acme>>,
 }
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { certs: Vec::new(), min_version: TlsVersion::V1_2 }
+        Self { certs: Vec::new(), min_version: TlsVersion::V1_2, acme: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::addresses::{admin_address, bad_port, listen_url};
 use super::problem::nearest;
 use super::units::{ByteSize, Period, Rate, Share};
-use super::{cache, meant, redis};
+use super::{acme, cache, meant, redis};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -82,6 +82,13 @@ const KINDS: &[Kind] = &[
         noun: "the beginning of a key",
         example: "tidegate",
         check: redis::prefix,
+    },
+    Kind { format: "email", noun: "an e-mail address", example: "ops@example.com", check: acme::email },
+    Kind {
+        format: "https-url",
+        noun: "a URL",
+        example: "https://acme-v02.api.letsencrypt.org/directory",
+        check: acme::https_url,
     },
     Kind { format: "authority", noun: "a host", example: "api.example.com", check: authority },
     Kind { format: "include", noun: "a path", example: "conf.d/*.toml", check: file },

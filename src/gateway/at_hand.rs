@@ -16,7 +16,7 @@ use crate::telemetry::Tier;
 
 use super::record::Answered;
 use super::serve::{Hit, Next};
-use super::{Gateway, admit, answer, deliver, record, serve};
+use super::{Gateway, admit, answer, deliver, prove, record, serve};
 
 /// The answer to a request, if memory holds it; of a request that exceeds its limits, the refusal.
 pub(super) fn answer(
@@ -24,7 +24,7 @@ pub(super) fn answer(
     request: &RequestHeader,
     connection: &Connection,
 ) -> Option<(Ready, Exchange)> {
-    if connection.redirects || wants_parts(request) {
+    if connection.redirects || wants_parts(request) || prove::is_asked(request.uri.path()) {
         return None;
     }
     let mut exchange = Exchange::begin(gateway.live.load_full(), &gateway.in_flight);

@@ -117,13 +117,44 @@ impl Cert {
         }
     }
 
+    /// Whether it names this host, itself or by a wildcard (RFC 9525 section 6.3).
+    pub fn covers(&self, host: &str) -> bool {
+        let above = host.split_once('.').map(|(_, above)| above);
+        let same = |name: &str| match name.strip_prefix("*.") {
+            Some(parent) => above == Some(parent),
+            None => name == host,
+        };
+        self.names.iter().any(|name| same(name))
+    }
+
+    /// Takes chain and key from one text in PEM, wherever it is kept; errors and warnings call that place `file`.
+    pub fn from_pem(file: &Path, text: &[u8]) -> Result<Self, CertError> {
+        let bad = |source| CertError::pem(file, source);
+        let chain = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>().map_err(bad)?;
+        let key = match PrivateKeyDer::from_pem_slice(text) {
+            Ok(key) => key,
+            Err(pem::Error::NoItemsFound) => return Err(CertError::NoKey { file: file.to_owned() }),
+            Err(source) => return Err(bad(source)),
+        };
+        Self::from_parts(file, chain, file, key)
+    }
+
     fn from_files(file: &Path, key_file: &Path) -> Result<Self, CertError> {
         let chain = read_chain(file)?;
+        let key = read_key(key_file)?.ok_or_else(|| CertError::NoKey { file: key_file.to_owned() })?;
+        Self::from_parts(file, chain, key_file, key)
+    }
+
+    fn from_parts(
+        file: &Path,
+        chain: Vec<CertificateDer<'static>>,
+        key_file: &Path,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertError> {
         let leaf = chain.first().ok_or_else(|| CertError::NoCertificate { file: file.to_owned() })?;
         let stranger = stranger(&chain).map_err(|nth| CertError::Malformed { file: file.to_owned(), nth })?;
         let Leaf { names, not_before, not_after } =
             Leaf::read(leaf).ok_or_else(|| CertError::Malformed { file: file.to_owned(), nth: 1 })?;
-        let key = read_key(key_file)?.ok_or_else(|| CertError::NoKey { file: key_file.to_owned() })?;
 
         let provider = aws_lc_rs::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| match source {

@@ -15,6 +15,7 @@ use super::crowd::Crowd;
 use super::guard::HeadFailures;
 use super::h2;
 use super::head::Limits;
+use super::proof::Prover;
 use super::tls::TlsTable;
 use crate::telemetry::Meters;
 
@@ -53,6 +54,7 @@ pub struct Edge {
     tls: ArcSwapOption<TlsTable>,
     bounds: ArcSwap<Bounds>,
     trusted: ArcSwap<Vec<IpNet>>,
+    prover: ArcSwap<Option<Arc<dyn Prover>>>,
     pub(super) crowd: Arc<Crowd>,
     pub(super) counts: Counts,
 }
@@ -65,6 +67,7 @@ impl Edge {
             tls: ArcSwapOption::from_pointee(tls),
             bounds: ArcSwap::from_pointee(bounds),
             trusted: ArcSwap::default(),
+            prover: ArcSwap::default(),
             crowd: Crowd::new(),
             counts: Counts::new(meters),
         })
@@ -83,6 +86,16 @@ impl Edge {
     /// Replaces the networks whose headers of the PROXY protocol are believed.
     pub fn set_trusted(&self, trusted: Vec<IpNet>) {
         self.trusted.store(Arc::new(trusted));
+    }
+
+    /// Replaces who knows what is to be proved to certification authorities; nobody at first.
+    pub fn set_prover(&self, prover: Option<Arc<dyn Prover>>) {
+        self.prover.store(Arc::new(prover));
+    }
+
+    /// Who knows what is to be proved to certification authorities.
+    pub fn prover(&self) -> Option<Arc<dyn Prover>> {
+        Option::clone(&self.prover.load())
     }
 
     /// Whether the word of this peer on its clients is believed.

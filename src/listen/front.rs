@@ -16,9 +16,10 @@ use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::at_once::AtOnce;
 use super::bind::Listener;
@@ -29,7 +30,7 @@ use super::edge::{Bounds, Edge};
 use super::guard::HeadGuard;
 use super::introduction::{self, Unintroduced};
 use super::stream::{Guarded, Transport};
-use super::{h1, h2};
+use super::{h1, h2, proof};
 use crate::telemetry::Meters;
 
 /// What Pingora runs on one listener.
@@ -161,6 +162,8 @@ impl<P: ProxyHttp> Front<P> {
                 counts.handshake_seconds.observe(began.elapsed().as_secs_f64());
                 return Some((stream, tls));
             }
+            // An authority wants no more than this.
+            Ok(Err(HandshakeError::Proved)) => return None,
             Ok(Err(HandshakeError::NoCertificate)) => &counts.no_certificate,
             Ok(Err(HandshakeError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
                 &counts.protocol
@@ -259,6 +262,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 enum HandshakeError {
+    /// None: the handshake was all that was wanted, and is over.
+    Proved,
     NoCertificate,
     Io(io::Error),
 }
@@ -268,10 +273,29 @@ enum HandshakeError {
 async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<TlsStream<Tcp>, HandshakeError> {
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
     let greeting = acceptor.await.map_err(HandshakeError::Io)?;
+    if proof::is_wanted(&greeting.client_hello()) {
+        return Err(prove(edge, greeting).await);
+    }
     let table = edge.tls();
     let config = table.as_ref().and_then(|table| table.for_name(greeting.client_hello().server_name()));
     let config = config.ok_or(HandshakeError::NoCertificate)?;
     greeting.into_stream(config).await.map_err(HandshakeError::Io)
+}
+
+/// Shows a certification authority what it came for, if it is there, and says farewell. How that went is all there is.
+async fn prove(edge: &Edge, greeting: StartHandshake<Tcp>) -> HandshakeError {
+    let host = greeting.client_hello().server_name().map(str::to_owned);
+    let (Some(host), Some(prover)) = (host, edge.prover()) else { return HandshakeError::NoCertificate };
+    let Some(digest) = prover.of_host(&host).await else { return HandshakeError::NoCertificate };
+    let Some(config) = proof::config(&host, &digest) else { return HandshakeError::NoCertificate };
+    match greeting.into_stream(config).await {
+        Ok(mut stream) => {
+            // It has seen what it came for, whether or not it waits for the farewell.
+            let _ = stream.shutdown().await;
+            HandshakeError::Proved
+        }
+        Err(error) => HandshakeError::Io(error),
+    }
 }
 
 fn describe(tls: &ServerConnection) -> TlsInfo {

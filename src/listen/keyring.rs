@@ -3,6 +3,8 @@
 //! A change is taken when the files have stayed as they are for one more look, and only if it holds a pair that is fit
 //! to be shown. Else the pair before stays: each source is judged by itself, so that one that is broken keeps no other
 //! from being renewed.
+//!
+//! Certificates that were obtained from an authority come after those from files, and change when they are put here.
 
 use std::fs;
 use std::io;
@@ -28,6 +30,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug)]
 pub struct Keyring {
     kept: Vec<Kept>,
+    /// From no file; by the host that each was obtained for.
+    obtained: Vec<(Box<str>, Kept)>,
     min: MinVersion,
     ticketing: Ticketing,
 }
@@ -44,8 +48,8 @@ impl Keyring {
         let prints: Vec<_> = sources.iter().map(prints).collect();
         let certs = CertSet::load(&sources)?.certs;
         let kept = sources.into_iter().zip(prints).zip(certs);
-        let kept = kept.map(|((source, files), cert)| Kept::new(source, files, cert)).collect();
-        Ok(Self { kept, min, ticketing: ticketing.clone() })
+        let kept = kept.map(|((source, files), cert)| Kept::new(Some(source), files, cert)).collect();
+        Ok(Self { kept, obtained: Vec::new(), min, ticketing: ticketing.clone() })
     }
 
     /// The certificates in force, ready for handshakes. The keys of tickets are always the same, so that clients go on
@@ -54,9 +58,33 @@ impl Keyring {
         TlsTable::new(CertSet { certs: self.certs().cloned().collect() }, self.min, &self.ticketing)
     }
 
-    /// The certificates in force, in the order of the configuration.
+    /// Whether a certificate from a file names this host.
+    pub fn covers(&self, host: &str) -> bool {
+        self.kept.iter().any(|kept| kept.cert.covers(host))
+    }
+
+    /// Puts a certificate here that was obtained for a host, in place of the one before.
+    pub(super) fn put(&mut self, host: &str, cert: Cert) {
+        let kept = Kept::new(None, Vec::new(), cert);
+        match self.obtained.iter_mut().find(|(of, _)| **of == *host) {
+            Some((_, before)) => *before = kept,
+            None => self.obtained.push((host.into(), kept)),
+        }
+    }
+
+    /// Forgets what was obtained for other hosts than these.
+    pub(super) fn keep_only(&mut self, hosts: &[Box<str>]) {
+        self.obtained.retain(|(of, _)| hosts.contains(of));
+    }
+
+    /// Takes over what another ring has obtained.
+    pub(super) fn take_over(&mut self, before: Self) {
+        self.obtained = before.obtained;
+    }
+
+    /// The certificates in force: those from files in the order of the configuration, then those that were obtained.
     pub(super) fn certs(&self) -> impl Iterator<Item = &Cert> {
-        self.kept.iter().map(|kept| &kept.cert)
+        self.kept.iter().chain(self.obtained.iter().map(|(_, kept)| kept)).map(|kept| &kept.cert)
     }
 
     /// How many certificates have files that are refused as they are now.
@@ -71,7 +99,8 @@ impl Keyring {
 
     /// What is to be said at the time `now` of certificates that end soon or have ended; of each once a day.
     pub(super) fn reminders(&mut self, now: SystemTime) -> Vec<String> {
-        self.kept.iter_mut().filter_map(|kept| kept.reminder(now)).collect()
+        let obtained = self.obtained.iter_mut().map(|(_, kept)| kept);
+        self.kept.iter_mut().chain(obtained).filter_map(|kept| kept.reminder(now)).collect()
     }
 }
 
@@ -94,7 +123,8 @@ pub(super) enum News {
 /// One certificate in force, and its files.
 #[derive(Debug)]
 struct Kept {
-    source: CertSource,
+    /// Where it came from; none where it is in no file.
+    source: Option<CertSource>,
     cert: Cert,
     /// The files that it was loaded from.
     files: Vec<Print>,
@@ -109,12 +139,13 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(source: CertSource, files: Vec<Print>, cert: Cert) -> Self {
+    fn new(source: Option<CertSource>, files: Vec<Print>, cert: Cert) -> Self {
         Self { source, cert, seen: files.clone(), files, looks: 0, refused: false, reminded: None }
     }
 
     fn look(&mut self, now: SystemTime) -> Option<News> {
-        let files = prints(&self.source);
+        let source = self.source.as_ref()?;
+        let files = prints(source);
         if files != self.seen {
             self.seen = files;
             self.looks = 0;
@@ -127,8 +158,8 @@ impl Kept {
         if self.looks > PATIENT_FOR && !self.looks.is_multiple_of(AGAIN_EVERY) {
             return None;
         }
-        let found = self.find(now);
-        if prints(&self.source) != files {
+        let found = self.find(source, now);
+        if prints(source) != files {
             // What was read may be half of one and half of another.
             return None;
         }
@@ -143,8 +174,8 @@ impl Kept {
     }
 
     /// What is in the files, if it is fit to be shown: none if it is what is shown already.
-    fn find(&self, now: SystemTime) -> Result<Option<Cert>, CertError> {
-        let cert = Cert::load(&self.source)?;
+    fn find(&self, source: &CertSource, now: SystemTime) -> Result<Option<Cert>, CertError> {
+        let cert = Cert::load(source)?;
         if cert.is(&self.cert) {
             return Ok(None);
         }

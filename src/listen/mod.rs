@@ -3,6 +3,7 @@
 //! ```text
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
 //!                         ├─ introduction ── proxy_protocol
+//!                         ├─ proof     what a certification authority came for
 //!                         ├─ tls ── certs ── dev
 //!                         │   └──── watch ── keyring
 //!                         ├─ stream ─┬─ guard
@@ -22,6 +23,7 @@ pub mod edge;
 mod crowd;
 mod introduction;
 pub mod proxy_protocol;
+pub mod proof;
 pub mod tls;
 pub mod certs;
 pub mod dev;
@@ -43,13 +45,14 @@ mod tests;
 
 pub use at_once::{AtOnce, Ready, Sent};
 pub use bind::{BindError, Bound, Kind, Listener, bind};
-pub use certs::{CertError, CertSet, CertSource};
+pub use certs::{Cert, CertError, CertSet, CertSource};
 pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
 pub use date::{dated, forget_date, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};
 pub use keyring::Keyring;
+pub use proof::Prover;
 pub use serve::{Serving, serve};
 pub use tls::{MinVersion, Ticketing, TlsTable};
 pub use watch::CertWatch;

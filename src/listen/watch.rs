@@ -62,8 +62,34 @@ impl CertWatch {
         for warning in ring.iter().flat_map(Keyring::certs).flat_map(|cert| cert.warnings(now)) {
             tracing::warn!("{warning}");
         }
+        let mut ring = ring;
+        if let (Some(ring), Some(before)) = (&mut ring, held.ring.take()) {
+            ring.take_over(before);
+        }
         self.edge.set_tls(ring.as_ref().map(Keyring::table));
         held.ring = ring;
+        self.show(&mut held);
+    }
+
+    /// Shows a certificate that was obtained for a host from now on, instead of the one before.
+    pub fn put(&self, host: &str, cert: Cert) {
+        let mut held = self.held.lock();
+        let Some(ring) = &mut held.ring else { return };
+        let warnings: Vec<_> = cert.warnings(SystemTime::now()).collect();
+        ring.put(host, cert);
+        self.edge.set_tls(Some(ring.table()));
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        self.show(&mut held);
+    }
+
+    /// Shows no longer what was obtained for other hosts than these.
+    pub fn keep_only(&self, hosts: &[Box<str>]) {
+        let mut held = self.held.lock();
+        let Some(ring) = &mut held.ring else { return };
+        ring.keep_only(hosts);
+        self.edge.set_tls(Some(ring.table()));
         self.show(&mut held);
     }
 

@@ -6,7 +6,7 @@ use crate::place;
 use crate::telemetry::Meters;
 
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, admin, caching, listeners, redis, routes};
+use super::{Plan, Surroundings, acme, admin, caching, listeners, redis, routes};
 
 /// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
 ///
@@ -25,6 +25,9 @@ pub fn compile(
     let cache = caching::settings(config, &mut problems);
     let redis = redis::settings(config, &around.directory, &mut problems);
     let tls = tls(config, around, ticketing, &mut problems);
+    let acme = tls
+        .as_ref()
+        .and_then(|ring| acme::settings(config, &around.directory, ring, &listeners, &mut problems));
     let mut upstreams = Upstreams::compile(config, meters, &mut problems);
     let routes = routes::compile(config, &around.directory, &mut upstreams, meters, &mut problems);
 
@@ -35,6 +38,7 @@ pub fn compile(
             trusted_proxies: config.trusted_proxies.clone(),
             bounds: bounds(&config.downstream),
             tls,
+            acme,
             listeners,
             admin,
             admin_token,
@@ -52,7 +56,7 @@ fn tls(
     ticketing: &Ticketing,
     problems: &mut Vec<Problem>,
 ) -> Option<Keyring> {
-    if config.tls.certs.is_empty() {
+    if config.tls.certs.is_empty() && config.tls.acme.is_none() {
         return None;
     }
     let sources: Vec<_> = config.tls.certs.iter().map(|written| source(written, around)).collect();

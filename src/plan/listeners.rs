@@ -9,7 +9,7 @@ use crate::place;
 /// All listeners, in the order of the file.
 pub(super) fn compile(config: &Config, problems: &mut Vec<Problem>) -> Vec<Listener> {
     let any_https = config.listen.iter().any(|listener| url(listener).starts_with("https://"));
-    if any_https && config.tls.certs.is_empty() {
+    if any_https && config.tls.certs.is_empty() && config.tls.acme.is_none() {
         problems.push(without_certificate(config));
     }
     let mut listeners: Vec<Listener> = Vec::new();

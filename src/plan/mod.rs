@@ -3,6 +3,7 @@
 //! A plan is immutable and swapped whole; a request keeps the plan it began with. Compiling is validating: every
 //! name is resolved or becomes a problem with its place, and all problems come at once.
 
+mod acme;
 mod actions;
 mod addresses;
 mod admin;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use ipnet::IpNet;
 
+use crate::acme::Settings as Obtained;
 use crate::cache;
 use crate::config::Config;
 use crate::forward::{Edit, PathRule};
@@ -54,6 +56,8 @@ pub struct Plan {
     pub bounds: Bounds,
     /// Certificates by name; absent where no listener speaks TLS.
     pub tls: Option<Keyring>,
+    /// What is obtained from an authority, if anything is.
+    pub acme: Option<Obtained>,
     /// Where to listen. Takes effect on restart.
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.

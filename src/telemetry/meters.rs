@@ -95,6 +95,18 @@ meters! {
     certificates_refused: gauge[] "certificates_refused",
         "Certificates whose files are refused as they are now, so that the one before is shown",
         "Alert above 0: the one that is shown will expire.";
+    acme_orders: counter["outcome"] "acme_orders",
+        "Tries to obtain a certificate, by outcome (`issued`, `refused`: by the authority, `failed`: the authority or the storage could not be reached, or did not do its part)",
+        "`refused`: the log says why, most often a host whose DNS does not lead here; it is tried again ever more rarely, as authorities limit tries.";
+    acme_missing: gauge[] "acme_certificates_missing",
+        "Hosts of `tls.acme` without a certificate to show",
+        "Alert where it stays above 0: handshakes for these hosts fail, or show the certificate of another.";
+    acme_next: gauge["name"] "acme_next_try_seconds",
+        "When a certificate is ordered next for a host of `tls.acme`, as Unix time: its renewal, or another try after a failure",
+        "With `certificate_expiry_seconds` it says how much time is left; a renewal is due at two thirds of a certificate's life.";
+    acme_proofs: counter["challenge"] "acme_proofs",
+        "Proofs shown to authorities that asked whether a host is ours, by challenge (`http-01`, `tls-alpn-01`), whichever node of the fleet ordered",
+        "At 0 while orders are refused: the authority does not reach this gateway; look at DNS and at what stands before it.";
     head_timeouts: counter["reason"] "request_head_failures",
         "Connections ended before a whole request head was read (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";

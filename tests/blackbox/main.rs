@@ -45,6 +45,8 @@ mod l_health;
 mod m_retry;
 mod n_answers;
 mod n_dates;
+mod u_acme;
+mod u_acme_fleet;
 mod v_observe;
 mod w_life;
 mod x_outside;

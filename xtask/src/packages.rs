@@ -26,6 +26,8 @@ pub(crate) const TEST: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
     tool("redis-sentinel", &["redis-sentinel"]),
     tool("redis-cli", &["redis-tools"]),
+    tool("pebble", &["pebble"]),
+    tool("pebble-challtestsrv", &["pebble"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.

@@ -46,6 +46,11 @@ impl Certs {
         (params.signed_by(&key, &self.authority).unwrap().pem(), key.serialize_pem())
     }
 
+    /// A certificate by the same authority as it is described, in PEM.
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> String {
+        params.signed_by(key, &self.authority).unwrap().pem()
+    }
+
     /// The files, in the order they were made; each holds chain and key.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files

@@ -16,6 +16,7 @@ pub(crate) mod passing;
 pub(crate) mod cached;
 pub(crate) mod redis;
 pub(crate) mod fleet;
+pub(crate) mod pebble;
 pub(crate) mod exchange;
 
 use std::time::{Duration, Instant};

@@ -31,6 +31,11 @@ impl Process {
         (process, object)
     }
 
+    /// Starts it, and waits for nothing.
+    pub(crate) fn launch(name: &str, command: &mut Command) -> Self {
+        Self::spawn(name, command, None)
+    }
+
     /// Runs it to its end and gives the status and all that it wrote.
     pub(crate) async fn run(name: &str, command: &mut Command) -> (ExitStatus, String) {
         let mut process = Self::spawn(name, command, None);
