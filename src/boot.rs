@@ -7,6 +7,7 @@
 mod desk;
 mod drain;
 pub(crate) mod fleet;
+mod tickets;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Ready, Socket};
 use crate::cache::Tiers;
+use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
 use crate::cache::held::Held;
 use crate::config::{self, AccessLog as Written, Loaded, LogLevel, Problem, Rejected};
@@ -33,6 +35,7 @@ use crate::gateway::{Fetching, Gateway};
 use crate::listen::{self, Bound, CertWatch, Edge, Kind, Ticketing};
 use crate::place;
 use crate::plan::{self, AdminAddress, Plan, Surroundings};
+use crate::redis::Redis;
 use crate::telemetry::access::{AccessLog, Form};
 use crate::telemetry::{self, Meters, RouteMeters};
 use crate::upstream::Upstream;
@@ -107,7 +110,7 @@ fn start(path: &Path) -> Result<ExitCode, Failure> {
     let threads = plan.config.threads.map_or_else(cores, usize::from);
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(surroundings)?;
-    let process = Process::bind(plan, meters, threads)?;
+    let process = Process::bind(plan, ticketing, meters, threads)?;
     let code = process.live(&runtime);
     // Whatever still runs was given its time.
     runtime.shutdown_background();
@@ -145,6 +148,7 @@ fn around(path: &Path) -> Surroundings {
 /// A gateway with everything bound, about to serve.
 struct Process {
     plan: Plan,
+    ticketing: Ticketing,
     meters: Arc<Meters>,
     threads: usize,
     listeners: Vec<Bound>,
@@ -152,7 +156,7 @@ struct Process {
 }
 
 impl Process {
-    fn bind(plan: Plan, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
+    fn bind(plan: Plan, ticketing: Ticketing, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
         let listeners = listen::bind(&plan.listeners).map_err(surroundings)?;
         let admin = match &plan.admin {
             AdminAddress::Tcp(address) => Socket::tcp(*address),
@@ -161,7 +165,7 @@ impl Process {
         let admin = admin.map_err(|error| {
             surroundings(format!("the admin listener cannot be bound to {}: {error}", plan.admin))
         })?;
-        Ok(Self { plan, meters, threads, listeners, admin })
+        Ok(Self { plan, ticketing, meters, threads, listeners, admin })
     }
 
     /// Serves until a signal comes, then ends.
@@ -181,7 +185,7 @@ impl Process {
     async fn serve(self, access: Arc<AccessLog>) -> Result<ExitCode, Failure> {
         // First of all: whoever reads where we listen may tell us to stop.
         let mut signals = drain::Signals::listen().map_err(surroundings)?;
-        let Self { plan, meters, threads, listeners, admin } = self;
+        let Self { plan, ticketing, meters, threads, listeners, admin } = self;
         let addresses: Vec<String> = listeners.iter().map(|bound| bound.listener.to_string()).collect();
         let admin_address = admin.address().map_err(surroundings)?;
         let grace = plan.config.shutdown_grace.0;
@@ -197,7 +201,11 @@ impl Process {
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
-        let fetching = fetching(&live.load(), &meters, threads);
+        let fleet = live.load().redis.as_ref().map(|redis| fleet::join(redis, &live.load().cache, &meters));
+        let shares_tickets = live.load().config.tls.share_tickets;
+        let redis = fleet.as_ref().filter(|_| shares_tickets).map(|(redis, _)| redis.clone());
+        let _tickets = tokio::spawn(tickets::keep(ticketing, redis));
+        let fetching = fetching(&live.load(), fleet, &meters, threads);
         let shown = admin_of(&live, &meters, &ready, fetching.tiers);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
         let _fleet = tokio::spawn(fetching.tiers.run());
@@ -268,9 +276,8 @@ fn accept(
 }
 
 /// The store, and what fetches for it.
-fn fetching(plan: &Plan, meters: &Meters, threads: usize) -> Arc<Fetching> {
+fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threads: usize) -> Arc<Fetching> {
     let memory = plan.cache.memory;
-    let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, meters));
     Arc::new(Fetching {
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.

@@ -107,6 +107,9 @@ impl ProxyHttp for Gateway {
         if let Err(refusal) = admit::understand(session.req_header(), exchange) {
             return answer::refusal(session, exchange, refusal).await;
         }
+        if let Err(refusal) = admit::check_connection(listen::connection(session), exchange) {
+            return answer::refusal(session, exchange, refusal).await;
+        }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
             return answer::to_https(session, exchange, self.https_port).await;
         }

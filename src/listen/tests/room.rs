@@ -158,7 +158,7 @@ impl Room {
         let dev = dev::ensure(dir.path()).unwrap();
         let meters = Meters::new();
         let ticketing = Ticketing::new().unwrap();
-        let edge = Edge::new(Some(TlsTable::new(certs, min, &ticketing)), bounds, &meters);
+        let edge = Edge::new(Some(TlsTable::new(&certs, min, &ticketing)), bounds, &meters);
 
         // Pingora reads the system's roots unless it is given others, and panics where there are none.
         let conf = ServerConf { ca_file: Some(dev.ca.display().to_string()), ..ServerConf::default() };
