@@ -26,6 +26,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
     tool("redis-sentinel", &["redis-sentinel"]),
     tool("redis-cli", &["redis-tools"]),
+    tool("openssl", &["openssl"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.
@@ -42,8 +43,11 @@ pub(crate) const BENCH: &[Tool] = &[
 /// What the public suite for HTTP caches runs on.
 pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the drills need on top. Redis brings its Sentinel and its client.
-pub(crate) const DRILL: &[Tool] =
-    &[tool("redis-server", &["redis-server"]), tool("redis-cli", &["redis-tools"])];
+pub(crate) const DRILL: &[Tool] = &[
+    tool("redis-server", &["redis-server"]),
+    tool("redis-cli", &["redis-tools"]),
+    tool("openssl", &["openssl"]),
+];
 
 /// Installs the packages of every tool that is not there.
 ///
