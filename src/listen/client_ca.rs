@@ -102,14 +102,15 @@ fn read_lists(file: &Path) -> Result<Vec<List>, CertError> {
         return Err(CertError::NoCrl { file: file.to_owned() });
     }
     let dated = |der: CertificateRevocationListDer<'static>| {
-        let (_, list) = CertificateRevocationList::from_der(&der).map_err(|_| bad_list(file, "not X.509"))?;
+        let (_, list) =
+            CertificateRevocationList::from_der(&der).map_err(|_| bad_list(file, &"not X.509"))?;
         let end = list.next_update().map(|end| time(end.timestamp()));
         Ok(List { der, end })
     };
     lists.into_iter().map(dated).collect()
 }
 
-fn bad_list(file: &Path, why: impl ToString) -> CertError {
+fn bad_list(file: &Path, why: &dyn ToString) -> CertError {
     CertError::Crl { file: file.to_owned(), why: why.to_string() }
 }
 
@@ -133,7 +134,7 @@ fn verifier(
         builder = builder.allow_unauthenticated();
     }
     // With roots to trust, the lists alone are left to be wrong.
-    builder.build().map_err(|error| bad_list(source.crl.as_deref().unwrap_or(&source.file), error))
+    builder.build().map_err(|error| bad_list(source.crl.as_deref().unwrap_or(&source.file), &error))
 }
 
 fn print(source: &ClientCaSource, authorities: &[CertificateDer<'_>], lists: &[List]) -> [u8; 32] {

@@ -25,7 +25,7 @@ pub(super) fn policies(
     let mut policies = ByHost::all(usual.clone());
     let served = served(config);
     for (host, written) in &tls.hosts {
-        if !served.iter().any(|route| meet(route, host)) {
+        if !served.iter().any(|route| meet(route.as_deref(), host)) {
             let remedy = "add a route for it, or take it out; hosts stand here as on routes";
             let place = place!["tls", "hosts", host].key();
             problems.push(Problem::new(place, format!("no route is for the host `{host}`"), remedy));
@@ -51,7 +51,7 @@ fn served(config: &Config) -> Vec<Option<String>> {
 }
 
 /// Whether a request may be for both.
-fn meet(route: &Option<String>, host: &str) -> bool {
+fn meet(route: Option<&str>, host: &str) -> bool {
     let Some(route) = route else { return true };
     let (route, host) = (route.to_ascii_lowercase(), host.to_ascii_lowercase());
     let below =

@@ -72,7 +72,7 @@ async fn the_order_is_ours_with_a_key_exchange_that_outlasts_quantum_computers_f
     let gateway = gateway(&certs).await;
     let stream = handshake(gateway.https(), "a.test", &certs.client_of(&[&TLS13], &[])).await.unwrap();
     let connection = stream.get_ref().1;
-    let group = connection.negotiated_key_exchange_group().map(|group| group.name());
+    let group = connection.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
     let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
     assert_eq!(suite, Some(CipherSuite::TLS13_AES_256_GCM_SHA384));
