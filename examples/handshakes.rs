@@ -22,8 +22,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A handshake that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As many are under way at most. More would wait for each other until they fail, on a machine that cannot do so many:
-/// those that would be due are left out, which shows in how many come about.
+/// As many are under way at most. More would wait for each other until they fail, on a machine that cannot do so many; as
+/// it is, fewer come about, which is counted.
 const UNDER_WAY: usize = 64;
 
 struct Load {
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Failure> {
     });
     let rate: u32 = rate.parse()?;
     let mut due = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
-    // What could not be begun in time is begun at once.
+    // What could not be begun in time is made up for.
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut under_way = tokio::task::JoinSet::new();
     let mut input = tokio::io::stdin();
