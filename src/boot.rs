@@ -7,6 +7,7 @@
 mod desk;
 mod drain;
 pub(crate) mod fleet;
+mod tickets;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -110,7 +111,7 @@ fn start(path: &Path) -> Result<ExitCode, Failure> {
     let threads = plan.config.threads.map_or_else(cores, usize::from);
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.map_err(surroundings)?;
-    let process = Process::bind(plan, meters, threads)?;
+    let process = Process::bind(plan, ticketing, meters, threads)?;
     let code = process.live(&runtime);
     // Whatever still runs was given its time.
     runtime.shutdown_background();
@@ -148,6 +149,7 @@ fn around(path: &Path) -> Surroundings {
 /// A gateway with everything bound, about to serve.
 struct Process {
     plan: Plan,
+    ticketing: Ticketing,
     meters: Arc<Meters>,
     threads: usize,
     listeners: Vec<Bound>,
@@ -155,7 +157,7 @@ struct Process {
 }
 
 impl Process {
-    fn bind(plan: Plan, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
+    fn bind(plan: Plan, ticketing: Ticketing, meters: Arc<Meters>, threads: usize) -> Result<Self, Failure> {
         if let Some(acme) = &plan.acme {
             acme.prepare().map_err(|error| surroundings(format!("`tls.acme.storage`: {error}")))?;
         }
@@ -167,7 +169,7 @@ impl Process {
         let admin = admin.map_err(|error| {
             surroundings(format!("the admin listener cannot be bound to {}: {error}", plan.admin))
         })?;
-        Ok(Self { plan, meters, threads, listeners, admin })
+        Ok(Self { plan, ticketing, meters, threads, listeners, admin })
     }
 
     /// Serves until a signal comes, then ends.
@@ -187,7 +189,7 @@ impl Process {
     async fn serve(self, access: Arc<AccessLog>) -> Result<ExitCode, Failure> {
         // First of all: whoever reads where we listen may tell us to stop.
         let mut signals = drain::Signals::listen().map_err(surroundings)?;
-        let Self { plan, meters, threads, listeners, admin } = self;
+        let Self { plan, ticketing, meters, threads, listeners, admin } = self;
         let addresses: Vec<String> = listeners.iter().map(|bound| bound.listener.to_string()).collect();
         let admin_address = admin.address().map_err(surroundings)?;
         let grace = plan.config.shutdown_grace.0;
@@ -207,6 +209,9 @@ impl Process {
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
+        let shares_tickets = live.load().config.tls.share_tickets;
+        let redis = fleet.as_ref().filter(|_| shares_tickets).map(|(redis, _)| redis.clone());
+        let _tickets = tokio::spawn(tickets::keep(ticketing, redis));
         let fetching = fetching(&live.load(), fleet, &meters, threads);
         let shown = admin_of(&live, &meters, &ready, fetching.tiers);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));

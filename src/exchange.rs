@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
 use crate::limit::Standing;
+use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
 use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
@@ -57,6 +58,8 @@ pub struct Asked {
     pub scheme: &'static str,
     /// The port the client connected to.
     pub port: u16,
+    /// Who the client is by its certificate, if it has shown one to us.
+    pub certificate: Option<Arc<ClientIdentity>>,
     /// The host, in lower case, without a port.
     pub host: String,
     /// The path in its normal form.

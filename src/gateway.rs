@@ -113,6 +113,9 @@ impl ProxyHttp for Gateway {
         if prove::prove(session, exchange, &self.edge).await? {
             return Ok(true);
         }
+        if let Err(refusal) = admit::check_connection(listen::connection(session), exchange) {
+            return answer::refusal(session, exchange, refusal).await;
+        }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
             return answer::to_https(session, exchange, self.https_port).await;
         }

@@ -101,6 +101,8 @@ pub struct Rules {
     pub key_headers: Vec<HeaderName>,
     /// Cookies that count in the key, by name; sorted, each once.
     pub key_cookies: Vec<String>,
+    /// Whether the client's certificate counts in the key. `None`: not.
+    pub key_client: Option<bool>,
     /// What becomes of answers that set cookies.
     pub set_cookie: SetCookie,
     /// Tags of every answer, besides those that the origin gives it; sorted, each once.
@@ -130,6 +132,7 @@ impl Default for Rules {
             query: QueryRule::All,
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
+            key_client: None,
             set_cookie: SetCookie::default(),
             tags: Vec::new(),
             max_object: 4 << 20,
@@ -146,7 +149,7 @@ impl Rules {
 
     /// Whether fields of the request are part of the key, so that one URL has many.
     pub fn keys_by_request(&self) -> bool {
-        !self.key_headers.is_empty() || !self.key_cookies.is_empty()
+        !self.key_headers.is_empty() || !self.key_cookies.is_empty() || self.key_client == Some(true)
     }
 
     /// Whether cookies are told apart, by the key or by the variants.

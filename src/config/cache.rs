@@ -197,6 +197,10 @@ pub struct CacheKey {
     /// Cookies that count, by name; all others are ignored.
     #[schemars(with = "Vec<text::CookieName>", example = ["currency"])]
     pub cookies: Vec<String>,
+    /// Whether what one client is answered is kept from others, by the certificates that they show. When absent, it is where
+    /// the route has `client_cert`, or tells the upstream of the certificate by `request_headers`.
+    #[schemars(example = true)]
+    pub client_cert: Option<bool>,
 }
 
 /// How the query counts in the cache key.

@@ -98,7 +98,6 @@ const LATER: &[Later] = &[
     (&["Config"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
-    (&["Tls"], &["client_ca"], "leave it out; certificates come from files in `certs`"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Route"], &["compress", "concurrency", "cors", "observe"], "leave it out"),

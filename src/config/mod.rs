@@ -9,6 +9,7 @@ pub mod route;
 pub mod cache;
 pub mod redis;
 pub mod acme;
+pub mod tls;
 pub mod upstream;
 pub mod load;
 mod document;
@@ -39,6 +40,7 @@ pub use load::{Loaded, load, read_text};
 pub use problem::{Place, Problem, Rejected, Step, nearest};
 pub use redis::Redis;
 pub use route::Route;
+pub use tls::{Certificate, Tls, TlsVersion};
 pub use units::{ByteSize, Period, Rate, Share};
 pub use upstream::Upstream;
 
@@ -179,63 +181,6 @@ pub struct ListenerTable {
     /// `downstream.handshake_timeout`, and nobody without the header.
     #[serde(default)]
     pub proxy_protocol: bool,
-}
-
-/// Certificates and what clients must speak.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tls {
-    /// Certificates, picked by the names in them; the first is shown to clients that name no host of ours.
-    ///
-    /// A PEM file holding chain and key, a chain file with its key beside it (`x.pem` and `x.key`),
-    /// `{ cert, key }`, or `"dev"`: a certificate for `localhost`, `127.0.0.1` and `::1`, made on first use
-    /// under `certs/` by a development CA of this machine's own. Files are looked at once a second, and a new pair is
-    /// taken without a restart.
-    #[schemars(example = ["dev"])]
-    pub certs: Vec<Certificate>,
-    /// The oldest TLS version that is spoken.
-    pub min_version: TlsVersion,
-    /// Obtains certificates from an authority, and renews them; they come after those of `certs`.
-    pub acme: Option<Box<Acme>>,
-}
-
-impl Default for Tls {
-    fn default() -> Self {
-        Self { certs: Vec::new(), min_version: TlsVersion::V1_2, acme: None }
-    }
-}
-
-/// A certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Certificate {
-    /// A PEM file, or `"dev"`.
-    Path(#[schemars(extend("format" = "file"))] PathBuf),
-    /// Chain and key in files of their own.
-    Pair(CertificatePair),
-}
-
-/// A certificate chain and its key, file by file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CertificatePair {
-    /// PEM file of the chain, leaf first.
-    #[schemars(extend("format" = "file"))]
-    pub cert: PathBuf,
-    /// PEM file of the private key.
-    #[schemars(extend("format" = "file"), example = "/etc/tls/api.key")]
-    pub key: PathBuf,
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246), with forward secrecy and authenticated ciphers only.
-    #[serde(rename = "1.2")]
-    V1_2,
-    /// TLS 1.3 (RFC 8446).
-    #[serde(rename = "1.3")]
-    V1_3,
 }
 
 /// Bounds on what clients may ask of us.

@@ -35,6 +35,10 @@ pub struct Route {
     /// Which clients may ask, by their address; everybody else is refused with 403.
     #[schemars(example = serde_json::json!({ "allow": ["203.0.113.0/24"] }))]
     pub ip: Option<AddressRules>,
+    /// Which clients may ask, by the certificate that they show: `true` for all with a good one, or a table. Everybody else
+    /// is refused with 403. Which certificates are good says `tls.client_ca`, or that of the host.
+    #[schemars(example = serde_json::json!({ "sans": ["URI:spiffe://example.com/partner"] }))]
+    pub client_cert: Option<ClientCert>,
     /// How often one client may ask: a rate, a table, or a list of these.
     #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,
@@ -63,11 +67,20 @@ pub struct Route {
     #[schemars(example = &"client")]
     pub upstream_host: Option<UpstreamHost>,
     /// Fields set, added and removed on the way to the upstream.
+    ///
+    /// In values of `set`, `{tls_client_subject}`, `{tls_client_issuer}`, `{tls_client_san}`, `{tls_client_serial}`,
+    /// `{tls_client_fingerprint}` (SHA-256) and `{tls_client_certificate}` (as in `Client-Cert`, RFC 9440) stand for those
+    /// of the client's certificate. From who has shown none the field is removed.
     #[schemars(example = serde_json::json!({ "set": { "x-tenant": "main" } }))]
     pub request_headers: Option<HeaderRules>,
     /// Fields set, added and removed on the way to the client.
     #[schemars(example = serde_json::json!({ "remove": ["server"] }))]
     pub response_headers: Option<HeaderRules>,
+    /// For how long browsers are to come by TLS alone (`Strict-Transport-Security`, RFC 6797): a time, a table, or `false`.
+    /// Sent with every answer under TLS, whoever made it, in place of the origin's own. What finds no route has that of
+    /// the defaults.
+    #[schemars(example = "365d")]
+    pub hsts: Option<Hsts>,
     /// Overrides timeouts of the upstream, one by one.
     #[schemars(example = serde_json::json!({ "first_byte": "5s" }))]
     pub timeouts: Option<TimeoutOverrides>,
@@ -154,6 +167,59 @@ pub struct AddressRules {
     /// A file with more networks whose clients may not ask, in the same form; it may be empty.
     #[schemars(extend("format" = "file"), example = "/etc/tidegate/blocked.txt")]
     pub deny_file: Option<PathBuf>,
+}
+
+/// Which clients may ask, by the certificate that they show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ClientCert {
+    /// `true`: all that show a good one. `false`: all, though the defaults say otherwise.
+    Switch(bool),
+    /// These.
+    Table(ClientCertTable),
+}
+
+/// Clients by their certificates; who is in one of the lists may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
+pub struct ClientCertTable {
+    /// Subjects as RFC 4514 writes them, the most specific part first; letter for letter.
+    #[schemars(length(min = 1), example = ["CN=partner,O=Example"])]
+    pub subjects: Option<Vec<String>>,
+    /// Alternative names with their kind (`DNS:`, `URI:`, `email:`); letter for letter.
+    #[schemars(length(min = 1), example = ["URI:spiffe://example.com/partner", "DNS:partner.example.com"])]
+    pub sans: Option<Vec<String>>,
+    /// The SHA-256 of whole certificates, in hexadecimal, with or without colons.
+    #[schemars(length(min = 1), example = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])]
+    pub fingerprints: Option<Vec<String>>,
+}
+
+/// For how long browsers are to come by TLS alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Hsts {
+    /// `false`: nothing is said of it, though the defaults do.
+    Switch(#[schemars(extend("const" = false))] bool),
+    /// For so long since the last answer; `0s` makes them forget it.
+    MaxAge(#[schemars(extend("x-most" = "3650d"))] Period),
+    /// In full.
+    Table(HstsTable),
+}
+
+/// `Strict-Transport-Security` in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HstsTable {
+    /// For how long since the last answer.
+    #[schemars(extend("x-most" = "3650d"), example = "365d")]
+    pub max_age: Period,
+    /// Whether it is for every name below the host, too.
+    #[serde(default)]
+    pub include_subdomains: bool,
+    /// Whether browsers may put the host in the lists that they ship, which is hard to undo.
+    #[serde(default)]
+    pub preload: bool,
 }
 
 /// A bound on how often one client may ask.

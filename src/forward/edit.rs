@@ -4,12 +4,15 @@ use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
 use super::Head;
+use super::certificate::{CertificateFacts, Filled};
 
 /// Rules for the fields of a request or an answer, compiled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, HeaderValue)>,
+    /// Values that name the client's certificate.
+    filled: Vec<(HeaderName, Filled)>,
     add: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -66,6 +69,14 @@ pub enum Why {
     /// `Host` in an answer.
     #[error("is a field of requests")]
     RequestOnly,
+    /// A part of a certificate that is not known.
+    #[error(
+        "names a part of the client's certificate that is not known: `subject`, `issuer`, `san`, `serial`, `fingerprint` and `certificate` are"
+    )]
+    Part,
+    /// A part of a certificate where it cannot stand.
+    #[error("tells of the client's certificate, which `set` of `request_headers` alone can")]
+    PartHere,
     /// `Via` of a request.
     #[error("is how the gateway notices requests that go in circles")]
     Via,
@@ -85,6 +96,14 @@ impl Edit {
             edit.remove.extend(keep(name(side, Rule::Remove, text), &mut bad));
         }
         for (text, value) in set {
+            if let Some(filled) = Filled::parse(value).filter(|_| side == Side::Request) {
+                let filled = name(side, Rule::Set, text).and_then(|name| match filled {
+                    Ok(filled) => Ok((name, filled)),
+                    Err(()) => Err(BadField { rule: Rule::Set, name: text.clone(), why: Why::Part }),
+                });
+                edit.filled.extend(keep(filled, &mut bad));
+                continue;
+            }
             edit.set.extend(keep(field(side, Rule::Set, text, value), &mut bad));
         }
         for (text, value) in add {
@@ -93,9 +112,21 @@ impl Edit {
         if bad.is_empty() { Ok(edit) } else { Err(bad) }
     }
 
-    /// Applies the rules to a request: `remove`, then `set`, then `add`.
-    pub fn request(&self, head: &mut RequestHeader) {
+    /// Applies the rules to a request: `remove`, then `set`, then `add`. `certificate` is the one that the client has shown;
+    /// a field that names parts of it is removed where there is none.
+    pub fn request(&self, head: &mut RequestHeader, certificate: Option<&CertificateFacts<'_>>) {
+        for (name, filled) in &self.filled {
+            match certificate.and_then(|certificate| filled.fill(certificate)) {
+                Some(value) => head.set(name, value),
+                None => Head::remove(head, name),
+            }
+        }
         self.apply(head);
+    }
+
+    /// Whether it tells the upstream of the client's certificate.
+    pub fn tells_certificate(&self) -> bool {
+        !self.filled.is_empty()
     }
 
     /// Applies the rules to an answer: `remove`, then `set`, then `add`.
@@ -105,7 +136,7 @@ impl Edit {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.remove.is_empty() && self.set.is_empty() && self.filled.is_empty() && self.add.is_empty()
     }
 
     fn apply(&self, head: &mut impl Head) {
@@ -128,6 +159,9 @@ fn keep<T>(result: Result<T, BadField>, bad: &mut Vec<BadField>) -> Option<T> {
 
 fn field(side: Side, rule: Rule, text: &str, value: &str) -> Result<(HeaderName, HeaderValue), BadField> {
     let name = name(side, rule, text)?;
+    if Filled::parse(value).is_some() {
+        return Err(BadField { rule, name: text.to_owned(), why: Why::PartHere });
+    }
     let valid = value.trim() == value;
     let value = HeaderValue::from_str(value).ok().filter(|_| valid);
     value.map(|value| (name, value)).ok_or_else(|| BadField { rule, name: text.to_owned(), why: Why::Value })
@@ -202,7 +236,7 @@ mod tests {
         let edit = compile(Side::Request, &[("Host", "internal")], &[], &[]).unwrap();
         let mut head = RequestHeader::build("GET", b"/", None).unwrap();
         head.append_header("host", "api.example.com").unwrap();
-        edit.request(&mut head);
+        edit.request(&mut head, None);
         assert_eq!(head.headers.get_all("host").iter().collect::<Vec<_>>(), ["internal"]);
     }
 

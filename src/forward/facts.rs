@@ -37,7 +37,8 @@ pub struct ClientFacts<'a> {
 ///
 /// - `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are always there. From a trusted peer, its address is appended to the
 ///   first, and the others are kept where they are given. From anybody else, all that came is dropped.
-/// - So are `Forwarded`, `X-Real-IP` and other `X-Forwarded-*` fields, unless the peer is trusted.
+/// - So are `Forwarded`, `X-Real-IP`, other `X-Forwarded-*` fields, and those that name a client by its certificate
+///   ([`is_identity`]), unless the peer is trusted.
 /// - Fields with `_` in their names are dropped from everybody: many servers read `X_Forwarded_For` and
 ///   `X-Forwarded-For` as one.
 /// - `Via` gains an entry, `X-Request-Id` is set, cookies are folded into one field.
@@ -57,7 +58,23 @@ pub fn identify(head: &mut RequestHeader, facts: &ClientFacts<'_>, request_id: &
 
 /// Whether a field says something of the client that only a proxy should say.
 fn is_claim(name: &str) -> bool {
-    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
+    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-") || is_identity(name)
+}
+
+/// Whether a field tells a server who the client is by its certificate, as proxies do that have verified it: those of
+/// RFC 9440 §2, and what proxies have used before.
+pub fn is_identity(name: &str) -> bool {
+    const BEGIN_WITH: [&str; 7] = [
+        "x-client-cert",
+        "x-client-dn",
+        "x-client-verify",
+        "x-ssl-",
+        "ssl-client",
+        "x-tls-client",
+        "x-amzn-mtls-",
+    ];
+    matches!(name, "client-cert" | "client-cert-chain" | "x-arr-clientcert")
+        || BEGIN_WITH.iter().any(|begin| name.starts_with(begin))
 }
 
 /// The addresses that came, if any, and the peer's.

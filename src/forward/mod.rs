@@ -6,6 +6,7 @@
 
 pub mod hop;
 pub mod request_id;
+mod certificate;
 mod cookies;
 mod edit;
 mod facts;
@@ -15,8 +16,9 @@ mod via;
 use http::{HeaderMap, HeaderName, HeaderValue, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+pub use certificate::CertificateFacts;
 pub use edit::{BadField, Edit, Rule, Side, Why};
-pub use facts::{ClientFacts, identify};
+pub use facts::{ClientFacts, identify, is_identity};
 pub use path_rule::{BadPathRule, PathRule};
 pub use via::{loops, pseudonym, via_response};
 

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, hop, request_id};
-use crate::listen::{self, Connection, client};
+use crate::listen::{self, Connection, MinVersion, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};
@@ -53,6 +53,7 @@ pub(super) fn who_asks(request: &RequestHeader, connection: Option<&Connection>,
         trusted,
         scheme: if connection.is_some_and(|connection| connection.secure) { "https" } else { "http" },
         port: connection.map_or(0, |connection| connection.local.port()),
+        certificate: connection.and_then(|connection| connection.tls.as_ref()?.client.clone()),
         host: String::new(),
         path: String::new(),
         id: request_id::of(fields, trusted),
@@ -77,12 +78,28 @@ pub(super) fn understand(request: &RequestHeader, exchange: &mut Exchange) -> Re
     Ok(())
 }
 
+/// Asks whether the connection is one as its host wants it: another may have been made for a host that asks for less, or
+/// for other certificates (RFC 9110 §7.4). Comes before the route, whose rules count on it.
+pub(super) fn check_connection(connection: Option<&Connection>, exchange: &Exchange) -> Result<(), Refusal> {
+    let (Some(connection), Some(asked)) = (connection, &exchange.asked) else { return Ok(()) };
+    let policy = exchange.plan.connections.of(&asked.host);
+    match &connection.tls {
+        Some(tls) if tls.clients != policy.clients => Err(Refusal::Misdirected),
+        Some(tls) if tls.version == "1.2" && policy.min > MinVersion::Tls12 => Err(Refusal::Misdirected),
+        None if policy.clients.as_ref().is_some_and(|clients| !clients.optional) && !connection.redirects => {
+            Err(Refusal::NoClientCert)
+        }
+        _ => Ok(()),
+    }
+}
+
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Finds the route and asks its limits, cheapest question first.
 pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     find_route(request, exchange)?;
     check_address(exchange)?;
+    check_client(exchange)?;
     charge(exchange)?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
@@ -109,6 +126,18 @@ pub(super) fn check_address(exchange: &Exchange) -> Result<(), Refusal> {
     };
     match &route.addresses {
         Some(addresses) if !addresses.admit(asked.client) => Err(Refusal::Address),
+        _ => Ok(()),
+    }
+}
+
+/// Asks whether the route is for the client, by the certificate that it has shown.
+pub(super) fn check_client(exchange: &Exchange) -> Result<(), Refusal> {
+    let (Some(asked), Some(route)) = (&exchange.asked, &exchange.route) else {
+        return Err(Refusal::Internal);
+    };
+    match (&route.client_cert, &asked.certificate) {
+        (Some(_), None) => Err(Refusal::NoClientCert),
+        (Some(rule), Some(client)) if !rule.admits(client) => Err(Refusal::ClientCert),
         _ => Ok(()),
     }
 }

@@ -31,7 +31,17 @@ pub(super) fn own_fields(exchange: &Exchange) -> impl Iterator<Item = (HeaderNam
         let policies = (HeaderName::from_static("ratelimit-policy"), limits.policies().clone());
         [policies, (HeaderName::from_static("ratelimit"), standing.rate_limit())]
     });
-    id.into_iter().chain(standing.into_iter().flatten())
+    let hsts = hsts(exchange).map(|value| (header::STRICT_TRANSPORT_SECURITY, value));
+    id.into_iter().chain(standing.into_iter().flatten()).chain(hsts)
+}
+
+/// What browsers are told of TLS, and only under TLS (RFC 6797 §7.2).
+fn hsts(exchange: &Exchange) -> Option<HeaderValue> {
+    exchange.asked.as_ref().filter(|asked| asked.scheme == "https")?;
+    match &exchange.route {
+        Some(route) => route.hsts.clone(),
+        None => exchange.plan.hsts.clone(),
+    }
 }
 
 /// Fields of a "no": those, and what the cache has to say.

@@ -30,8 +30,10 @@ pub(super) fn answer(
     let mut exchange = Exchange::begin(gateway.live.load_full(), &gateway.in_flight);
     exchange.asked = Some(Arc::new(admit::who_asks(request, Some(connection), &exchange.plan)));
     admit::understand(request, &mut exchange).ok()?;
+    admit::check_connection(Some(connection), &exchange).ok()?;
     admit::find_route(request, &mut exchange).ok()?;
     admit::check_address(&exchange).ok()?;
+    admit::check_client(&exchange).ok()?;
     let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
         return None;

@@ -7,6 +7,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::forward;
+
 /// What a request says itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Says<'a> {
@@ -55,7 +57,9 @@ pub(super) fn beyond(headers: &HeaderMap, says: &Says<'_>) -> String {
 }
 
 fn is_claim(name: &str) -> bool {
-    name == "forwarded" || (name.starts_with("x-forwarded-") && name != "x-forwarded-for")
+    name == "forwarded"
+        || (name.starts_with("x-forwarded-") && name != "x-forwarded-for")
+        || forward::is_identity(name)
 }
 
 fn add(text: &mut String, name: &HeaderName, value: &[u8]) {

@@ -41,6 +41,15 @@ impl<'a> Origin<'a> {
         Self { scheme, host, claims }
     }
 
+    /// Of a request under the rules of its route, by which clients may be kept apart.
+    fn under(rules: &Rules, request: &RequestHeader, asked: &'a Asked) -> Self {
+        let mut origin = Self::of(request, asked);
+        if let (Some(true), Some(client)) = (rules.key_client, &asked.certificate) {
+            origin.claims.extend(["\nclient-certificate ", &client.fingerprint]);
+        }
+        origin
+    }
+
     /// What is kept under a key of its own.
     fn target<'t>(&'t self, path: &'t str, query: Option<&'t str>) -> Target<'t> {
         Target { scheme: self.scheme, host: &self.host, claims: &self.claims, path, query }
@@ -84,7 +93,7 @@ pub(super) fn authority<'a>(request: &RequestHeader, asked: &'a Asked) -> Cow<'a
 
 /// The key of a request's URL, under the rules of its route.
 pub(super) fn key_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Key {
-    let origin = Origin::of(request, asked);
+    let origin = Origin::under(rules, request, asked);
     key::of(rules, &origin.target(&asked.path, request.uri.query()), &request.headers)
 }
 
@@ -99,14 +108,14 @@ pub(super) struct Named {
 
 /// The URL in words.
 pub(super) fn url_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Named {
-    let origin = Origin::of(request, asked);
+    let origin = Origin::under(rules, request, asked);
     let url = key::url(&rules.query, &origin.in_words(&asked.path, request.uri.query())).into();
     Named { url, tagged: rules.keys_by_request() || origin.is_apart() }
 }
 
 /// The key in words.
 pub(super) fn label_of(rules: &Rules, request: &RequestHeader, asked: &Asked) -> Box<str> {
-    let origin = Origin::of(request, asked);
+    let origin = Origin::under(rules, request, asked);
     key::readable(&rules.query, &origin.target(&asked.path, request.uri.query())).into()
 }
 

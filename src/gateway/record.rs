@@ -76,6 +76,9 @@ pub(super) fn line(
         query: request.uri.query().map(Text::from),
         protocol: request.version,
         tls: connection.and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
+        tls_client: asked
+            .and_then(|asked| asked.certificate.as_ref())
+            .map(|client| Text::from(&*client.subject)),
         route: exchange.route.as_ref().map(|route| route.name.clone()),
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),

@@ -11,7 +11,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::cache::policy;
 use crate::exchange::Exchange;
-use crate::forward::{self, ClientFacts, hop};
+use crate::forward::{self, CertificateFacts, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
@@ -196,7 +196,15 @@ pub(super) fn pass_on(
     if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {
         request.insert_header(header::HOST, &*host).map_err(|_| Refusal::Internal)?;
     }
-    route.request_edit.request(request);
+    let certificate = asked.certificate.as_deref().map(|client| CertificateFacts {
+        subject: &client.subject,
+        issuer: &client.issuer,
+        sans: &client.sans,
+        serial: &client.serial,
+        fingerprint: &client.fingerprint,
+        der: &client.certificate,
+    });
+    route.request_edit.request(request, certificate.as_ref());
     Ok(())
 }
 

@@ -267,7 +267,7 @@ fn lower(name: &str) -> Box<str> {
     name.to_ascii_lowercase().into()
 }
 
-fn time(seconds: i64) -> SystemTime {
+pub(super) fn time(seconds: i64) -> SystemTime {
     // A time before 1970 is past, whichever it is.
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
@@ -276,7 +276,7 @@ fn date(time: SystemTime) -> impl fmt::Display {
     httpdate::HttpDate::from(time)
 }
 
-fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
+pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     read().map_err(|source| CertError::pem(file, source))
 }
@@ -386,13 +386,63 @@ pub enum CertError {
         /// The file.
         file: PathBuf,
     },
+    /// A file holds no authority of clients.
+    #[error("{} holds no certificate; it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs clients' certificates", file.display())]
+    NoAuthority {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file holds no revocation list.
+    #[error("{} holds no revocation list; it needs `-----BEGIN X509 CRL-----` blocks", file.display())]
+    NoCrl {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A revocation list cannot be used.
+    #[error("a revocation list in {} cannot be used: {why}; `openssl crl -text -in FILE` shows what is in it", file.display())]
+    Crl {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A revocation list is over.
+    #[error("a revocation list in {} has expired on {}; put a current one there", file.display(), date(*at))]
+    CrlExpired {
+        /// The file.
+        file: PathBuf,
+        /// When the next was due.
+        at: SystemTime,
+    },
     /// The development certificate could not be made.
     #[error(transparent)]
     Dev(#[from] DevError),
 }
 
 impl CertError {
-    fn pem(file: &Path, source: pem::Error) -> Self {
+    /// The file that it is about, where it is about one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Read { file, .. }
+            | Self::Pem { file, .. }
+            | Self::NoCertificate { file }
+            | Self::Malformed { file, .. }
+            | Self::NoKey { file }
+            | Self::NoKeyBeside { file, .. }
+            | Self::BadKey { file, .. }
+            | Self::Mismatch { cert: file, .. }
+            | Self::NotYet { file, .. }
+            | Self::Expired { file, .. }
+            | Self::Nameless { file }
+            | Self::NoAuthority { file }
+            | Self::NoCrl { file }
+            | Self::Crl { file, .. }
+            | Self::CrlExpired { file, .. } => Some(file),
+            Self::Dev(_) => None,
+        }
+    }
+
+    pub(super) fn pem(file: &Path, source: pem::Error) -> Self {
         let file = file.to_owned();
         match source {
             pem::Error::Io(source) => Self::Read { file, source },

@@ -1,13 +1,16 @@
 //! What a request may know of the connection that it came over.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::Version;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
+use super::client_ca::ClientCaSource;
 use super::date::KeptDate;
 use super::guard::HeadGuard;
+use super::identity::ClientIdentity;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -41,6 +44,10 @@ pub struct TlsInfo {
     pub alpn: Option<&'static str>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// Whose certificates its client was asked for, if it was.
+    pub clients: Option<Arc<ClientCaSource>>,
+    /// Who the client is by the certificate that it has shown, if it has.
+    pub client: Option<Arc<ClientIdentity>>,
 }
 
 impl Connection {

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::client;
+use super::client_ca::Unwelcome;
 use super::crowd::Crowd;
 use super::guard::HeadFailures;
 use super::h2;
@@ -131,6 +132,8 @@ pub(super) struct Counts {
     pub(super) closed: Counter,
     pub(super) protocol: Counter,
     pub(super) no_certificate: Counter,
+    /// By what was wrong with the client's certificate.
+    pub(super) unwelcome: [Counter; Unwelcome::ALL.len()],
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
     pub(super) http2: h2::Ends,
@@ -168,6 +171,7 @@ impl Counts {
             closed: meters.handshake_failures.with(["closed"]),
             protocol: meters.handshake_failures.with(["protocol"]),
             no_certificate: meters.handshake_failures.with(["no_certificate"]),
+            unwelcome: Unwelcome::ALL.map(|why| meters.handshake_failures.with([why.label()])),
             handshake_seconds: meters.handshake_seconds.with([]),
             heads: HeadFailures {
                 timeout: meters.head_timeouts.with(["timeout"]),

@@ -23,11 +23,13 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::at_once::AtOnce;
 use super::bind::Listener;
+use super::client_ca::{self, ClientCa, Unwelcome};
 use super::connection::{Connection, TlsInfo};
 use super::crowd::{Full, Seat};
 use super::date::KeptDate;
 use super::edge::{Bounds, Edge};
 use super::guard::HeadGuard;
+use super::identity::ClientIdentity;
 use super::introduction::{self, Unintroduced};
 use super::stream::{Guarded, Transport};
 use super::{h1, h2, proof};
@@ -156,8 +158,7 @@ impl<P: ProxyHttp> Front<P> {
         let began = Instant::now();
         let outcome = tokio::time::timeout(within, accept_tls(&self.edge, tcp)).await;
         let failed = match outcome {
-            Ok(Ok(stream)) => {
-                let tls = describe(stream.get_ref().1);
+            Ok(Ok((stream, tls))) => {
                 counts.handshakes[usize::from(tls.version == "1.3")][usize::from(tls.resumed)].inc();
                 counts.handshake_seconds.observe(began.elapsed().as_secs_f64());
                 return Some((stream, tls));
@@ -165,8 +166,12 @@ impl<P: ProxyHttp> Front<P> {
             // An authority wants no more than this.
             Ok(Err(HandshakeError::Proved)) => return None,
             Ok(Err(HandshakeError::NoCertificate)) => &counts.no_certificate,
+            Ok(Err(HandshakeError::Client(why))) => &counts.unwelcome[why as usize],
             Ok(Err(HandshakeError::Io(error))) if error.kind() == io::ErrorKind::InvalidData => {
-                &counts.protocol
+                let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+                cause
+                    .and_then(client_ca::refused_for)
+                    .map_or(&counts.protocol, |why| &counts.unwelcome[why as usize])
             }
             Ok(Err(HandshakeError::Io(_))) => &counts.closed,
             Err(_elapsed) => &counts.timeout,
@@ -265,21 +270,24 @@ enum HandshakeError {
     /// None: the handshake was all that was wanted, and is over.
     Proved,
     NoCertificate,
+    Client(Unwelcome),
     Io(io::Error),
 }
 
 /// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake. The alert that tells a
 /// refused client why leaves as the socket is dropped.
-async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<TlsStream<Tcp>, HandshakeError> {
+async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<(TlsStream<Tcp>, TlsInfo), HandshakeError> {
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
     let greeting = acceptor.await.map_err(HandshakeError::Io)?;
     if proof::is_wanted(&greeting.client_hello()) {
         return Err(prove(edge, greeting).await);
     }
-    let table = edge.tls();
-    let config = table.as_ref().and_then(|table| table.for_name(greeting.client_hello().server_name()));
-    let config = config.ok_or(HandshakeError::NoCertificate)?;
-    greeting.into_stream(config).await.map_err(HandshakeError::Io)
+    let table = edge.tls().ok_or(HandshakeError::NoCertificate)?;
+    let sni = greeting.client_hello().server_name().map(str::to_owned);
+    let config = table.for_name(sni.as_deref()).ok_or(HandshakeError::NoCertificate)?;
+    let stream = greeting.into_stream(config).await.map_err(HandshakeError::Io)?;
+    let tls = describe(stream.get_ref().1, table.clients(sni.as_deref()))?;
+    Ok((stream, tls))
 }
 
 /// Shows a certification authority what it came for, if it is there, and says farewell. How that went is all there is.
@@ -298,8 +306,16 @@ async fn prove(edge: &Edge, greeting: StartHandshake<Tcp>) -> HandshakeError {
     }
 }
 
-fn describe(tls: &ServerConnection) -> TlsInfo {
-    TlsInfo {
+/// What was agreed on, and who the client is. The certificate of a session that was resumed is looked at again: it may
+/// have ended since.
+fn describe(tls: &ServerConnection, clients: Option<&ClientCa>) -> Result<TlsInfo, HandshakeError> {
+    let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+    let shown = tls.peer_certificates();
+    if resumed && clients.is_some_and(|clients| !clients.still_admits(shown)) {
+        return Err(HandshakeError::Client(Unwelcome::Invalid));
+    }
+    let client = shown.and_then(<[_]>::first).and_then(ClientIdentity::read);
+    Ok(TlsInfo {
         sni: tls.server_name().map(Into::into),
         version: if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" },
         cipher: tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
@@ -308,6 +324,8 @@ fn describe(tls: &ServerConnection) -> TlsInfo {
             Some(_) => Some("http/1.1"),
             None => None,
         },
-        resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
-    }
+        resumed,
+        clients: clients.map(|clients| clients.source.clone()),
+        client: client.map(Arc::new),
+    })
 }

@@ -1,38 +1,34 @@
-//! The certificates of a plan with the files that they came from: which have changed, and what to make of it.
+//! The certificates of a plan with the files that they came from, and the authorities of clients with theirs: which have
+//! changed, and what to make of it.
 //!
-//! A change is taken when the files have stayed as they are for one more look, and only if it holds a pair that is fit
-//! to be shown. Else the pair before stays: each source is judged by itself, so that one that is broken keeps no other
-//! from being renewed.
+//! Each source is judged by itself, so that one that is broken keeps no other from being renewed.
 //!
 //! Certificates that were obtained from an authority come after those from files, and change when they are put here.
 
-use std::fs;
-use std::io;
 use std::mem;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::by_host::ByHost;
 use super::certs::{Cert, CertError, CertSet, CertSource};
-use super::tls::{MinVersion, Ticketing, TlsTable};
+use super::changes::{Change, Changes};
+use super::client_ca::{ClientCa, ClientCaSource, Policy};
+use super::tickets::Ticketing;
+use super::tls::{MinVersion, TlsTable};
 
-/// A change that is still bad at so many looks in a row is refused aloud; until then it may be half-written.
-const PATIENT_FOR: u32 = 3;
-/// What is refused is tried again once in so many looks: a certificate that is not valid yet will be, and some file
-/// systems do not show every change.
-const AGAIN_EVERY: u32 = 30;
 /// An end that is nearer is warned of.
 const SOON: Duration = Duration::from_secs(14 * DAY.as_secs());
 /// How often it is warned of.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The certificates of a plan, where they came from, and how they are offered.
+/// The certificates of a plan, where they came from, and how they are offered to whom.
 #[derive(Debug)]
 pub struct Keyring {
     kept: Vec<Kept>,
     /// From no file; by the host that each was obtained for.
     obtained: Vec<(Box<str>, Kept)>,
-    min: MinVersion,
+    policies: ByHost<Policy>,
+    authorities: Vec<Authorities>,
     ticketing: Ticketing,
 }
 
@@ -44,18 +40,43 @@ impl Keyring {
         min: MinVersion,
         ticketing: &Ticketing,
     ) -> Result<Self, Vec<(usize, CertError)>> {
-        // Taken before the files are read: a change in between is seen at the first look.
-        let prints: Vec<_> = sources.iter().map(prints).collect();
+        let changes: Vec<_> = sources.iter().map(|source| Changes::of(source.files())).collect();
         let certs = CertSet::load(&sources)?.certs;
-        let kept = sources.into_iter().zip(prints).zip(certs);
-        let kept = kept.map(|((source, files), cert)| Kept::new(Some(source), files, cert)).collect();
-        Ok(Self { kept, obtained: Vec::new(), min, ticketing: ticketing.clone() })
+        let kept = sources.into_iter().zip(changes).zip(certs);
+        let kept = kept.map(|((source, changes), cert)| Kept::new(Some(source), changes, cert)).collect();
+        let policies = ByHost::all(Policy { min, clients: None });
+        let (obtained, authorities) = (Vec::new(), Vec::new());
+        Ok(Self { kept, obtained, policies, authorities, ticketing: ticketing.clone() })
+    }
+
+    /// Offers them by these policies instead; loads the authorities of clients that the policies name. On failure, every
+    /// source that failed, and why.
+    pub fn ask(&mut self, policies: ByHost<Policy>) -> Result<(), Vec<(Arc<ClientCaSource>, CertError)>> {
+        let mut authorities: Vec<Authorities> = Vec::new();
+        let mut errors: Vec<(Arc<ClientCaSource>, CertError)> = Vec::new();
+        for source in policies.values().filter_map(|policy| policy.clients.as_ref()) {
+            let known = authorities.iter().any(|known| known.ca.source == *source);
+            if known || errors.iter().any(|(known, _)| known == source) {
+                continue;
+            }
+            match Authorities::load(source) {
+                Ok(loaded) => authorities.push(loaded),
+                Err(error) => errors.push((source.clone(), error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        (self.policies, self.authorities) = (policies, authorities);
+        Ok(())
     }
 
     /// The certificates in force, ready for handshakes. The keys of tickets are always the same, so that clients go on
     /// resuming their sessions.
     pub fn table(&self) -> TlsTable {
-        TlsTable::new(CertSet { certs: self.certs().cloned().collect() }, self.min, &self.ticketing)
+        let certs = CertSet { certs: self.certs().cloned().collect() };
+        let authorities: Vec<_> = self.authorities.iter().map(|known| known.ca.clone()).collect();
+        TlsTable::by_host(&certs, &self.policies, &authorities, &self.ticketing)
     }
 
     /// Whether a certificate from a file names this host.
@@ -65,7 +86,7 @@ impl Keyring {
 
     /// Puts a certificate here that was obtained for a host, in place of the one before.
     pub(super) fn put(&mut self, host: &str, cert: Cert) {
-        let kept = Kept::new(None, Vec::new(), cert);
+        let kept = Kept::new(None, Changes::of(Vec::new()), cert);
         match self.obtained.iter_mut().find(|(of, _)| **of == *host) {
             Some((_, before)) => *before = kept,
             None => self.obtained.push((host.into(), kept)),
@@ -89,18 +110,22 @@ impl Keyring {
 
     /// How many certificates have files that are refused as they are now.
     pub(super) fn refused(&self) -> usize {
-        self.kept.iter().filter(|kept| kept.refused).count()
+        let authorities = self.authorities.iter().map(|known| &known.changes);
+        let all = self.kept.iter().map(|kept| &kept.changes).chain(authorities);
+        all.filter(|changes| changes.are_refused()).count()
     }
 
     /// Looks at all files, loads what has changed, and says what came of it.
     pub(super) fn look(&mut self, now: SystemTime) -> Vec<News> {
-        self.kept.iter_mut().filter_map(|kept| kept.look(now)).collect()
+        let certs = self.kept.iter_mut().filter_map(|kept| kept.look(now));
+        certs.chain(self.authorities.iter_mut().filter_map(|known| known.look(now))).collect()
     }
 
     /// What is to be said at the time `now` of certificates that end soon or have ended; of each once a day.
     pub(super) fn reminders(&mut self, now: SystemTime) -> Vec<String> {
         let obtained = self.obtained.iter_mut().map(|(_, kept)| kept);
-        self.kept.iter_mut().chain(obtained).filter_map(|kept| kept.reminder(now)).collect()
+        let certs = self.kept.iter_mut().chain(obtained).filter_map(|kept| kept.reminder(now));
+        certs.chain(self.authorities.iter_mut().filter_map(|known| known.reminder(now))).collect()
     }
 }
 
@@ -118,6 +143,10 @@ pub(super) enum News {
     Refused(CertError),
     /// What was refused has gone, and the certificate in force is there again.
     Mended(Cert),
+    /// Other authorities of clients, or other revocations, are in force.
+    Asked(Arc<ClientCaSource>),
+    /// The authorities of clients in force are in their files again.
+    AskedAgain(Arc<ClientCaSource>),
 }
 
 /// One certificate in force, and its files.
@@ -126,72 +155,28 @@ struct Kept {
     /// Where it came from; none where it is in no file.
     source: Option<CertSource>,
     cert: Cert,
-    /// The files that it was loaded from.
-    files: Vec<Print>,
-    /// The files at the last look.
-    seen: Vec<Print>,
-    /// At how many looks in a row they have been so, and not those of `files`.
-    looks: u32,
-    /// Whether they have been refused aloud.
-    refused: bool,
+    changes: Changes,
     /// When its end was last warned of.
     reminded: Option<SystemTime>,
 }
 
 impl Kept {
-    fn new(source: Option<CertSource>, files: Vec<Print>, cert: Cert) -> Self {
-        Self { source, cert, seen: files.clone(), files, looks: 0, refused: false, reminded: None }
+    fn new(source: Option<CertSource>, changes: Changes, cert: Cert) -> Self {
+        Self { source, cert, changes, reminded: None }
     }
 
     fn look(&mut self, now: SystemTime) -> Option<News> {
-        let source = self.source.as_ref()?;
-        let files = prints(source);
-        if files != self.seen {
-            self.seen = files;
-            self.looks = 0;
-            return None;
-        }
-        if files == self.files && !self.refused {
-            return None;
-        }
-        self.looks = self.looks.saturating_add(1);
-        if self.looks > PATIENT_FOR && !self.looks.is_multiple_of(AGAIN_EVERY) {
-            return None;
-        }
-        let found = self.find(source, now);
-        if prints(source) != files {
-            // What was read may be half of one and half of another.
-            return None;
-        }
-        match found {
-            Ok(found) => self.take(found, files),
-            Err(error) if self.looks == PATIENT_FOR => {
-                self.refused = true;
-                Some(News::Refused(error))
+        let Self { source, cert, changes, .. } = self;
+        let source = source.as_ref()?;
+        match changes.look(|| find(source, cert, now))? {
+            Change::Found(cert) => {
+                self.reminded = None;
+                let before = mem::replace(&mut self.cert, cert.clone());
+                Some(News::Loaded { cert, before })
             }
-            Err(_) => None,
+            Change::Mended => Some(News::Mended(self.cert.clone())),
+            Change::Refused(error) => Some(News::Refused(error)),
         }
-    }
-
-    /// What is in the files, if it is fit to be shown: none if it is what is shown already.
-    fn find(&self, source: &CertSource, now: SystemTime) -> Result<Option<Cert>, CertError> {
-        let cert = Cert::load(source)?;
-        if cert.is(&self.cert) {
-            return Ok(None);
-        }
-        cert.may_follow(&self.cert, now)?;
-        Ok(Some(cert))
-    }
-
-    fn take(&mut self, found: Option<Cert>, files: Vec<Print>) -> Option<News> {
-        self.files = files;
-        let mended = mem::take(&mut self.refused);
-        let Some(cert) = found else {
-            return mended.then(|| News::Mended(self.cert.clone()));
-        };
-        self.reminded = None;
-        let before = mem::replace(&mut self.cert, cert.clone());
-        Some(News::Loaded { cert, before })
     }
 
     fn reminder(&mut self, now: SystemTime) -> Option<String> {
@@ -205,51 +190,72 @@ impl Kept {
     }
 }
 
-/// What tells one state of a file from another without reading it, through all symbolic links on the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Print {
-    Found {
-        device: u64,
-        inode: u64,
-        size: u64,
-        /// Seconds and nanoseconds.
-        modified: (i64, i64),
-        /// The same of the last change to content, owner or mode: it shows what was copied with its old time, and
-        /// permissions that were mended.
-        changed: (i64, i64),
-    },
-    Absent(io::ErrorKind),
+/// Authorities of clients in force, and their files.
+#[derive(Debug)]
+struct Authorities {
+    ca: ClientCa,
+    changes: Changes,
+    /// When it was last warned that their revocations end.
+    reminded: Option<SystemTime>,
 }
 
-impl Print {
-    fn of(file: &Path) -> Self {
-        match fs::metadata(file) {
-            Ok(found) => Self::Found {
-                device: found.dev(),
-                inode: found.ino(),
-                size: found.size(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                changed: (found.ctime(), found.ctime_nsec()),
-            },
-            Err(error) => Self::Absent(error.kind()),
+impl Authorities {
+    /// Revocations that are over are no good start: nobody would be let in.
+    fn load(source: &Arc<ClientCaSource>) -> Result<Self, CertError> {
+        let changes = Changes::of(source.files());
+        let ca = ClientCa::load(source)?;
+        ca.is_current(SystemTime::now())?;
+        Ok(Self { ca, changes, reminded: None })
+    }
+
+    fn look(&mut self, now: SystemTime) -> Option<News> {
+        let Self { ca, changes, .. } = self;
+        let find = || {
+            let found = ClientCa::load(&ca.source)?;
+            found.is_current(now)?;
+            Ok((found.print != ca.print).then_some(found))
+        };
+        let source = ca.source.clone();
+        match changes.look(find)? {
+            Change::Found(ca) => {
+                (self.ca, self.reminded) = (ca, None);
+                Some(News::Asked(source))
+            }
+            Change::Mended => Some(News::AskedAgain(source)),
+            Change::Refused(error) => Some(News::Refused(error)),
         }
+    }
+
+    fn reminder(&mut self, now: SystemTime) -> Option<String> {
+        let today = |at: SystemTime| now.duration_since(at).is_ok_and(|since| since < DAY);
+        // Lists are renewed in the last moment: what is over is told, not what ends soon.
+        let over = self.ca.is_current(now).err().filter(|_| !self.reminded.is_some_and(today))?;
+        self.reminded = Some(now);
+        Some(format!("no client certificate is let in: {over}"))
     }
 }
 
-fn prints(source: &CertSource) -> Vec<Print> {
-    source.files().iter().map(|file| Print::of(file)).collect()
+/// What is in the files, if it is fit to be shown: none if it is what is shown already.
+fn find(source: &CertSource, shown: &Cert, now: SystemTime) -> Result<Option<Cert>, CertError> {
+    let cert = Cert::load(source)?;
+    if cert.is(shown) {
+        return Ok(None);
+    }
+    cert.may_follow(shown, now)?;
+    Ok(Some(cert))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::path::PathBuf;
+    use std::fs::{self, File};
+    use std::path::{Path, PathBuf};
 
     use rcgen::CertificateParams;
     use tempfile::TempDir;
 
     use super::*;
     use crate::listen::certs::tests::{Made, make, make_from};
+    use crate::listen::changes::AGAIN_EVERY;
     use crate::listen::tls::install_provider;
 
     /// A ring of one certificate for `a.test` in a folder of its own, and hands to change it with.
@@ -301,6 +307,7 @@ mod tests {
                         News::Loaded { cert, .. } => format!("loaded {}. ", cert.names.join(" ")),
                         News::Refused(error) => format!("refused: {error}. "),
                         News::Mended(_) => "mended. ".to_owned(),
+                        News::Asked(_) | News::AskedAgain(_) => "asked. ".to_owned(),
                     };
                     said.push_str(&this);
                 }

@@ -5,7 +5,9 @@
 //!                         ├─ introduction ── proxy_protocol
 //!                         ├─ proof     what a certification authority came for
 //!                         ├─ tls ── certs ── dev
-//!                         │   └──── watch ── keyring
+//!                         │   ├──── client_ca ── identity
+//!                         │   ├──── tickets, by_host
+//!                         │   └──── watch ── keyring ── changes
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
 //!                         │          ├─ sending
@@ -27,7 +29,12 @@ pub mod proof;
 pub mod tls;
 pub mod certs;
 pub mod dev;
+mod client_ca;
+mod identity;
+pub mod tickets;
+mod by_host;
 pub mod keyring;
+mod changes;
 pub mod watch;
 mod stream;
 mod gather;
@@ -45,14 +52,18 @@ mod tests;
 
 pub use at_once::{AtOnce, Ready, Sent};
 pub use bind::{BindError, Bound, Kind, Listener, bind};
+pub use by_host::ByHost;
 pub use certs::{Cert, CertError, CertSet, CertSource};
+pub use client_ca::{ClientCa, ClientCaSource, Policy};
 pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
 pub use date::{dated, forget_date, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};
+pub use identity::ClientIdentity;
 pub use keyring::Keyring;
 pub use proof::Prover;
 pub use serve::{Serving, serve};
-pub use tls::{MinVersion, Ticketing, TlsTable};
+pub use tickets::Ticketing;
+pub use tls::{MinVersion, TlsTable};
 pub use watch::CertWatch;

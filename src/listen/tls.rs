@@ -1,19 +1,22 @@
 //! TLS: which versions and keys a client is offered, by the host that it asks for.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-use super::certs::CertSet;
+use super::by_host::ByHost;
+use super::certs::{Cert, CertSet};
+use super::client_ca::{ClientCa, Policy};
+use super::tickets::Ticketing;
 
 /// The oldest version of TLS that is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MinVersion {
     /// TLS 1.2 (RFC 5246); rustls has its forward-secret, authenticated suites only.
     Tls12,
@@ -39,57 +42,61 @@ pub fn install_provider() {
     let _ = aws_lc_rs::default_provider().install_default();
 }
 
-/// The keys of session tickets. They live as long as the process, so that clients resume across reloads, and change
-/// every six hours (RFC 8446 section 8 and appendix C.4 want them short-lived).
-#[derive(Clone)]
-pub struct Ticketing(Arc<dyn ProducesTickets>);
-
-impl Ticketing {
-    /// Fresh keys. Fails only if the system has no randomness to give.
-    pub fn new() -> Result<Self, rustls::Error> {
-        aws_lc_rs::Ticketer::new().map(Self)
-    }
-}
-
-impl fmt::Debug for Ticketing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticketing")
-    }
-}
-
 /// The certificates of a plan, ready for handshakes; replaced whole on reload.
 #[derive(Debug)]
 pub struct TlsTable {
-    exact: HashMap<Box<str>, Arc<ServerConfig>>,
+    exact: HashMap<Box<str>, usize>,
     /// By what follows the `*.` of the name.
-    wildcard: HashMap<Box<str>, Arc<ServerConfig>>,
-    fallback: Option<Arc<ServerConfig>>,
+    wildcard: HashMap<Box<str>, usize>,
+    /// By host, what is asked of its connections; with the settings of each certificate, by its index.
+    asked: ByHost<Arc<Asked>>,
+}
+
+/// What is asked of connections to some hosts.
+#[derive(Debug)]
+struct Asked {
+    clients: Option<ClientCa>,
+    configs: Vec<Arc<ServerConfig>>,
 }
 
 impl TlsTable {
-    /// A table of these certificates, from TLS version `min` up.
-    pub fn new(certs: CertSet, min: MinVersion, ticketing: &Ticketing) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut table = Self { exact: HashMap::new(), wildcard: HashMap::new(), fallback: None };
-        for cert in certs.certs {
-            let config = Arc::new(server_config(cert.key, min, ticketing, &provider));
+    /// A table of these certificates, from TLS version `min` up, that asks nothing of clients.
+    pub fn new(certs: &CertSet, min: MinVersion, ticketing: &Ticketing) -> Self {
+        Self::by_host(certs, &ByHost::all(Policy { min, clients: None }), &[], ticketing)
+    }
+
+    /// A table of these certificates that asks by these policies; `authorities` are all that those name.
+    pub(super) fn by_host(
+        certs: &CertSet,
+        policies: &ByHost<Policy>,
+        authorities: &[ClientCa],
+        ticketing: &Ticketing,
+    ) -> Self {
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for (index, cert) in certs.certs.iter().enumerate() {
             for name in &cert.names {
                 let (names, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut table.wildcard, parent),
-                    None => (&mut table.exact, &**name),
+                    Some(parent) => (&mut wildcard, parent),
+                    None => (&mut exact, &**name),
                 };
                 // Of two certificates with one name, the first in the list is shown.
-                names.entry(name.into()).or_insert_with(|| config.clone());
+                names.entry(name.into()).or_insert(index);
             }
-            table.fallback.get_or_insert(config);
         }
-        table
+        let asked = policies.map(|policy| Arc::new(Asked::of(policy, certs, authorities, ticketing)));
+        Self { exact, wildcard, asked }
     }
 
     /// What to offer a client that asks for `sni`: the certificate of that name, else the wildcard above it, else the
-    /// first of all. None only if there is no certificate.
+    /// first of all; and what to ask of it, by the same name. None only if there is no certificate.
     pub fn for_name(&self, sni: Option<&str>) -> Option<Arc<ServerConfig>> {
-        sni.and_then(|name| self.find(name)).or(self.fallback.as_ref()).cloned()
+        let index = sni.and_then(|name| self.find(name)).unwrap_or(0);
+        self.asked(sni).configs.get(index).cloned()
+    }
+
+    /// Whose certificates a client is asked for that asks for `sni`, if it is.
+    pub(super) fn clients(&self, sni: Option<&str>) -> Option<&ClientCa> {
+        self.asked(sni).clients.as_ref()
     }
 
     /// Whether a certificate names `name`, which may be a wildcard.
@@ -100,26 +107,55 @@ impl TlsTable {
         }
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<ServerConfig>> {
+    fn asked(&self, sni: Option<&str>) -> &Asked {
+        sni.map_or(self.asked.usual(), |name| self.asked.of(name))
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
         // rustls gives names in lower case; a wildcard stands for one label (RFC 9525 section 6.3).
-        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
+        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1)).copied()
     }
 }
 
-fn server_config(
-    key: Arc<CertifiedKey>,
+impl Asked {
+    fn of(policy: &Policy, certs: &CertSet, authorities: &[ClientCa], ticketing: &Ticketing) -> Self {
+        let clients = policy.clients.as_ref().map(|source| {
+            let loaded = authorities.iter().find(|ca| ca.source == *source);
+            loaded.expect("who offers by policies has loaded what they name").clone()
+        });
+        // Sessions are resumed without a certificate being shown again, so those of one policy are good for it alone;
+        // and they end when its authorities or revocations change.
+        let ticketer = ticketing.ticketer(clients.as_ref().map_or([0; 32], |ca| ca.print));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = clients.as_ref().map(|ca| ca.verifier.clone());
+        let config = |cert: &Cert| {
+            let settings =
+                Settings { min: policy.min, verifier: verifier.clone(), ticketer: ticketer.clone() };
+            Arc::new(server_config(cert.key.clone(), settings, &provider))
+        };
+        let configs = certs.certs.iter().map(config).collect();
+        Self { clients, configs }
+    }
+}
+
+struct Settings {
     min: MinVersion,
-    ticketing: &Ticketing,
-    provider: &Arc<CryptoProvider>,
-) -> ServerConfig {
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+fn server_config(key: Arc<CertifiedKey>, settings: Settings, provider: &Arc<CryptoProvider>) -> ServerConfig {
+    let verifier = settings.verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
     let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(min.versions())
+        .with_protocol_versions(settings.min.versions())
         .expect("aws-lc-rs has suites for TLS 1.2 and 1.3")
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Our order of suites: AES with 256 bits first. The key exchange is in our order in any case, X25519MLKEM768 first.
+    config.ignore_client_order = true;
     // All that a session needs is in its ticket, so nothing is kept here for clients that never return.
-    config.ticketer = ticketing.0.clone();
+    config.ticketer = settings.ticketer;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Two: a client that opens two connections at once has one for each, and tickets are used once (appendix C.4).
     config.send_tls13_tickets = 2;
@@ -146,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let a = make(dir.path(), "a", &["a.test", "both.test"]);
         let b = make(dir.path(), "b", &["*.b.test", "b.test", "both.test"]);
-        let table = TlsTable::new(load(&[&a, &b]), MinVersion::Tls12, &Ticketing::new().unwrap());
+        let table = TlsTable::new(&load(&[&a, &b]), MinVersion::Tls12, &Ticketing::new().unwrap());
         let shown = |sni| shown(&table, &[&a, &b], sni);
 
         assert_eq!(shown(Some("a.test")), Some(0));
@@ -160,7 +196,7 @@ mod tests {
 
     #[test]
     fn without_certificates_there_is_nothing_to_offer() {
-        let table = TlsTable::new(load(&[]), MinVersion::Tls12, &Ticketing::new().unwrap());
+        let table = TlsTable::new(&load(&[]), MinVersion::Tls12, &Ticketing::new().unwrap());
         assert!(table.for_name(Some("a.test")).is_none());
     }
 }

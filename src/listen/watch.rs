@@ -145,6 +145,14 @@ impl CertWatch {
                 self.counts.refused.inc();
                 tracing::warn!(reason = %error, "certificate refused; the one before stays in force");
             }
+            News::Asked(source) => {
+                self.counts.loaded.inc();
+                tracing::info!(file = %source.file.display(), "authorities of client certificates loaded");
+            }
+            News::AskedAgain(source) => {
+                let file = source.file.display();
+                tracing::info!(%file, "the authorities of client certificates in force are in their files again");
+            }
             News::Mended(cert) => {
                 tracing::info!(file = %cert.file.display(), "the certificate in force is in its files again");
             }

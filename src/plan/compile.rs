@@ -1,12 +1,12 @@
 //! From what was written to what runs, or every problem at once.
 
-use crate::config::{self, Certificate, Config, Downstream, Problem};
-use crate::listen::{Bounds, CertSource, Keyring, MinVersion, Ticketing};
+use crate::config::{Config, Downstream, Problem};
+use crate::listen::{Bounds, Ticketing};
 use crate::place;
 use crate::telemetry::Meters;
 
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, acme, admin, caching, listeners, redis, routes};
+use super::{Plan, Surroundings, acme, admin, caching, hsts, listeners, redis, routes, tls};
 
 /// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
 ///
@@ -24,12 +24,16 @@ pub fn compile(
     let admin_token = admin::token(config, &around.directory, &mut problems);
     let cache = caching::settings(config, &mut problems);
     let redis = redis::settings(config, &around.directory, &mut problems);
-    let tls = tls(config, around, ticketing, &mut problems);
+    let connections = tls::policies(config, around, &mut problems);
+    let tls = tls::keyring(config, &connections, around, ticketing, &mut problems);
     let acme = tls
         .as_ref()
         .and_then(|ring| acme::settings(config, &around.directory, ring, &listeners, &mut problems));
+    let hsts = config.defaults.hsts.as_ref();
+    let hsts = hsts.and_then(|hsts| hsts::value(hsts, &place!["defaults", "hsts"], &mut Vec::new()));
     let mut upstreams = Upstreams::compile(config, meters, &mut problems);
-    let routes = routes::compile(config, &around.directory, &mut upstreams, meters, &mut problems);
+    let directory = &around.directory;
+    let routes = routes::compile(config, directory, &connections, &mut upstreams, meters, &mut problems);
 
     match (admin, routes) {
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {
@@ -39,6 +43,8 @@ pub fn compile(
             bounds: bounds(&config.downstream),
             tls,
             acme,
+            connections,
+            hsts,
             listeners,
             admin,
             admin_token,
@@ -47,47 +53,6 @@ pub fn compile(
             config: config.clone(),
         }),
         _ => Err(problems),
-    }
-}
-
-fn tls(
-    config: &Config,
-    around: &Surroundings,
-    ticketing: &Ticketing,
-    problems: &mut Vec<Problem>,
-) -> Option<Keyring> {
-    if config.tls.certs.is_empty() && config.tls.acme.is_none() {
-        return None;
-    }
-    let sources: Vec<_> = config.tls.certs.iter().map(|written| source(written, around)).collect();
-    let min = match config.tls.min_version {
-        config::TlsVersion::V1_2 => MinVersion::Tls12,
-        config::TlsVersion::V1_3 => MinVersion::Tls13,
-    };
-    match Keyring::load(sources, min, ticketing) {
-        Ok(ring) => Some(ring),
-        Err(errors) => {
-            for (index, error) in errors {
-                let place = place!["tls", "certs", index];
-                let text = error.to_string();
-                let (message, remedy) = text.split_once("; ").unwrap_or((&text, "needed for `https`"));
-                problems.push(Problem::new(place, message, remedy));
-            }
-            None
-        }
-    }
-}
-
-fn source(written: &Certificate, around: &Surroundings) -> CertSource {
-    match written {
-        Certificate::Path(path) if path.as_os_str() == "dev" => {
-            CertSource::Dev { dir: around.dev_certs.clone() }
-        }
-        Certificate::Path(path) => CertSource::Pem { path: around.directory.join(path) },
-        Certificate::Pair(pair) => CertSource::Pair {
-            cert: around.directory.join(&pair.cert),
-            key: around.directory.join(&pair.key),
-        },
     }
 }
 

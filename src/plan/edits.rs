@@ -42,7 +42,7 @@ fn words(rule: Rule) -> (&'static str, &'static str) {
 
 fn remedy(bad: &BadField) -> String {
     match bad.why {
-        Why::Name | Why::Value => bad.to_string(),
+        Why::Name | Why::Value | Why::Part | Why::PartHere => bad.to_string(),
         Why::Host => format!("use `set`: {bad}"),
         _ => format!("leave it out: {bad}"),
     }

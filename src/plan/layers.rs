@@ -93,6 +93,7 @@ settings!(
     path,
     methods,
     ip,
+    client_cert,
     rate_limit,
     max_body,
     cache,
@@ -104,6 +105,7 @@ settings!(
     upstream_host,
     request_headers,
     response_headers,
+    hsts,
     timeouts,
 );
 

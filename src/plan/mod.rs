@@ -8,9 +8,11 @@ mod actions;
 mod addresses;
 mod admin;
 mod caching;
+mod client_cert;
 mod compile;
 mod effective;
 mod edits;
+mod hsts;
 mod layers;
 mod listeners;
 mod redis;
@@ -18,13 +20,14 @@ pub mod reach;
 mod routes;
 mod secrets;
 pub mod template;
+mod tls;
 mod upstreams;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use crate::acme::Settings as Obtained;
@@ -32,13 +35,14 @@ use crate::cache;
 use crate::config::Config;
 use crate::forward::{Edit, PathRule};
 use crate::limit::{Addresses, Limits};
-use crate::listen::{Bounds, Keyring, Listener};
+use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
 use crate::upstream::{Overrides, Split, Upstream};
 
 pub use admin::AdminAddress;
 pub use caching::CacheSettings;
+pub use client_cert::ClientCertRule;
 pub use compile::compile;
 pub use redis::RedisSettings;
 pub use template::Template;
@@ -58,6 +62,10 @@ pub struct Plan {
     pub tls: Option<Keyring>,
     /// What is obtained from an authority, if anything is.
     pub acme: Option<Obtained>,
+    /// What connections to each host must be like.
+    pub connections: ByHost<Policy>,
+    /// `Strict-Transport-Security` of answers that no route gives.
+    pub hsts: Option<HeaderValue>,
     /// Where to listen. Takes effect on restart.
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
@@ -94,6 +102,8 @@ pub struct Route {
     pub meters: RouteMeters,
     /// Which addresses may ask, where not all may.
     pub addresses: Option<Addresses>,
+    /// Which clients may ask by their certificates, where not all may.
+    pub client_cert: Option<ClientCertRule>,
     /// Limits per client, if there are any.
     pub limits: Option<Limits>,
     /// The largest request body in bytes.
@@ -104,6 +114,8 @@ pub struct Route {
     pub request_edit: Edit,
     /// Changes to fields of the answer.
     pub response_edit: Edit,
+    /// `Strict-Transport-Security` of its answers under TLS.
+    pub hsts: Option<HeaderValue>,
     /// Who answers.
     pub action: Action,
 }

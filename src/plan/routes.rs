@@ -5,26 +5,27 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::config::route::{OneOrMany, RateLimit};
+use crate::cache::Rules;
+use crate::config::route::{ClientCert, OneOrMany, RateLimit};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
 use crate::limit::{Limits, Rule};
+use crate::listen::{ByHost, Policy};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
 
 use super::actions::{self, action};
-use super::addresses;
-use super::caching;
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Route};
+use super::{MAX_BODY, Route, addresses, caching, client_cert, hsts, tls};
 
 /// Compiles every route; files are relative to `directory`. What cannot be compiled is a problem, and missing from the table.
 pub(super) fn compile(
     config: &Config,
     directory: &Path,
+    connections: &ByHost<Policy>,
     upstreams: &mut Upstreams<'_>,
     meters: &Meters,
     problems: &mut Vec<Problem>,
@@ -35,6 +36,8 @@ pub(super) fn compile(
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
+        let hosts: Vec<_> = patterns.iter().map(|pattern| pattern.host.clone()).collect();
+        forbid_unasked(&layered, config, &hosts, connections, problems);
         if let Some(route) = route(name, &layered, config, directory, upstreams, meters, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
@@ -94,23 +97,47 @@ fn route(
     let action = action(name, layered, upstreams, problems);
     actions::forbid_idle_keys(name, config, layered, problems);
     let cache = caching::rules(layered, config, problems);
+    let client_cert = client_cert::rule(layered, problems);
+    let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     let ip = written.ip.as_ref();
     let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), directory, problems));
     if problems.len() > before {
         return None;
     }
+    // What is for one client is not for others, unless the operator says so.
+    let apart = client_cert.is_some() || request_edit.tells_certificate();
+    let cache = cache.map(|rules| Rules { key_client: rules.key_client.or(Some(apart)), ..rules });
     Some(Route {
         name: name.into(),
         meters: RouteMeters::new(meters, name),
         addresses,
+        client_cert,
         limits: Limits::new(name, &rules, None, meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,
         response_edit,
+        hsts,
         action: action?,
     })
+}
+
+/// A certificate that no client of the route is asked for would keep everybody out.
+fn forbid_unasked(
+    layered: &Layered<'_>,
+    config: &Config,
+    hosts: &[HostPattern],
+    connections: &ByHost<Policy>,
+    problems: &mut Vec<Problem>,
+) {
+    if matches!(layered.route.client_cert, None | Some(ClientCert::Switch(false))) {
+        return;
+    }
+    if let Err(remedy) = tls::asks(config, hosts, connections) {
+        let message = "no client is asked for a certificate here, so nobody could show one";
+        problems.push(Problem::new(layered.place("client_cert").key(), message, remedy));
+    }
 }
 
 /// Every pair of host and path that the route names.

@@ -34,6 +34,12 @@ pub enum Refusal {
     NotFound(NotFound),
     /// The client's address may not come in here.
     Address,
+    /// The client has shown no certificate.
+    NoClientCert,
+    /// The client's certificate may not come in here.
+    ClientCert,
+    /// The connection is not one as the host wants it.
+    Misdirected,
     /// The client asked more often than a limit allows.
     Exceeded(Exceeded),
     /// The body is larger than the route takes.
@@ -93,6 +99,9 @@ impl Refusal {
             Self::NotFound(NotFound::Path) => &reason::ROUTE_NOT_FOUND,
             Self::NotFound(NotFound::Method { .. }) => &reason::METHOD_NOT_ALLOWED,
             Self::Address => &reason::ADDRESS_REFUSED,
+            Self::NoClientCert => &reason::NO_CLIENT_CERT,
+            Self::ClientCert => &reason::CLIENT_CERT_REFUSED,
+            Self::Misdirected => &reason::MISDIRECTED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
             Self::Body => &reason::BAD_BODY,

@@ -49,6 +49,10 @@ reasons! {
         "`PURGE` came from an address that is not in `cache.purge_from`.";
     ADDRESS_REFUSED: FORBIDDEN "address-refused", "Not for clients at this address", "http_request_denied",
         "The client's address is in `ip.deny` of the route, or not in its `ip.allow`. It is the address that `trusted_proxies` tell; the access line has it.";
+    NO_CLIENT_CERT: FORBIDDEN "client-certificate-missing", "A client certificate is needed here", "http_request_denied",
+        "The route has `client_cert`, or its host wants a certificate of every client, and the client has shown none on this connection.";
+    CLIENT_CERT_REFUSED: FORBIDDEN "client-certificate-refused", "Not for clients with this certificate", "http_request_denied",
+        "The client has shown a good certificate, and `client_cert` of the route does not name it. The access line has its subject.";
     HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",
         "No route is for this host. Check the name, or add a route.";
     ROUTE_NOT_FOUND: NOT_FOUND "route-not-found", "No such path here", "http_request_denied",
@@ -61,6 +65,8 @@ reasons! {
         "The body is larger than `max_body` of the route.";
     TARGET_TOO_LONG: URI_TOO_LONG "target-too-long", "The request target is too long", "http_request_denied",
         "The request line is larger than `downstream.max_header_size`.";
+    MISDIRECTED: MISDIRECTED_REQUEST "misdirected", "Not over this connection", "http_request_denied",
+        "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that. The client is to come by a connection made for this host.";
     LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",
         "The client asked more often than `rate_limit` of the route allows; `Retry-After` says when to ask again.";
     HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large", "The request head is too large", "http_request_denied",

@@ -81,7 +81,7 @@ meters! {
         "TLS handshakes completed, by version and whether a session was resumed",
         "A small resumed share costs CPU: do clients reach the same node, do they keep tickets?";
     handshake_failures: counter["reason"] "tls_handshake_failures",
-        "TLS handshakes that failed, by reason (`timeout`, `closed`, `protocol`, `no_certificate`)",
+        "TLS handshakes that failed, by reason (`timeout`, `closed`, `protocol`, `no_certificate`: none of ours; of the client's `client_certificate_missing`, `_expired`, `_revoked`, `_unlisted`: no current revocation list tells of it, `_invalid`)",
         "`protocol` rises with scanners and with clients older than `tls.min_version`.";
     handshake_seconds: histogram[] "tls_handshake_seconds",
         "Time from accepting a connection to the end of its handshake, in seconds",

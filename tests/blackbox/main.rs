@@ -17,6 +17,8 @@ mod support;
 mod a_actors;
 mod b_proxy;
 mod c_tls;
+mod c_tls_clients;
+mod c_tls_quality;
 mod c_tls_renewal;
 mod d_balanced;
 mod d_bounds;

@@ -28,6 +28,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("redis-cli", &["redis-tools"]),
     tool("pebble", &["pebble"]),
     tool("pebble-challtestsrv", &["pebble"]),
+    tool("openssl", &["openssl"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.
@@ -44,6 +45,7 @@ pub(crate) const BENCH: &[Tool] = &[
 /// What the public suite for HTTP caches runs on.
 pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the drills need on top. Redis brings its Sentinel and its client; OpenSSL puts frames under TLS.
+/// What the drills need on top. Redis brings its Sentinel and its client.
 pub(crate) const DRILL: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
     tool("redis-cli", &["redis-tools"]),

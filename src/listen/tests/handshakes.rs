@@ -67,7 +67,7 @@ async fn certificates_are_replaced_under_running_listeners() {
     let config = client(&[&old, &new], rustls::ALL_VERSIONS, &[]);
 
     let mut before = room.connect("a.test", &config).await.unwrap();
-    room.edge.set_tls(Some(TlsTable::new(load(&[&new]), MinVersion::Tls12, &room.ticketing)));
+    room.edge.set_tls(Some(TlsTable::new(&load(&[&new]), MinVersion::Tls12, &room.ticketing)));
     let fresh = client(&[&new], rustls::ALL_VERSIONS, &[]);
     let after = room.connect("a.test", &fresh).await.unwrap();
 
@@ -87,7 +87,7 @@ async fn a_session_is_resumed_across_a_reload_in_both_versions() {
         assert_eq!(first.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
         assert!(ask(&mut first, REQUEST).await.contains("resumed: false"));
 
-        room.edge.set_tls(Some(TlsTable::new(load(&[&made]), MinVersion::Tls12, &room.ticketing)));
+        room.edge.set_tls(Some(TlsTable::new(&load(&[&made]), MinVersion::Tls12, &room.ticketing)));
         let mut second = room.connect("a.test", &config).await.unwrap();
         assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{versions:?}");
         assert!(ask(&mut second, REQUEST).await.contains("resumed: true"));

@@ -145,16 +145,16 @@ impl Room {
         tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         let certs = CertSet::load(&[CertSource::Dev { dir: dir.path().to_owned() }]).unwrap();
-        Self::start(dir, certs, MinVersion::Tls12, bounds)
+        Self::start(dir, &certs, MinVersion::Tls12, bounds)
     }
 
     /// With these certificates.
     pub(super) fn with_certs(made: &[&Made], min: MinVersion) -> Self {
         tls::install_provider();
-        Self::start(tempfile::tempdir().unwrap(), load(made), min, wide())
+        Self::start(tempfile::tempdir().unwrap(), &load(made), min, wide())
     }
 
-    fn start(dir: TempDir, certs: CertSet, min: MinVersion, bounds: Bounds) -> Self {
+    fn start(dir: TempDir, certs: &CertSet, min: MinVersion, bounds: Bounds) -> Self {
         let dev = dev::ensure(dir.path()).unwrap();
         let meters = Meters::new();
         let ticketing = Ticketing::new().unwrap();

@@ -35,6 +35,8 @@ pub struct Record {
     pub protocol: Version,
     /// The version of TLS on the client's connection, such as `1.3`; none on a plain one.
     pub tls: Option<&'static str>,
+    /// The subject of the certificate that the client has shown.
+    pub tls_client: Option<Text>,
     /// The route that matched, by name.
     pub route: Option<Arc<str>>,
     /// The upstream that was chosen, by name.
@@ -98,6 +100,8 @@ struct Line<'a> {
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_client: Option<&'a str>,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -131,6 +135,7 @@ impl Record {
             query: query.as_deref(),
             protocol: protocol(self.protocol),
             tls: self.tls,
+            tls_client: self.tls_client.as_deref(),
             status: self.status,
             reason: self.reason,
             route: self.route.as_deref(),
@@ -177,6 +182,7 @@ impl Record {
             let _ = write!(out, " upstream_us={}", micros(elapsed));
         }
         note(out, "tls", self.tls);
+        note(out, "tls_client", self.tls_client.as_deref());
         note(out, "id", Some(&*self.request_id));
     }
 }
@@ -230,6 +236,7 @@ impl Record {
             query: Some("page=2&access_token=s3cr3t".into()),
             protocol: Version::HTTP_2,
             tls: Some("1.3"),
+            tls_client: None,
             route: Some("users".into()),
             upstream: Some("users".into()),
             server: Some("10.0.1.11:8080".into()),

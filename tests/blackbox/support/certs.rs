@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 
@@ -77,6 +82,63 @@ impl Certs {
         let builder = ClientConfig::builder_with_protocol_versions(versions);
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+/// A client's certificate and its key.
+pub(crate) struct Member {
+    serial: SerialNumber,
+    chain: Vec<CertificateDer<'static>>,
+    key: Vec<u8>,
+}
+
+impl Certs {
+    /// A client's certificate by the same authority.
+    pub(crate) fn member(&self, name: &str, serial: u8) -> Member {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![format!("{name}.members.test")]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "Members");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let serial = SerialNumber::from(vec![serial]);
+        params.serial_number = Some(serial.clone());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        Member { serial, chain: vec![certificate.der().clone()], key: key.serialize_der() }
+    }
+
+    /// The authority's revocation list in PEM, in force until that year.
+    pub(crate) fn revoking(&self, members: &[&Member], until: i32) -> String {
+        let revoked = |member: &&Member| RevokedCertParams {
+            serial_number: member.serial.clone(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(vec![u8::try_from(members.len()).unwrap() + 1]),
+            issuing_distribution_point: None,
+            revoked_certs: members.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.authority).unwrap().pem().unwrap()
+    }
+
+    /// The same as [`Self::client_of`] for a client that shows this certificate where it is asked to.
+    pub(crate) fn client_as(
+        &self,
+        member: &Member,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+        let key = PrivateKeyDer::try_from(member.key.clone()).unwrap();
+        let mut config = builder.with_client_auth_cert(member.chain.clone(), key).unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     }
 }

@@ -26,6 +26,11 @@ impl Raw {
         Self(BufReader::new(Box::new(stream)))
     }
 
+    /// A connection that was made elsewhere.
+    pub(crate) fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self(BufReader::new(Box::new(stream)))
+    }
+
     /// A plain TCP connection from an address of one's own, such as `127.0.0.2`.
     pub(crate) async fn tcp_from(from: IpAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
@@ -74,13 +79,21 @@ impl Raw {
 
     /// Sends one request and reads its whole answer: body by length, by chunks, or none where there is none.
     pub(crate) async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.ask_or_end(request).await.expect("the peer has closed without an answer")
+    }
+
+    /// The same; none where the peer closes before the end of a head.
+    pub(crate) async fn ask_or_end(&mut self, request: impl AsRef<[u8]>) -> Option<Answer> {
         self.send(request.as_ref()).await;
         let head = self.head().await;
+        if !head.ends_with("\r\n\r\n") {
+            return None;
+        }
         let mut answer = parse(&head);
         let bodiless =
             request.as_ref().starts_with(b"HEAD ") || matches!(answer.status, 100..200 | 204 | 304);
         if bodiless {
-            return answer;
+            return Some(answer);
         }
         answer.body = if answer.field("transfer-encoding").is_some() {
             must("chunks", self.chunks()).await
@@ -90,7 +103,7 @@ impl Raw {
             must("the body of an answer", self.0.read_exact(&mut body)).await.unwrap();
             body
         };
-        answer
+        Some(answer)
     }
 
     /// A chunked body to its end, put together.

@@ -1,4 +1,4 @@
-//! `cargo xtask drill`: what the cache promises, with real processes, under load, while something goes wrong.
+//! `cargo xtask drill`: what the cache and the certificates promise, with real processes, under load, while something goes wrong.
 //!
 //! Each drill starts its own origin, gateways and Redis on free ports of the loopback, plays for a bounded time, prints
 //! what it measured and ends what it started. A broken promise on *what* is answered always fails it. One on *how soon*
@@ -13,6 +13,7 @@ mod gateway;
 pub(crate) mod redis;
 mod relay;
 mod field;
+mod certificates;
 mod chaos;
 mod fleet;
 mod floods;
@@ -38,6 +39,11 @@ struct Drill {
 }
 
 const DRILLS: [Drill; 5] = [
+    Drill {
+        name: "certificates",
+        promise: "no handshake fails while certificates are swapped, and each is shown",
+        play: certificates::run,
+    },
     Drill {
         name: "cold-restart",
         promise: "a gateway that comes back answers from Redis at once",
