@@ -209,6 +209,7 @@ impl Keeper {
         };
         pending.failed(failure.kind, SystemTime::now());
         let host = &mut self.hosts[at];
+        host.paused = Some(pending.not_before());
         let what = failure.to_string();
         if host.told.as_ref() != Some(&what) {
             let next = httpdate::fmt_http_date(pending.not_before());
