@@ -40,7 +40,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::exchange::Exchange;
 use crate::forward::hop;
-use crate::listen::{self, AtOnce, Connection, Ready, Sent, head};
+use crate::listen::{self, AtOnce, BadHead, Connection, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::telemetry::RouteMeters;
@@ -75,6 +75,16 @@ impl AtOnce for Gateway {
     /// Plays the stages up to the look into the store; what is there is the answer.
     fn at_once(&self, request: &RequestHeader, connection: &Connection) -> Option<(Ready, Exchange)> {
         at_hand::answer(self, request, connection)
+    }
+
+    /// The "no" to a head that breaks the rules.
+    fn refused(
+        &self,
+        request: &RequestHeader,
+        connection: &Connection,
+        why: BadHead,
+    ) -> Option<(Ready, Exchange)> {
+        at_hand::refused(self, request, connection, why)
     }
 
     /// Counts, and one line.
@@ -250,7 +260,6 @@ impl ProxyHttp for Gateway {
             let connection = listen::connection(session);
             self.access.write(record::line(session.req_header(), connection, &answered, exchange));
         }
-        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

@@ -7,12 +7,11 @@
 //!                         │   └──── watch ── keyring
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
-//!                         │          ├─ sending
-//!                         │          └─ date
-//!                         ├─ h1        HTTP/1: what is at hand by our own hand, else by sessions
+//!                         │          └─ sending ── pace
+//!                         ├─ h1        HTTP/1, by our own hand
 //!                         └─ h2        HTTP/2, by our own hand
 //! at_once                 what an answer at hand is
-//! head, client            what the gateway asks about each request
+//! date, head, client      what the gateway asks about each request
 //! ```
 
 pub mod bind;
@@ -29,10 +28,11 @@ pub mod keyring;
 pub mod watch;
 mod stream;
 mod gather;
+mod pace;
 mod sending;
 pub mod guard;
 pub mod date;
-mod h1;
+pub mod h1;
 mod h2;
 mod at_once;
 pub mod connection;
@@ -44,8 +44,8 @@ mod tests;
 pub use at_once::{AtOnce, Ready, Sent};
 pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use certs::{CertError, CertSet, CertSource};
-pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
-pub use date::{dated, forget_date, keep_date};
+pub use connection::{Connection, TlsInfo, connection, end, flush, is_multiplexed};
+pub use date::{dated, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};

@@ -96,7 +96,7 @@ meters! {
         "Certificates whose files are refused as they are now, so that the one before is shown",
         "Alert above 0: the one that is shown will expire.";
     head_timeouts: counter["reason"] "request_head_failures",
-        "Connections ended before a whole request head was read (`timeout`, `malformed`)",
+        "Connections ended for the head of a request that was late or refused (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";
     http2_ended: counter["reason"] "http2_connections_ended",
         "HTTP/2 connections ended for what their clients sent (`flood`: too much beside requests, `malformed`: too many requests that are none, `protocol`: frames that HTTP/2 does not allow)",
