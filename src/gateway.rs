@@ -187,6 +187,7 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        tries::sound(exchange, answer)?;
         tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
         place::invalidate(session.req_header(), answer, exchange, self.fetching.tiers);

@@ -164,7 +164,7 @@ where
         let reply = Reply::new(&request, !body.is_empty());
         let digest = self.digest.get_or_insert_with(|| Arc::new(digest(&self.client)));
         let lent = Lent { client: self.client, body, reply };
-        let session = Session::boxed(request, lent, &self.home, digest, self.site.bounds.send_timeout);
+        let session = Session::boxed(request, lent, &self.home, digest);
         self.site.app.process_new_http(ServerSession::new_custom(session), self.site.shutdown).await;
 
         let Lent { mut client, mut body, reply } = self.home.lock().take()?;

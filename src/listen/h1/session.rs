@@ -29,6 +29,10 @@ use super::reply::Reply;
 use crate::listen::connection::of_digest;
 use crate::listen::stream::Guarded;
 
+/// How long a client that has closed its side may wait for an answer to begin, or to go on. Most are gone, and their server
+/// works in vain.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
 /// A request, its body, and its answer.
 pub(super) struct Session {
     head: RequestHeader,
@@ -37,8 +41,7 @@ pub(super) struct Session {
     home: Home,
     digest: Arc<Digest>,
     upgraded: bool,
-    /// How long a client that has closed its side is waited for.
-    patience: Duration,
+    /// Runs once the client has closed its side.
     farewell: Option<Pin<Box<Sleep>>>,
 }
 
@@ -59,10 +62,9 @@ impl Session {
         lent: Lent,
         home: &Home,
         digest: &Arc<Digest>,
-        patience: Duration,
     ) -> Box<dyn server::Session> {
         let (home, digest) = (home.clone(), digest.clone());
-        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, patience, farewell: None })
+        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, farewell: None })
     }
 
     fn socket(&self) -> Option<&SocketDigest> {
@@ -100,8 +102,7 @@ impl Session {
         }
         if !client.is_secure() {
             // Only a write shows whether a client that closed its side is still there. Under TLS it said farewell.
-            let patience = self.patience;
-            let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
             ready!(farewell.as_mut().poll(cx));
         }
         Poll::Ready(Error::e_explain(ErrorType::ConnectionClosed, "the client is gone"))

@@ -67,6 +67,11 @@ impl Raw {
         let _ = must("bytes are taken", sent).await;
     }
 
+    /// Closes this side: nothing more will be sent.
+    pub(crate) async fn close_side(&mut self) {
+        let _ = must("the side is closed", self.0.get_mut().shutdown()).await;
+    }
+
     /// Sends bytes to a peer that may have closed; whether they were taken.
     pub(crate) async fn offer(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.get_mut().write_all(bytes.as_ref()).await.is_ok()
