@@ -80,7 +80,7 @@ impl Refusal {
     /// The reason: status, code and words that never change.
     pub fn reason(&self) -> &'static Reason {
         match self {
-            Self::Head(BadHead::Chunks) => &reason::BAD_BODY,
+            Self::Body | Self::Head(BadHead::Chunks) => &reason::BAD_BODY,
             Self::Head(bad) => match bad.status().as_u16() {
                 405 => &reason::METHOD_NOT_ALLOWED,
                 408 => &reason::BODY_STALLED,
@@ -99,7 +99,6 @@ impl Refusal {
             Self::Address => &reason::ADDRESS_REFUSED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
-            Self::Body => &reason::BAD_BODY,
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
             Self::MayNotPurge => &reason::MAY_NOT_PURGE,

@@ -223,7 +223,10 @@ async fn a_target_is_read_in_one_way_and_written_anew() {
     assert_eq!(origin.seen().len(), 10);
     for target in ["/a\0b", "/a b", "/a\tb", "/a\x7fb", "/\u{e4}", "/a\rb", "/a<b"] {
         let answer = sent(&gateway, format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 400 ") && is_problem(&answer, "bad-request"), "{target:?}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") && is_problem(&answer, "bad-request"),
+            "{target:?}: {answer}"
+        );
     }
     assert_eq!(origin.seen().len(), 10);
 }

@@ -31,10 +31,10 @@ pub(super) async fn send<C: AsyncWrite + Unpin>(client: &mut C, ready: &Ready, l
     };
     let before = head.len() + body.iter().map(Bytes::len).sum::<usize>() - length;
     let mut written = 0;
-    let outcome = match write_all(client, &head, body, &mut written).await {
-        Ok(()) => client.flush().await,
-        lost => lost,
-    };
+    let mut outcome = write_all(client, &head, body, &mut written).await;
+    if outcome.is_ok() {
+        outcome = client.flush().await;
+    }
     SPARE.set(head);
     let bytes = written.saturating_sub(before).min(length) as u64;
     Sent { status: ready.head.status.as_u16(), bytes, whole: outcome.is_ok() }

@@ -95,7 +95,7 @@ pub(super) fn is_plain(request: &RequestHeader) -> bool {
 /// As much of a head that is refused as there is to tell of it.
 pub(super) fn legible(head: &[u8]) -> RequestHeader {
     let (mut parts, ()) = Request::new(()).into_parts();
-    let line = head.strip_prefix(b"\r\n").unwrap_or(head).split(|byte| byte.is_ascii_control()).next();
+    let line = head.strip_prefix(b"\r\n").unwrap_or(head).split(u8::is_ascii_control).next();
     let mut words = line.unwrap_or_default().splitn(3, |byte| *byte == b' ');
     let mut word = || words.next().filter(|word| word.len() <= LEGIBLE).unwrap_or_default();
     parts.method = Method::from_bytes(word()).unwrap_or_else(|_| unknown());

@@ -51,6 +51,7 @@ pub(super) struct Reply {
 }
 
 /// What of the request decides about the form of its answer.
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the request, and none excludes another")]
 #[derive(Debug)]
 struct Asked {
     head: bool,
