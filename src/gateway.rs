@@ -41,7 +41,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::exchange::Exchange;
 use crate::forward::hop;
-use crate::listen::{self, AtOnce, Connection, Edge, Ready, Sent, head};
+use crate::listen::{self, AtOnce, BadHead, Connection, Edge, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::telemetry::RouteMeters;
@@ -78,6 +78,16 @@ impl AtOnce for Gateway {
     /// Plays the stages up to the look into the store; what is there is the answer.
     fn at_once(&self, request: &RequestHeader, connection: &Connection) -> Option<(Ready, Exchange)> {
         at_hand::answer(self, request, connection)
+    }
+
+    /// The "no" to a head that breaks the rules.
+    fn refused(
+        &self,
+        request: &RequestHeader,
+        connection: &Connection,
+        why: BadHead,
+    ) -> Option<(Ready, Exchange)> {
+        at_hand::refused(self, request, connection, why)
     }
 
     /// Counts, and one line.
@@ -186,6 +196,7 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        tries::sound(exchange, answer)?;
         tries::answered(session, exchange, answer)?;
         hop::strip_response(answer);
         place::invalidate(session.req_header(), answer, exchange, self.fetching.tiers);
@@ -259,7 +270,6 @@ impl ProxyHttp for Gateway {
             let connection = listen::connection(session);
             self.access.write(record::line(session.req_header(), connection, &answered, exchange));
         }
-        answer::await_the_rest(session, exchange).await;
         admit::close(session);
     }
 

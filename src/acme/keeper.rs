@@ -316,6 +316,8 @@ mod tests {
                 body_timeout: second,
                 send_timeout: second,
                 idle_timeout: second,
+                min_body_rate: 0,
+                min_send_rate: 0,
                 max_header_size: 1,
                 max_headers: 1,
             };

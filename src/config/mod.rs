@@ -202,9 +202,15 @@ pub struct Downstream {
     /// Longest wait between two reads of a request body.
     #[schemars(extend("x-least" = "1ms"))]
     pub body_timeout: Period,
+    /// Fewest bytes of a request body that are to come each second, on average over `body_timeout`, on HTTP/1; fewer are refused with
+    /// 408. `"0B"`: as few as one in each `body_timeout`. Only waits for the client count.
+    pub min_body_rate: ByteSize,
     /// Longest wait for the client to take bytes of an answer.
     #[schemars(extend("x-least" = "1ms"))]
     pub send_timeout: Period,
+    /// Fewest bytes that a client is to take each second while we wait for it, on average over `send_timeout`; who takes fewer is
+    /// let go. `"0B"`: as few as one in each `send_timeout`.
+    pub min_send_rate: ByteSize,
     /// How long an idle connection is kept for the next request.
     #[schemars(extend("x-least" = "1ms"))]
     pub idle_timeout: Period,
@@ -224,7 +230,9 @@ impl Default for Downstream {
             handshake_timeout: Period(Duration::from_secs(10)),
             header_timeout: Period(Duration::from_secs(10)),
             body_timeout: Period(Duration::from_secs(30)),
+            min_body_rate: ByteSize(240),
             send_timeout: Period(Duration::from_secs(30)),
+            min_send_rate: ByteSize(240),
             idle_timeout: Period(Duration::from_secs(75)),
             max_header_size: ByteSize(32 << 10),
             max_headers: 100,

@@ -123,6 +123,23 @@ pub fn is_websocket(head: &RequestHeader) -> bool {
         && options(&head.headers).any(|option| option.eq_ignore_ascii_case("upgrade"))
 }
 
+/// Whether an answer may be passed on: it ends where every recipient will think it does, and changes the protocol to none but
+/// what was asked for.
+///
+/// With a transfer coding other than `chunked`, or two, its end is a matter of opinion (RFC 9112 §6.3); a 101 that nobody asked
+/// for would make a tunnel out of a connection on which others' answers follow (RFC 9110 §15.2.2).
+pub fn is_sound(answer: &ResponseHeader, upgrades: bool) -> bool {
+    let is = |name: &HeaderName, word: &str| {
+        let mut values = answer.headers.get_all(name).into_iter();
+        values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(word.as_bytes()))
+            && values.next().is_none()
+    };
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrades && is(&UPGRADE, "websocket");
+    }
+    !answer.headers.contains_key(TRANSFER_ENCODING) || is(&TRANSFER_ENCODING, "chunked")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -322,5 +339,24 @@ mod tests {
                 prop_assert!(survives.is_none() || survives == kept, "{}: {:?}", name, survives);
             }
         }
+    }
+
+    #[test]
+    fn an_answer_is_passed_on_only_if_all_agree_where_it_ends() {
+        let sound = |status: u16, upgrades, fields: &[(&'static str, &str)]| {
+            let mut answer = ResponseHeader::build(status, None).unwrap();
+            for (name, value) in fields {
+                answer.append_header(*name, *value).unwrap();
+            }
+            is_sound(&answer, upgrades)
+        };
+        assert!(sound(200, false, &[]) && sound(200, false, &[("transfer-encoding", "Chunked")]));
+        for coding in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
+            assert!(!sound(200, false, &[("transfer-encoding", coding)]), "{coding}");
+        }
+        assert!(!sound(200, false, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]));
+        assert!(sound(101, true, &[("upgrade", "WebSocket")]));
+        assert!(!sound(101, false, &[("upgrade", "websocket")]));
+        assert!(!sound(101, true, &[]) && !sound(101, true, &[("upgrade", "h2c")]));
     }
 }

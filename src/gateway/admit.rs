@@ -23,9 +23,6 @@ pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
     exchange.asked = Some(Arc::new(who_asks(session.req_header(), connection, &exchange.plan)));
     exchange.upgrades = hop::is_websocket(session.req_header());
     let bounds = &exchange.plan.bounds;
-    if session.get_keepalive().is_some() {
-        session.set_keepalive(Some(bounds.idle_timeout.as_secs().max(1)));
-    }
     session.set_read_timeout(Some(bounds.body_timeout));
     session.set_write_timeout(Some(bounds.send_timeout));
     // What is left of a body after an early answer is read for this long, so that the client sees the answer.

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::cache::status;
-use crate::exchange::{Asked, Exchange, Tries};
+use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, request_id};
 use crate::listen::{self, Ready};
 use crate::plan::template::Facts;
@@ -110,9 +110,9 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 
 /// The last touches to an answer that came from an upstream.
 pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut ResponseHeader) {
-    frame(session, answer);
+    frame(session);
     label(exchange, answer, answer.version);
-    listen::keep_date(session, answer);
+    listen::keep_date(answer);
 }
 
 /// Labels an answer that came from an upstream or the store, in this version of HTTP.
@@ -131,16 +131,10 @@ pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Head, versio
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Settles how an answer ends, and whether its connection does: with a gateway that is about to end, and in HTTP/1.0
-/// after an answer of unknown length, as there are no chunks (RFC 9112 §6.1).
-pub(super) fn frame(session: &mut Session, answer: &mut impl forward::Head) {
+/// Settles whether the connection ends with an answer: with a gateway that is about to end.
+pub(super) fn frame(session: &Session) {
     if session.is_process_shutting_down() {
-        session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
-    }
-    let old = session.req_header().version < Version::HTTP_11;
-    if old && answer.fields().contains_key(header::TRANSFER_ENCODING) {
-        answer.remove(&header::TRANSFER_ENCODING);
-        session.set_keepalive(None);
+        listen::end(session); // says `Connection: close`: the next request is to go elsewhere
     }
 }
 
@@ -178,34 +172,16 @@ pub(super) async fn send(session: &mut Session, mut head: ResponseHeader, body: 
 pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut Exchange) -> u16 {
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
-    session.set_keepalive(None);
+    listen::end(session);
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = final_head(session).is_none();
-    listen::forget_date(session);
     let fields = refusal_fields(exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }
     exchange.refusal = Some(refusal);
     status
-}
-
-/// Reads what is left of a body that was refused half-way, for a while: to close a connection with bytes unread is to
-/// reset it, and a client that still sends would lose the answer (RFC 9112 §9.6).
-///
-/// A connection that is kept is read to the end of the body anyway, and an HTTP/2 stream ends alone.
-pub(super) async fn await_the_rest(session: &mut Session, exchange: &mut Exchange) {
-    let asked = session.req_header();
-    let framed =
-        !matches!(exchange.refusal, None | Some(Refusal::Head(_) | Refusal::Body | Refusal::BodyStalled));
-    // Who asked first was told not to send.
-    let announced = asked.headers.contains_key(header::EXPECT) && session.body_bytes_read() == 0;
-    if framed && !announced && !listen::is_multiplexed(session) && session.get_keepalive().is_none() {
-        exchange.tries = Tries::default(); // the server need not wait, too
-        // The bound is the drain timeout of the session; a client that left or breaks off loses nothing.
-        let _ = session.drain_request_body().await;
-    }
 }
 
 /// The refusal that an error amounts to; `None` where the client is gone.

@@ -10,8 +10,9 @@ use pingora::http::RequestHeader;
 
 use crate::exchange::Exchange;
 use crate::forward;
-use crate::listen::{Connection, Ready, Sent, dated};
+use crate::listen::{BadHead, Connection, Ready, Sent, dated};
 use crate::plan::Action;
+use crate::refusal::Refusal;
 use crate::telemetry::Tier;
 
 use super::record::Answered;
@@ -56,6 +57,20 @@ fn served(gateway: &Gateway, request: &RequestHeader, exchange: &mut Exchange, h
     }
     exchange.cache.as_mut()?.hit(&hit.stored, Tier::Memory, hit.stale);
     deliver::at_hand(request, exchange, &hit.stored)
+}
+
+/// The refusal of a head.
+pub(super) fn refused(
+    gateway: &Gateway,
+    request: &RequestHeader,
+    connection: &Connection,
+    why: BadHead,
+) -> Option<(Ready, Exchange)> {
+    let mut exchange = Exchange::begin(gateway.live.load_full(), &gateway.in_flight);
+    exchange.asked = Some(Arc::new(admit::who_asks(request, Some(connection), &exchange.plan)));
+    let mut ready = answer::written(request, &mut exchange, Refusal::Head(why))?;
+    dated(&mut ready.head);
+    Some((ready, exchange))
 }
 
 /// Whether a request is for several parts of an answer, which are not one piece.

@@ -1,11 +1,14 @@
 //! Answers from the store, and from a flight: conditions, ranges and framing as their client asks for them.
 
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::SystemTime;
 
-use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, request, response};
+use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -179,14 +182,11 @@ impl Plan {
     /// Writes the answer.
     async fn send(mut self, session: &mut Session, exchange: &Exchange, source: Source) -> Result<()> {
         let nothing = matches!(self.send, Send::Nothing);
-        if !nothing && !self.head.headers.contains_key(CONTENT_LENGTH) {
-            frame(session, &mut self.head);
-        }
-        answer::frame(session, &mut self.head);
+        answer::frame(session);
         let version = self.head.version;
         answer::label(exchange, &mut self.head, version);
         let mut head = Box::new(ResponseHeader::from(self.head));
-        listen::keep_date(session, &mut head);
+        listen::keep_date(&mut head);
         session.write_response_header(head, nothing).await?;
         match (self.send, source) {
             (Send::Nothing, _) => Ok(()),
@@ -237,17 +237,6 @@ fn head(status: StatusCode, headers: HeaderMap) -> response::Parts {
     parts
 }
 
-/// Frames a body of unknown length: in chunks, or up to the end of the connection for HTTP/1.0 (RFC 9112 §6.1).
-fn frame(session: &mut Session, head: &mut response::Parts) {
-    match session.req_header().version {
-        Version::HTTP_11 => {
-            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        Version::HTTP_10 => session.set_keepalive(None),
-        _ => {}
-    }
-}
-
 /// Sends the bytes of a range that is stored, segment by segment.
 async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, ends: bool) -> Result<()> {
     let pieces = parts::cut(&stored.body, &range).ok_or_else(not_held)?;
@@ -266,8 +255,16 @@ async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, 
 async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range: Range<u64>) -> Result<()> {
     let mut offset = 0;
     while offset < range.end {
-        let piece = follower.next().await.map_err(|_| broke_off())?;
-        let Some(piece) = piece else { break };
+        let mut next = pin!(follower.next());
+        let at_hand = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        let piece = match at_hand {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => {
+                listen::flush(session).await?;
+                next.await
+            }
+        };
+        let Some(piece) = piece.map_err(|_| broke_off())? else { break };
         let part = within(&piece, offset, &range);
         offset += piece.len() as u64;
         if !part.is_empty() {

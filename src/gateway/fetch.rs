@@ -267,7 +267,8 @@ impl Errand {
                         hop::strip_response(&mut head);
                         self.pilot.interim(head);
                     }
-                    _ => return Ok(head),
+                    _ if hop::is_sound(&head, false) => return Ok(head),
+                    _ => break,
                 }
             }
             Err(Error::new(ErrorType::InvalidHTTPHeader))

@@ -106,6 +106,14 @@ pub(super) fn broken(
     error
 }
 
+/// Ends a try whose answer nobody may see.
+pub(super) fn sound(exchange: &Exchange, answer: &ResponseHeader) -> pingora::Result<()> {
+    if hop::is_sound(answer, exchange.upgrades) {
+        return Ok(());
+    }
+    Err(Error::explain(ErrorType::InvalidHTTPHeader, "an answer that is read in more than one way").into_up())
+}
+
 /// Settles a try by the head of its answer. An error asks for another; anything else is passed on.
 pub(super) fn answered(
     session: &mut Session,

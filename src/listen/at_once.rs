@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, header, response};
 use pingora::http::RequestHeader;
 
 use super::connection::Connection;
+use super::head::BadHead;
 
 /// What can answer at once.
 pub trait AtOnce: Send + Sync + 'static {
@@ -18,6 +19,16 @@ pub trait AtOnce: Send + Sync + 'static {
     ///
     /// `None`: the request needs a session. It will be asked for there from the start, so nothing may have been counted.
     fn at_once(&self, request: &RequestHeader, connection: &Connection) -> Option<(Ready, Self::Exchange)>;
+
+    /// The answer to a request whose head, or the body that came with it, is refused; the last on its connection.
+    ///
+    /// The request has of the head what could be read; `-` and `*` stand for a method and a target that could not.
+    fn refused(
+        &self,
+        request: &RequestHeader,
+        connection: &Connection,
+        why: BadHead,
+    ) -> Option<(Ready, Self::Exchange)>;
 
     /// The answer was sent, as far as its client took it.
     fn sent(&self, request: &RequestHeader, connection: &Connection, exchange: Self::Exchange, sent: Sent);

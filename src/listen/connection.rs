@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use http::Version;
+use pingora::Result;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 
 use super::client_ca::ClientCaSource;
-use super::date::KeptDate;
 use super::guard::HeadGuard;
 use super::identity::ClientIdentity;
 
@@ -27,8 +29,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// The deadline of request heads.
     pub head: HeadGuard,
-    /// The date that the next head on HTTP/1 is to carry.
-    pub(super) kept_date: KeptDate,
+    /// Whether it ends with the answer to the request at hand; on HTTP/1 alone.
+    pub(super) last: AtomicBool,
 }
 
 /// What a TLS handshake agreed on.
@@ -59,13 +61,48 @@ impl Connection {
     /// A request has been answered: the deadline counts for what comes next. To be called last thing in each request.
     pub fn request_ends(&self) {
         self.head.request_ends();
-        self.kept_date.set(None);
+    }
+}
+
+impl Connection {
+    /// The connection ends with the answer to the request at hand, which says so if it can still be said.
+    pub(super) fn ends_with_this(&self) {
+        // One task reads, writes and runs the requests of an HTTP/1 connection: there is nothing to order.
+        self.last.store(true, Ordering::Relaxed);
+    }
+
+    /// The next request is at hand; whether the connection ends with its answer.
+    pub(super) fn goes_on(&self, ends: bool) {
+        self.last.store(ends, Ordering::Relaxed);
+    }
+
+    /// Whether it ends with the answer to the request at hand.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends the connection of a request with its answer, where it is not shared with others.
+pub fn end(session: &Session) {
+    if let Some(connection) = connection(session) {
+        connection.ends_with_this();
     }
 }
 
 /// Whether a request shares its connection with others, by HTTP/2. Pingora's own `is_http2` knows only its own kind.
 pub fn is_multiplexed(session: &Session) -> bool {
-    session.as_http1().is_none() && session.req_header().version == Version::HTTP_2
+    session.req_header().version == Version::HTTP_2
+}
+
+/// Sends what was written of an answer so far: what comes next is not there yet.
+///
+/// HTTP/2 does so by itself, when there is nothing else to do on the connection.
+pub async fn flush(session: &mut Session) -> Result<()> {
+    let shared = is_multiplexed(session);
+    match session.as_custom_mut() {
+        Some(own) if !shared => own.write_body(Bytes::new(), false).await,
+        _ => Ok(()),
+    }
 }
 
 /// The connection that a request came over; none for requests that the gateway makes itself.

@@ -33,8 +33,12 @@ pub struct Bounds {
     pub header_timeout: Duration,
     /// Longest wait between two reads of a request body.
     pub body_timeout: Duration,
+    /// Fewest bytes of a request body a second, over `body_timeout`; 0 is none.
+    pub min_body_rate: u64,
     /// Longest wait for the client to take bytes of an answer.
     pub send_timeout: Duration,
+    /// Fewest bytes of answers that a client takes a second while we wait for it, over `send_timeout`; 0 is none.
+    pub min_send_rate: u64,
     /// How long an idle connection is kept. Connections that are open keep the value they began with on HTTP/2.
     pub idle_timeout: Duration,
     /// Largest request head in bytes.

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -26,7 +26,6 @@ use super::bind::Listener;
 use super::client_ca::{self, ClientCa, Unwelcome};
 use super::connection::{Connection, TlsInfo};
 use super::crowd::{Full, Seat};
-use super::date::KeptDate;
 use super::edge::{Bounds, Edge};
 use super::guard::HeadGuard;
 use super::identity::ClientIdentity;
@@ -146,7 +145,7 @@ impl<P: ProxyHttp> Front<P> {
             redirects: kind.redirects(),
             tls,
             head: HeadGuard::new(multiplexed),
-            kept_date: KeptDate::default(),
+            last: AtomicBool::new(false),
         };
         let heads = self.edge.counts.heads.clone();
         Guarded::new(transport, connection, &bounds, heads).ok().map(Box::new)

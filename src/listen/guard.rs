@@ -83,7 +83,7 @@ pub(super) struct Deadline {
     failures: HeadFailures,
 }
 
-/// Counts connections that ended before a whole head was read.
+/// Counts connections that ended for their head.
 #[derive(Clone, Debug)]
 pub(super) struct HeadFailures {
     pub(super) timeout: Counter,
@@ -119,15 +119,15 @@ impl Deadline {
         true
     }
 
-    /// Bytes are written. In the middle of an HTTP/1 head that is Pingora refusing it; no hook of ours sees such a
-    /// request, so it is counted here.
+    /// Bytes are written. The next head may have come with the one that they answer, and has its own time.
     pub(super) fn sending(&mut self) {
-        if self.head.is(READING) && !self.head.multiplexed {
-            self.head.set(WHOLE);
-            self.failures.malformed.inc();
-        }
-        // The time of the head that this answers; the next may have come with it, and has its own.
         self.timer = None;
+    }
+
+    /// The head that was read is refused.
+    pub(super) fn refused(&mut self) {
+        self.head.set(WHOLE);
+        self.failures.malformed.inc();
     }
 }
 
@@ -217,14 +217,12 @@ mod tests {
         assert_eq!(strikes(&mut deadline, WITHIN * 10).await, None);
     }
 
-    #[test]
-    fn an_answer_in_the_middle_of_a_head_is_counted_once() {
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_head_is_counted_and_waited_for_no_longer() {
         let (mut deadline, _head) = deadline(false);
-        deadline.sending();
-        assert_eq!(deadline.failures.malformed.get(), 0);
         deadline.received();
-        deadline.sending();
-        deadline.sending();
+        deadline.refused();
         assert_eq!(deadline.failures.malformed.get(), 1);
+        assert_eq!(strikes(&mut deadline, WITHIN * 10).await, None);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Pingora's parser is lenient where RFC 9112 lets it be, and what it lets pass it may hand on: bare line feeds,
 //! repeated lengths, codings other than `chunked`. An attacker needs only one hop that reads such a head otherwise
-//! (RFC 9112 section 11.2, request smuggling). The checks here see the bytes as they came, but for one thing: blanks,
-//! quotes and control bytes within a target are percent-encoded by Pingora before anybody can refuse them.
+//! (RFC 9112 section 11.2, request smuggling). The checks here see the bytes as they came.
 
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora::proxy::Session;
+
+use super::connection::is_multiplexed;
 
 /// How much a request head may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +78,33 @@ pub enum BadHead {
     /// A transfer coding other than `chunked` (RFC 9112 section 6.1).
     #[error("a transfer coding other than `chunked`")]
     Encoding,
+    /// A target that is a URL, of another host than `Host` (RFC 9112 section 3.2.2).
+    #[error("the request target and `Host` name different hosts")]
+    Authority,
+    /// `CONNECT`: there are no tunnels here (RFC 9110 section 9.3.6).
+    #[error("there are no tunnels here")]
+    Tunnel,
+    /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
+    #[error("an expectation other than `100-continue`")]
+    Expectation,
+    /// The head was not whole in time (RFC 9110 section 15.5.9).
+    #[error("the request head did not arrive in time")]
+    Late,
+    /// The client closed its side before the head was whole (RFC 9112 section 8).
+    #[error("the request head is not whole")]
+    Unfinished,
+    /// The body that came with the head is no body in chunks (RFC 9112 section 7.1).
+    #[error("the chunks of the request body are malformed")]
+    Chunks,
 }
 
 impl BadHead {
-    /// The status of the refusal: 400, 414, 431 or 501.
+    /// The status of the refusal: 400, 405, 408, 414, 417, 431 or 501.
     pub fn status(self) -> StatusCode {
         match self {
+            Self::Tunnel => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Encoding => StatusCode::NOT_IMPLEMENTED,
@@ -112,14 +134,20 @@ impl BadHead {
             Self::RepeatedEncoding => "transfer-encoding-repeated",
             Self::MisplacedEncoding => "transfer-encoding-misplaced",
             Self::Encoding => "transfer-encoding-unknown",
+            Self::Authority => "target-and-host-differ",
+            Self::Tunnel => "connect",
+            Self::Expectation => "expectation-unknown",
+            Self::Late => "head-too-slow",
+            Self::Unfinished => "head-unfinished",
+            Self::Chunks => "bad-chunks",
         }
     }
 }
 
-/// Checks the head of the request at hand, whatever version of HTTP it came in.
+/// Checks the head of the request at hand on HTTP/2. On HTTP/1 it was checked before there was a session.
 pub fn check(session: &Session, limits: Limits) -> Result<(), BadHead> {
-    if let Some(h1) = session.as_http1() {
-        return check_head(&h1.get_headers_raw_bytes(), limits);
+    if !is_multiplexed(session) {
+        return Ok(());
     }
     let request = session.req_header();
     ensure(request.uri.path() != "*" || request.method == Method::OPTIONS, BadHead::Target)?;
@@ -135,8 +163,8 @@ pub fn check_head(raw: &[u8], limits: Limits) -> Result<(), BadHead> {
         return Err(if line > limits.size { BadHead::TargetTooLong } else { BadHead::TooLarge });
     }
 
-    let version = request_line(next_line(&mut rest)?)?;
-    let mut framing = Framing::default();
+    let (version, authority) = request_line(next_line(&mut rest)?)?;
+    let mut framing = Framing { authority, ..Framing::default() };
     let mut fields = 0;
     loop {
         let line = next_line(&mut rest)?;
@@ -194,7 +222,8 @@ fn next_line<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], BadHead> {
     if line.contains(&b'\r') { Err(BadHead::LineEnd) } else { Ok(line) }
 }
 
-fn request_line(line: &[u8]) -> Result<Version, BadHead> {
+/// The version, and the authority of a target that is a URL.
+fn request_line(line: &[u8]) -> Result<(Version, Option<Authority<'_>>), BadHead> {
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -204,23 +233,54 @@ fn request_line(line: &[u8]) -> Result<Version, BadHead> {
     if !is_token(method) || target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(BadHead::RequestLine);
     }
-    ensure(is_target(method, target), BadHead::Target)?;
-    match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        _ => Err(BadHead::RequestLine),
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        _ => return Err(BadHead::RequestLine),
+    };
+    ensure(method != b"CONNECT", BadHead::Tunnel)?;
+    ensure(!target.contains(&b'#'), BadHead::Target)?;
+    Ok((version, authority(method, target)?))
+}
+
+/// The authority of a target that is a URL; none for a path, and for the `*` of `OPTIONS`. Nothing else is a target.
+fn authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<Authority<'a>>, BadHead> {
+    let after = |scheme: &[u8]| {
+        let (begins, rest) = target.split_at_checked(scheme.len())?;
+        begins.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let (rest, port) = match (after(b"http://"), after(b"https://")) {
+        (Some(rest), _) => (rest, &b":80"[..]),
+        (None, Some(rest)) => (rest, &b":443"[..]),
+        (None, None) => {
+            ensure(target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS"), BadHead::Target)?;
+            return Ok(None);
+        }
+    };
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let host = &rest[..end];
+    ensure(is_host(host), BadHead::Target)?;
+    Ok(Some(Authority { host, port }))
+}
+
+/// Host and port of a URL.
+#[derive(Clone, Copy)]
+struct Authority<'a> {
+    host: &'a [u8],
+    /// The port that goes without saying.
+    port: &'static [u8],
+}
+
+impl Authority<'_> {
+    /// Whether `Host` says the same.
+    fn is(self, host: &[u8]) -> bool {
+        let short = |host: &[u8]| host.strip_suffix(self.port).unwrap_or(host).to_ascii_lowercase();
+        short(host) == short(self.host)
     }
 }
 
-/// A path, an absolute URL, or the `*` of `OPTIONS`, none of them with a fragment. Anything else Pingora would take for
-/// the root. `CONNECT`, which alone has a target of another form, is refused before.
-fn is_target(method: &[u8], target: &[u8]) -> bool {
-    let begins = |with: &[u8]| target.get(..with.len()).is_some_and(|it| it.eq_ignore_ascii_case(with));
-    let form = target.starts_with(b"/") || begins(b"http://") || begins(b"https://");
-    (form || (target == b"*" && method == b"OPTIONS")) && !target.contains(&b'#')
-}
-
-fn field_line(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
+/// Name and value of a field, without the white space around it.
+pub(super) fn field_line(line: &[u8]) -> Result<(&[u8], &[u8]), BadHead> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
         return Err(BadHead::Folded);
     }
@@ -247,7 +307,7 @@ fn trim(value: &[u8]) -> &[u8] {
 }
 
 /// A token (RFC 9110 section 5.6.2).
-fn is_token(bytes: &[u8]) -> bool {
+pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
@@ -268,21 +328,29 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-/// What the fields seen so far say about where the request goes and where its body ends.
+/// What the fields seen so far say about where the request goes, where its body ends, and when it comes.
 #[derive(Default)]
-struct Framing {
-    host: bool,
+struct Framing<'a> {
+    /// That of a target that is a URL.
+    authority: Option<Authority<'a>>,
+    host: Option<&'a [u8]>,
     length: bool,
     encoding: bool,
+    /// Whether something is expected that we know nothing of.
+    expects: bool,
 }
 
-impl Framing {
-    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), BadHead> {
+impl<'a> Framing<'a> {
+    fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), BadHead> {
         // Most fields are none of these, and their length already says so.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                first(&mut self.host, BadHead::RepeatedHost)?;
+                ensure(self.host.replace(value).is_none(), BadHead::RepeatedHost)?;
                 ensure(is_host(value), BadHead::Host)
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.expects |= !value.eq_ignore_ascii_case(b"100-continue");
+                Ok(())
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 first(&mut self.length, BadHead::RepeatedLength)?;
@@ -299,7 +367,13 @@ impl Framing {
     fn check(&self, version: Version) -> Result<(), BadHead> {
         ensure(!self.encoding || version == Version::Http11, BadHead::MisplacedEncoding)?;
         ensure(!(self.encoding && self.length), BadHead::LengthAndEncoding)?;
-        ensure(self.host || version != Version::Http11, BadHead::MissingHost)
+        ensure(self.host.is_some() || version != Version::Http11, BadHead::MissingHost)?;
+        // Older clients know no expectations (RFC 9110 section 10.1.1).
+        ensure(!self.expects || version == Version::Http10, BadHead::Expectation)?;
+        match (self.authority, self.host) {
+            (Some(authority), Some(host)) => ensure(authority.is(host), BadHead::Authority),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -312,16 +386,34 @@ fn ensure(good: bool, otherwise: BadHead) -> Result<(), BadHead> {
     if good { Ok(()) } else { Err(otherwise) }
 }
 
-/// The bytes of a host and port (RFC 3986 section 3.2), without user information. Routing reads it more closely.
+/// A host and a port, if any (RFC 3986 section 3.2), without user information. Routing reads the host more closely.
 fn is_host(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte))
+    let host = match value.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !value.ends_with(b"]") => {
+            let (host, port) = value.split_at(colon);
+            if port.len() > ":65535".len() || !port[1..].iter().all(u8::is_ascii_digit) {
+                return false;
+            }
+            host
+        }
+        _ => value,
+    };
+    match host.strip_prefix(b"[").map(|host| host.strip_suffix(b"]")) {
+        Some(address) => address.is_some_and(|address| {
+            !address.is_empty()
+                && address.iter().all(|&byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
+        }),
+        None => {
+            !host.is_empty()
+                && host.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte))
+        }
+    }
 }
 
-/// Digits, and few enough to be counted with.
+/// Digits, and few enough to be counted with: 63 bits, as many as any parser has.
 fn is_length(value: &[u8]) -> bool {
     value.iter().all(u8::is_ascii_digit)
-        && std::str::from_utf8(value).is_ok_and(|digits| digits.parse::<u64>().is_ok())
+        && std::str::from_utf8(value).is_ok_and(|digits| digits.parse::<i64>().is_ok())
 }
 
 #[cfg(test)]
@@ -376,6 +468,20 @@ mod tests {
             ("GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
             ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET @evil/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET :80/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET http:///b HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET http://me@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Target)),
+            ("GET http://A:80?b HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("GET https://a/b HTTP/1.1\r\nHost: a:443\r\n\r\n", Ok(())),
+            ("GET http://a/b HTTP/1.0\r\n\r\n", Ok(())),
+            ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", Err(BadHead::Authority)),
+            ("GET http://a/ HTTP/1.1\r\nHost: a:443\r\n\r\n", Err(BadHead::Authority)),
+            ("GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Authority)),
+            ("GET http://a/ HTTP/1.1\r\n\r\n", Err(BadHead::MissingHost)),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Tunnel)),
+            ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Err(BadHead::Tunnel)),
             // Fields.
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", Err(BadHead::Folded)),
             ("GET / HTTP/1.1\r\nHost: a\r\n\tX: b\r\n\r\n", Err(BadHead::Folded)),
@@ -387,32 +493,6 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nX\u{0}: b\r\n\r\n", Err(BadHead::FieldName)),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: \u{0}b\r\n\r\n", Err(BadHead::Control)),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: b\u{7f}\r\n\r\n", Err(BadHead::Control)),
-            // Host.
-            ("GET / HTTP/1.1\r\n\r\n", Err(BadHead::MissingHost)),
-            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(BadHead::RepeatedHost)),
-            ("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", Err(BadHead::RepeatedHost)),
-            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Err(BadHead::Host)),
-            ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(BadHead::Host)),
-            ("GET / HTTP/1.1\r\nHost: me@a\r\n\r\n", Err(BadHead::Host)),
-            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Err(BadHead::Host)),
-            // Where the body ends.
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n", Err(BadHead::RepeatedLength)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n", Err(BadHead::RepeatedLength)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 4\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x4\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", Err(BadHead::Length)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::LengthAndEncoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", Err(BadHead::LengthAndEncoding)),
-            ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::MisplacedEncoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::RepeatedEncoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Err(BadHead::Encoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", Err(BadHead::Encoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Err(BadHead::Encoding)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n", Err(BadHead::Control)),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Err(BadHead::SpaceBeforeColon)),
             // Sizes.
             ("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\n\r\n", Ok(())),
             ("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\nE: e\r\n\r\n", Err(BadHead::TooManyFields)),
@@ -425,11 +505,68 @@ mod tests {
     }
 
     #[test]
+    fn whom_a_request_is_for_and_where_it_ends_is_judged_as_the_table_says() {
+        #[rustfmt::skip]
+        let table: &[(&str, Result<(), BadHead>)] = &[
+            // Host.
+            ("GET / HTTP/1.1\r\n\r\n", Err(BadHead::MissingHost)),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Err(BadHead::RepeatedHost)),
+            ("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", Err(BadHead::RepeatedHost)),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: me@a\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a\"\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a?b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a#b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: :80\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: a:123456\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: ::1]\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: []\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: [a]b\r\n\r\n", Err(BadHead::Host)),
+            ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Ok(())),
+            // When the body comes.
+            ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n\r\n", Ok(())),
+            ("POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", Err(BadHead::Expectation)),
+            ("POST / HTTP/1.0\r\nHost: a\r\nExpect: tea\r\n\r\n", Ok(())),
+            // Where the body ends.
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n", Err(BadHead::RepeatedLength)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n", Err(BadHead::RepeatedLength)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 4\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x4\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", Err(BadHead::Length)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::LengthAndEncoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", Err(BadHead::LengthAndEncoding)),
+            ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::MisplacedEncoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Err(BadHead::RepeatedEncoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Err(BadHead::Encoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", Err(BadHead::Encoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Err(BadHead::Encoding)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n", Err(BadHead::Control)),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Err(BadHead::SpaceBeforeColon)),
+        ];
+        for (head, expected) in table {
+            assert_eq!(check_head(head.as_bytes(), LIMITS), *expected, "{head:?}");
+        }
+    }
+
+    #[test]
     fn every_reason_has_its_status() {
         assert_eq!(BadHead::TooLarge.status(), 431);
         assert_eq!(BadHead::TooManyFields.status(), 431);
         assert_eq!(BadHead::TargetTooLong.status(), 414);
         assert_eq!(BadHead::Encoding.status(), 501);
+        assert_eq!(BadHead::Expectation.status(), 417);
+        assert_eq!(BadHead::Late.status(), 408);
+        assert_eq!(BadHead::Tunnel.status(), 405);
         assert_eq!(BadHead::MissingHost.status(), 400);
     }
 

@@ -10,12 +10,11 @@
 //!                         │   └──── watch ── keyring ── changes
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
-//!                         │          ├─ sending
-//!                         │          └─ date
-//!                         ├─ h1        HTTP/1: what is at hand by our own hand, else by sessions
+//!                         │          └─ sending ── pace
+//!                         ├─ h1        HTTP/1, by our own hand
 //!                         └─ h2        HTTP/2, by our own hand
 //! at_once                 what an answer at hand is
-//! head, client            what the gateway asks about each request
+//! date, head, client      what the gateway asks about each request
 //! ```
 
 pub mod bind;
@@ -38,10 +37,11 @@ mod changes;
 pub mod watch;
 mod stream;
 mod gather;
+mod pace;
 mod sending;
 pub mod guard;
 pub mod date;
-mod h1;
+pub mod h1;
 mod h2;
 mod at_once;
 pub mod connection;
@@ -55,8 +55,8 @@ pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use by_host::ByHost;
 pub use certs::{Cert, CertError, CertSet, CertSource};
 pub use client_ca::{ClientCa, ClientCaSource, Policy};
-pub use connection::{Connection, TlsInfo, connection, is_multiplexed};
-pub use date::{dated, forget_date, keep_date};
+pub use connection::{Connection, TlsInfo, connection, end, flush, is_multiplexed};
+pub use date::{dated, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};

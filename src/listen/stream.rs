@@ -21,7 +21,6 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Connection;
-use super::date::Dating;
 use super::edge::Bounds;
 use super::gather::Gathered;
 use super::guard::{Deadline, HeadFailures};
@@ -29,7 +28,7 @@ use super::sending::SendDeadline;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Bytes that are read and forgotten at most. Whoever sends more of them listens to nobody.
+/// Most bytes that are read of a client which goes on sending after the last answer.
 const FORGOTTEN: usize = 16 << 20;
 
 /// A client's byte stream.
@@ -66,7 +65,6 @@ pub(super) struct Guarded {
     gathered: Gathered,
     deadline: Deadline,
     sending: SendDeadline,
-    dating: Dating,
     alpn: Option<ALPN>,
     ssl: Option<Arc<SslDigest>>,
     /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
@@ -74,8 +72,8 @@ pub(super) struct Guarded {
     carrier: Arc<ProxyDigest>,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were read since, and looked at by nobody.
     forgotten: usize,
-    bytes_read: u64,
 }
 
 impl Guarded {
@@ -87,7 +85,6 @@ impl Guarded {
         failures: HeadFailures,
     ) -> pingora::Result<Self> {
         let head = connection.head.clone();
-        let dating = Dating::new(connection.kept_date.clone());
         let tls = connection.tls.as_ref();
         let alpn = tls.and_then(|tls| match tls.alpn {
             Some("h2") => Some(ALPN::H2),
@@ -101,20 +98,28 @@ impl Guarded {
             transport,
             gathered: Gathered::default(),
             deadline: Deadline::new(head, bounds.header_timeout, failures),
-            sending: SendDeadline::new(bounds.send_timeout),
-            dating,
+            sending: SendDeadline::new(bounds.send_timeout, bounds.min_send_rate),
             alpn,
             ssl,
             carrier,
             farewell: None,
             forgotten: 0,
-            bytes_read: 0,
         })
     }
 
-    /// Bytes that were read so far.
-    pub(super) fn bytes_read(&self) -> u64 {
-        self.bytes_read
+    /// The head that was read is refused: it is counted.
+    pub(super) fn refuses_head(&mut self) {
+        self.deadline.refused();
+    }
+
+    /// Whether the client is under TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Ends a connection whose client may still be sending, so that it sees the answer that it was given.
+    pub(super) async fn close(mut self) {
+        Shutdown::shutdown(&mut self).await;
     }
 
     /// Ends a connection on which nothing is under way: the client is told, and not waited for.
@@ -136,7 +141,7 @@ impl Guarded {
             let mut read = ReadBuf::new(&mut forgotten);
             // That the client is gone in whatever way is what is waited for.
             if ready!(self.transport.io().poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+                break;
             }
             self.forgotten += read.filled().len();
         }
@@ -155,7 +160,6 @@ impl AsyncRead for Guarded {
         let read = this.transport.io().poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
         if bytes > 0 {
-            this.bytes_read += bytes as u64;
             this.deadline.received();
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
             return Poll::Ready(Err(io::Error::new(
@@ -169,18 +173,7 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.deadline.sending();
-        if this.dating.is_due() {
-            let instead = this.dating.rewrite(bytes).unwrap_or(bytes);
-            let written = this.gathered.poll_write(this.transport.io(), cx, &[IoSlice::new(instead)]);
-            if let Poll::Ready(Ok(bytes)) = written {
-                this.dating.written(bytes);
-            }
-            return this.sending.judge(written, cx);
-        }
-        let written = this.gathered.poll_write(this.transport.io(), cx, &[IoSlice::new(bytes)]);
-        this.sending.judge(written, cx)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -188,14 +181,10 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.dating.is_due() {
-            let first = slices.iter().find(|slice| !slice.is_empty());
-            return self.poll_write(cx, first.map_or(&[], |slice| slice));
-        }
         let this = self.get_mut();
         this.deadline.sending();
         let written = this.gathered.poll_write(this.transport.io(), cx, slices);
-        this.sending.judge(written, cx)
+        this.sending.written(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -208,7 +197,7 @@ impl AsyncWrite for Guarded {
             Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
             waits_or_failed => waits_or_failed,
         };
-        this.sending.judge(flushed, cx)
+        this.sending.flushed(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,7 +15,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use crate::limit::Exceeded;
-use crate::listen::BadHead;
+use crate::listen::{self, BadHead};
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
 pub use reason::{REASONS, Reason};
@@ -86,9 +86,13 @@ impl Refusal {
     /// The reason: status, code and words that never change.
     pub fn reason(&self) -> &'static Reason {
         match self {
+            Self::Body | Self::Head(BadHead::Chunks) => &reason::BAD_BODY,
             Self::Head(bad) => match bad.status().as_u16() {
+                405 => &reason::METHOD_NOT_ALLOWED,
+                408 => &reason::BODY_STALLED,
                 413 => &reason::BODY_TOO_LARGE,
                 414 => &reason::TARGET_TOO_LONG,
+                417 => &reason::EXPECTATION_FAILED,
                 431 => &reason::HEAD_TOO_LARGE,
                 501 => &reason::CODING_UNKNOWN,
                 _ => &reason::BAD_HEAD,
@@ -104,7 +108,6 @@ impl Refusal {
             Self::Misdirected => &reason::MISDIRECTED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
-            Self::Body => &reason::BAD_BODY,
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
             Self::MayNotPurge => &reason::MAY_NOT_PURGE,
@@ -139,6 +142,7 @@ impl Refusal {
     fn fields(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
         match self {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
+            Self::Head(BadHead::Tunnel) => head.insert_header(header::ALLOW, ""),
             Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
             Self::NoServer(_) | Self::Saturated(_) => head.insert_header(header::RETRY_AFTER, "1"),
             _ => Ok(()),
@@ -159,7 +163,7 @@ impl Refusal {
             self,
             Self::Head(_) | Self::Host | Self::Body | Self::BodyStalled | Self::BodyTooLarge { .. }
         ) {
-            session.set_keepalive(None);
+            listen::end(session);
         }
         session.write_response_header(Box::new(head), body.is_empty()).await?;
         if !body.is_empty() {

@@ -60,11 +60,13 @@ reasons! {
     METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED "method-not-allowed", "That method is not served here", "http_request_denied",
         "Routes for this path do not accept the method; `Allow` lists those that they do.";
     BODY_STALLED: REQUEST_TIMEOUT "request-timeout", "The request did not arrive in time", "http_request_error",
-        "The client stopped sending in the middle of its request.";
+        "The client stopped sending in the middle of its request, or sent it more slowly than `downstream.header_timeout`, `body_timeout` and `min_body_rate` allow.";
     BODY_TOO_LARGE: PAYLOAD_TOO_LARGE "body-too-large", "The request body is too large", "http_request_denied",
         "The body is larger than `max_body` of the route.";
     TARGET_TOO_LONG: URI_TOO_LONG "target-too-long", "The request target is too long", "http_request_denied",
         "The request line is larger than `downstream.max_header_size`.";
+    EXPECTATION_FAILED: EXPECTATION_FAILED "expectation-failed", "That expectation cannot be met", "http_request_error",
+        "The request has an `Expect` other than `100-continue`. The client must do without.";
     MISDIRECTED: MISDIRECTED_REQUEST "misdirected", "Not over this connection", "http_request_denied",
         "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that. The client is to come by a connection made for this host.";
     LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",

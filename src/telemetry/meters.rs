@@ -108,7 +108,7 @@ meters! {
         "Proofs shown to authorities that asked whether a host is ours, by challenge (`http-01`, `tls-alpn-01`), whichever node of the fleet ordered",
         "At 0 while orders are refused: the authority does not reach this gateway; look at DNS and at what stands before it.";
     head_timeouts: counter["reason"] "request_head_failures",
-        "Connections ended before a whole request head was read (`timeout`, `malformed`)",
+        "Connections ended for the head of a request that was late or refused (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";
     http2_ended: counter["reason"] "http2_connections_ended",
         "HTTP/2 connections ended for what their clients sent (`flood`: too much beside requests, `malformed`: too many requests that are none, `protocol`: frames that HTTP/2 does not allow)",

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::d_heads::{GET, before, is_problem, sent};
-use crate::support::{Origin, Raw, Reply, eventually};
+use crate::support::{Gate, Origin, PATIENCE, Raw, Reply, eventually};
 
 #[tokio::test]
 async fn a_chunked_body_is_forwarded_whole() {
@@ -190,4 +190,92 @@ async fn a_client_that_expects_to_be_told_to_go_on_is_told() {
         answer.starts_with("HTTP/1.1 413 "),
         "or told at once that it may spare itself the trouble: {answer}"
     );
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_a_408_though_it_never_stops() {
+    let origin = Origin::start("one").await;
+    let rate = "downstream.body_timeout = \"400ms\"\ndownstream.min_body_rate = \"1KiB\"";
+    let gateway = before(&origin, rate).await;
+    for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(format!("POST /slow HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n")).await;
+        let piece = if framing.ends_with("chunked") { "1\r\na\r\n" } else { "a" };
+        let mut sent = 0;
+        while !client.has_answer_within(Duration::from_millis(50)).await {
+            client.offer(piece).await;
+            sent += 1;
+            assert!(sent < 400, "it is still being read");
+        }
+        let (head, body) = client.answer().await;
+        assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+        assert!(String::from_utf8_lossy(&body).contains("\"reason\":\"request-timeout\""), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_gets_its_answer() {
+    let origin = Origin::start("one").await;
+    let gate = Gate::closed();
+    origin.answer("/late", Reply::ok("late").behind(&gate));
+    let gateway = before(&origin, "").await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("POST /late HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello").await;
+    client.close_side().await;
+    eventually(PATIENCE, "the origin is asked", async || origin.requests("/late") == 1).await;
+    gate.open();
+    let answer = String::from_utf8(client.rest().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nlate"), "{answer}");
+    assert_eq!(origin.seen()[0].body, b"hello");
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_in_the_middle_of_its_upload_can_read_why() {
+    let origin = Origin::start("one").await;
+    let gateway = before(&origin, "").await;
+    for framing in ["Content-Length: 3000000", "Transfer-Encoding : chunked"] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n\r\n")).await;
+        // More than the sockets hold: it is read on, or the client would be cut off before it reads.
+        client.send(vec![b'a'; 3_000_000]).await;
+        let (head, body) = client.answer().await;
+        assert!(head.starts_with("HTTP/1.1 4") && head.contains("connection: close"), "{head}");
+        assert!(String::from_utf8_lossy(&body).contains("\"reason\":"), "{head}");
+    }
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_its_body_was_asked_for_is_the_last() {
+    let origin = Origin::start("one").await;
+    let gateway = before(&origin, "").await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    // Whether the body will come, nobody knows: what is sent next could be either.
+    let expects = "Expect: 100-continue\r\nContent-Length: 2000";
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{expects}\r\n\r\n")).await;
+    client.send(GET).await;
+    let answer = String::from_utf8(client.rest().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_head_that_stops_is_a_408_that_is_told() {
+    let origin = Origin::start("one").await;
+    let top = "downstream.header_timeout = \"300ms\"\nlog.access = \"json\"";
+    let gateway = before(&origin, top).await;
+    for first in ["", GET] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(format!("{first}GET /slow HTTP/1.1\r\nHost: a.test\r\n")).await;
+        let answer = String::from_utf8(client.rest().await).unwrap();
+        let late = &answer[answer.rfind("HTTP/1.1 ").unwrap()..];
+        assert!(late.starts_with("HTTP/1.1 408 ") && is_problem(late, "request-timeout"), "{answer}");
+    }
+    let told = async || {
+        let lines = gateway.access_lines();
+        lines.iter().filter(|line| line["status"] == 408 && line["reason"] == "request-timeout").count() == 2
+    };
+    eventually(PATIENCE, "it is logged", told).await;
+    assert_eq!(gateway.count("tidegate_refusals_total{route=\"-\",reason=\"request-timeout\"}").await, 2);
 }

@@ -121,6 +121,29 @@ async fn events_of_a_server_are_passed_on_as_they_come() {
 }
 
 #[tokio::test]
+async fn the_head_of_an_answer_is_not_held_back_while_its_server_pauses() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = Speaker::start(move |mut stream| {
+        let gate = held.clone();
+        async move {
+            speaker::head(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").await;
+            gate.opened().await;
+            let _ = stream.write_all(b"the answer").await;
+        }
+    })
+    .await;
+    let certs = Certs::for_names(&["a.test"]);
+    let gateway = before_tls(origin.address(), &certs).await;
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(client.head().await.contains("content-length: 10"));
+    gate.open();
+    assert_eq!(client.bytes(10).await, b"the answer");
+}
+
+#[tokio::test]
 async fn a_body_is_passed_on_while_it_is_sent() {
     let gate = Gate::closed();
     let opens = gate.clone();

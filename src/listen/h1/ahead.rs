@@ -39,6 +39,10 @@ pub(super) enum Next {
     Head(usize),
     /// Something that is no head, or too large to be one.
     Other,
+    /// Part of a head, whose rest took too long.
+    Late,
+    /// Part of a head, and no more.
+    Unfinished,
     /// Nothing: the client is gone.
     Nothing,
 }
@@ -59,9 +63,11 @@ impl Ahead {
                 Extent::Part if self.bytes().len() > most => return Next::Other,
                 Extent::Part => self.seen = self.bytes().len(),
             }
-            let read = poll_fn(|cx| self.poll_read(client, cx)).await;
-            if !read.is_ok_and(|bytes| bytes > 0) {
-                return if self.bytes().is_empty() { Next::Nothing } else { Next::Other };
+            match poll_fn(|cx| self.poll_read(client, cx)).await {
+                Ok(0) if !self.bytes().is_empty() => return Next::Unfinished,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Next::Late,
+                Ok(0) | Err(_) => return Next::Nothing,
+                Ok(_) => {}
             }
         }
     }
@@ -101,11 +107,24 @@ impl Ahead {
         self.put_back_if_empty();
     }
 
-    /// All of it, for a session to read.
-    pub(super) fn take(&mut self) -> BytesMut {
-        let all = BytesMut::from(self.bytes());
-        self.answered(all.len());
-        all
+    /// What follows the head of a request, which is taken away with it.
+    pub(super) fn take_after(&mut self, head: usize) -> BytesMut {
+        let after = BytesMut::from(&self.bytes()[head..]);
+        self.answered(self.held.len());
+        after
+    }
+
+    /// What was read behind the end of a request.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.make_room();
+        if self.room.len() < self.held.end + bytes.len() {
+            self.room.resize(self.held.end + bytes.len(), 0);
+        }
+        self.room[self.held.end..][..bytes.len()].copy_from_slice(bytes);
+        self.held.end += bytes.len();
     }
 
     fn put_back_if_empty(&mut self) {

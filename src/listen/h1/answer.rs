@@ -17,11 +17,11 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Sends an answer.
-pub(super) async fn send<C: AsyncWrite + Unpin>(client: &mut C, ready: &Ready) -> Sent {
+/// Sends an answer, the `last` on its connection or not.
+pub(super) async fn send<C: AsyncWrite + Unpin>(client: &mut C, ready: &Ready, last: bool) -> Sent {
     let mut head = SPARE.take();
     head.clear();
-    write_head(&mut head, &ready.head);
+    write_head(&mut head, &ready.head, last);
     let length = ready.length();
     let body: &[Bytes] = if length <= SHORT {
         ready.body.iter().for_each(|piece| head.extend_from_slice(piece));
@@ -31,13 +31,17 @@ pub(super) async fn send<C: AsyncWrite + Unpin>(client: &mut C, ready: &Ready) -
     };
     let before = head.len() + body.iter().map(Bytes::len).sum::<usize>() - length;
     let mut written = 0;
-    let outcome = write_all(client, &head, body, &mut written).await;
+    let mut outcome = write_all(client, &head, body, &mut written).await;
+    if outcome.is_ok() {
+        outcome = client.flush().await;
+    }
     SPARE.set(head);
     let bytes = written.saturating_sub(before).min(length) as u64;
     Sent { status: ready.head.status.as_u16(), bytes, whole: outcome.is_ok() }
 }
 
-async fn write_all<C: AsyncWrite + Unpin>(
+/// Writes a head and what follows it; they may still have to be flushed.
+pub(super) async fn write_all<C: AsyncWrite + Unpin>(
     client: &mut C,
     head: &[u8],
     body: &[Bytes],
@@ -56,11 +60,11 @@ async fn write_all<C: AsyncWrite + Unpin>(
             }
         }
     }
-    client.flush().await
+    Ok(())
 }
 
-/// The head on the wire (RFC 9112 section 4). A session would write the same fields, some of their names in capitals.
-fn write_head(out: &mut Vec<u8>, head: &response::Parts) {
+/// The head on the wire (RFC 9112 section 4).
+fn write_head(out: &mut Vec<u8>, head: &response::Parts, last: bool) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
@@ -71,5 +75,7 @@ fn write_head(out: &mut Vec<u8>, head: &response::Parts) {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
     }
-    out.extend_from_slice(b"\r\nconnection: keep-alive\r\n\r\n");
+    let end: &[u8] =
+        if last { b"\r\nconnection: close\r\n\r\n" } else { b"\r\nconnection: keep-alive\r\n\r\n" };
+    out.extend_from_slice(end);
 }

@@ -1,17 +1,22 @@
-//! HTTP/1 connections: what is at hand is answered here, and sessions of Pingora's do the rest.
+//! HTTP/1 connections, served by our own hand in place of Pingora's.
 //!
 //! ```text
-//! mod (the connection) ─┬─ ahead ── head    what comes next, and where it ends
-//!                       └─ answer           what is at hand, in one write
+//! mod (the connection) ─┬─ ahead ── head    what comes next, where it ends, and what it says
+//!                       ├─ answer           what is at hand, in one write
+//!                       └─ session ─┬─ body ── chunks
+//!                                   └─ reply
 //! ```
 //!
-//! A head is read here first. Where its answer is at hand, it is sent, and the next head is read. Any other request is
-//! handed to a session together with all that was read. Pingora does not give back what a session has read beyond its
-//! own request, so the connection comes back here only where it is known that there is no such thing.
+//! A head that breaks the rules is refused here, and its connection ends. Where the answer to a request is at hand, it is sent; any
+//! other request goes to the proxy as a session, to which the connection is lent. Then comes the next.
 
 mod ahead;
 mod answer;
-mod head;
+mod body;
+pub mod chunks;
+pub mod head;
+mod reply;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -19,16 +24,22 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use pingora::apps::HttpServerApp;
-use pingora::protocols::GetProxyDigest;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl};
 use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use self::ahead::{Ahead, Next};
-use super::at_once::{AtOnce, Sent};
+use self::body::RequestBody;
+use self::head::Head;
+use self::reply::Reply;
+use self::session::{Home, Lent, Session};
+use super::at_once::AtOnce;
 use super::connection::{Connection, of_digest};
 use super::edge::Bounds;
+use super::head::{BadHead, check_head};
 use super::stream::Guarded;
 
 /// What an HTTP/1 connection is served by.
@@ -52,29 +63,33 @@ where
 {
     let Some(carrier) = client.get_proxy_digest() else { return };
     let Some(connection) = of_digest(&carrier) else { return };
-    let mut line = Line { client, ahead: Ahead::default(), connection, site };
+    let (ahead, home) = (Ahead::default(), Home::default());
+    let mut line = Line { client, ahead, connection, digest: None, home, site };
     let mut idle = pin!(tokio::time::sleep(line.site.bounds.idle_timeout));
     let mut closing = line.site.closing.clone();
     let mut closing = pin!(async move { drop(closing.wait_for(|closes| *closes).await) });
+    let mut leaving = false;
     loop {
         let next = tokio::select! {
             biased;
             next = line.next(idle.as_mut()) => next,
-            () = &mut closing => Next::Nothing,
+            () = &mut closing, if !leaving => {
+                leaving = true;
+                // A request that has begun is answered.
+                if line.ahead.bytes().is_empty() { Next::Nothing } else { continue }
+            }
         };
-        let length = match next {
-            Next::Head(length) => length,
-            Next::Other => return Box::pin(line.has_sessions(None)).await.map_or((), drop),
+        // What has to wait does so in memory of its own: a connection that waits is to hold none for it.
+        let back = match next {
+            Next::Head(length) => line.answer(length).await,
+            Next::Other => Box::pin(line.refuses(BadHead::LineEnd)).await,
+            Next::Late => Box::pin(line.refuses(BadHead::Late)).await,
+            Next::Unfinished => Box::pin(line.refuses(BadHead::Unfinished)).await,
             Next::Nothing => return line.client.leave().await,
         };
-        match line.answer_at_once(length).await {
-            Some(Sent { whole: true, .. }) => {}
-            Some(_) => return,
-            // In memory of its own: a connection that waits is to hold none for it.
-            None => match Box::pin(line.has_sessions(Some(length))).await {
-                Some(back) => line = back,
-                None => return,
-            },
+        match back {
+            Some(back) => line = back,
+            None => return,
         }
     }
 }
@@ -84,9 +99,13 @@ struct Line<'a, A, H> {
     client: Box<Guarded>,
     ahead: Ahead,
     connection: &'a Connection,
+    /// What sessions are told of it, from the first on.
+    digest: Option<Arc<Digest>>,
+    home: Home,
     site: Site<'a, A, H>,
 }
 
+/// What takes the connection away gives it back if it goes on.
 impl<A, H> Line<'_, A, H>
 where
     A: HttpServerApp + Send + Sync + 'static,
@@ -109,51 +128,89 @@ where
         }
     }
 
-    /// Sends the answer to the request whose head is there, if it is at hand.
-    async fn answer_at_once(&mut self, length: usize) -> Option<Sent> {
-        if *self.site.shutdown.borrow() {
-            return None; // a session says in its answer that it is the last
-        }
-        let request = head::plain(&self.ahead.bytes()[..length], self.site.bounds.head())?;
-        let (ready, exchange) = self.site.at_once.at_once(&request, self.connection)?;
+    /// Answers the request with a head of this length.
+    async fn answer(mut self, length: usize) -> Option<Self> {
+        let head = &self.ahead.bytes()[..length];
+        let Head { request, last } = match head::read(head, self.site.bounds.head()) {
+            Ok(head) => head,
+            Err(bad) => {
+                let request = head::legible(head);
+                return Box::pin(self.refuse(&request, bad)).await;
+            }
+        };
+        let last = last || *self.site.shutdown.borrow();
+        self.connection.goes_on(last);
+        let at_hand = head::is_plain(&request).then(|| self.site.at_once.at_once(&request, self.connection));
+        let Some((ready, exchange)) = at_hand.flatten() else {
+            return Box::pin(self.has_session(request, length)).await;
+        };
         self.connection.request_begins();
-        let sent = answer::send(&mut *self.client, &ready).await;
+        let sent = answer::send(&mut *self.client, &ready, last).await;
         self.site.at_once.sent(&request, self.connection, exchange, sent);
+        if last && sent.whole {
+            self.client.close().await;
+            return None;
+        }
         self.ahead.answered(length);
-        Some(sent)
+        sent.whole.then_some(self)
     }
 
-    /// Hands the request with a head of this length, if it has one, to a session; and all that follow, unless what was
-    /// read is that one request and no more. None: the connection has ended.
-    async fn has_sessions(mut self, length: Option<usize>) -> Option<Self> {
-        let mut known = length.and_then(|length| {
-            let content = head::content_length(&self.ahead.bytes()[..length], self.site.bounds.head())?;
-            content.checked_add(length as u64)
-        });
-        let prefix = self.ahead.take();
-        let read = prefix.len() as u64;
-        let before = self.client.bytes_read();
-        let mut session = ServerSession::new_http1(self.client);
-        let goes_on = !*self.site.shutdown.borrow();
-        session.set_keepalive(goes_on.then(|| self.site.bounds.idle_timeout.as_secs().max(1)));
-        // Clients may send the next request before this one is answered (RFC 9112 section 9.3.2).
-        session.set_pipelining_enabled(true);
-        if !prefix.is_empty() {
-            session.set_pipelined_prefix(prefix);
+    /// Has a request with a head of this length answered by the proxy.
+    async fn has_session(mut self, request: RequestHeader, length: usize) -> Option<Self> {
+        let rest = self.ahead.take_after(length);
+        let Ok(body) = RequestBody::new(&request, rest, self.site.bounds) else {
+            return self.refuse(&request, BadHead::Chunks).await;
+        };
+        let reply = Reply::new(&request, !body.is_empty());
+        let digest = self.digest.get_or_insert_with(|| Arc::new(digest(&self.client)));
+        let lent = Lent { client: self.client, body, reply };
+        let session = Session::boxed(request, lent, &self.home, digest);
+        self.site.app.process_new_http(ServerSession::new_custom(session), self.site.shutdown).await;
+
+        let Lent { mut client, mut body, reply } = self.home.lock().take()?;
+        if !reply.is_whole() {
+            return None; // and nobody may take it for whole
         }
-        loop {
-            let reused = self.site.app.process_new_http(session, self.site.shutdown).await?;
-            let (stream, settings) = reused.consume();
-            let client = stream.into_any().downcast::<Guarded>().ok()?;
-            let read = read + client.bytes_read() - before;
-            if known == Some(read) {
-                return Some(Self { client, ..self });
-            }
-            self.connection.head.awaited(known.take().is_some_and(|known| read > known));
-            session = ServerSession::new_http1(client);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
+        if self.connection.is_at_its_end() || !body.drain(&mut *client).await {
+            client.close().await;
+            return None;
         }
+        self.ahead.give_back(&body.take_rest());
+        Some(Self { client, ..self })
+    }
+
+    /// Refuses what is no head; what is found wrong with its lines says more than `otherwise`.
+    async fn refuses(self, otherwise: BadHead) -> Option<Self> {
+        let bytes = self.ahead.bytes();
+        let bad = match otherwise {
+            BadHead::LineEnd => check_head(bytes, self.site.bounds.head()).err().unwrap_or(otherwise),
+            _ => otherwise,
+        };
+        let request = head::legible(bytes);
+        self.refuse(&request, bad).await
+    }
+
+    /// Refuses a request, of which as much is known as could be read, and ends its connection.
+    async fn refuse(mut self, request: &RequestHeader, bad: BadHead) -> Option<Self> {
+        if bad != BadHead::Late {
+            self.client.refuses_head();
+        }
+        let (ready, exchange) = self.site.at_once.refused(request, self.connection, bad)?;
+        self.connection.request_begins();
+        let sent = answer::send(&mut *self.client, &ready, true).await;
+        self.site.at_once.sent(request, self.connection, exchange, sent);
+        if sent.whole {
+            self.client.close().await;
+        }
+        None
+    }
+}
+
+fn digest(client: &Guarded) -> Digest {
+    Digest {
+        ssl_digest: client.get_ssl_digest(),
+        timing_digest: client.get_timing_digest(),
+        proxy_digest: client.get_proxy_digest(),
+        socket_digest: client.get_socket_digest(),
     }
 }

@@ -1,7 +1,7 @@
 //! One connection over the loopback interface, and an application that answers by path.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,11 +23,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{Busy, Ends, serve};
 use crate::listen::connection::Connection;
-use crate::listen::date::KeptDate;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};
 use crate::listen::tests::room::wide;
-use crate::listen::{AtOnce, Ready, Sent};
+use crate::listen::{AtOnce, BadHead, Ready, Sent};
 use crate::telemetry::Meters;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,6 +121,10 @@ impl AtOnce for App {
         (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
     }
 
+    fn refused(&self, _: &RequestHeader, _: &Connection, _: BadHead) -> Option<(Ready, ())> {
+        None
+    }
+
     fn sent(&self, _: &RequestHeader, _: &Connection, (): (), sent: Sent) {
         assert!(sent.whole);
         self.sent.fetch_add(usize::try_from(sent.bytes).unwrap(), Ordering::SeqCst);
@@ -145,7 +148,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         redirects: false,
         tls: None,
         head: HeadGuard::new(true),
-        kept_date: KeptDate::default(),
+        last: AtomicBool::new(false),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
     Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures).unwrap()

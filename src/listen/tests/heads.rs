@@ -167,7 +167,7 @@ async fn odd_heads_are_refused_by_their_reasons() {
 }
 
 #[tokio::test]
-async fn a_head_that_pingora_refuses_by_itself_is_counted() {
+async fn a_head_that_is_refused_is_counted() {
     let room = Room::open(wide());
     let mut tcp = TcpStream::connect(room.http).await.unwrap();
     let text = ask(&mut tcp, "GET / HTTP/1.1\r\nHost : localhost\r\n\r\n").await;

@@ -62,8 +62,6 @@ impl ProxyHttp for Answering {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
         connection(session).expect("each request comes over a connection").request_begins();
         *ctx = head::check(session, self.edge.bounds().head()).err();
-        // Leaves the body of a refused upload to be read before the next head.
-        session.set_close_on_response_before_downstream_finish(false);
         Ok(())
     }
 
@@ -107,6 +105,13 @@ impl AtOnce for Answering {
         (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
     }
 
+    fn refused(&self, _: &RequestHeader, _: &Connection, why: BadHead) -> Option<(Ready, ())> {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = why.status();
+        head.headers.insert("content-length", why.reason().len().into());
+        Some((Ready { head, body: vec![Bytes::from_static(why.reason().as_bytes())] }, ()))
+    }
+
     fn sent(&self, _: &RequestHeader, _: &Connection, (): (), _: Sent) {}
 }
 
@@ -132,7 +137,9 @@ pub(in crate::listen) fn wide() -> Bounds {
         handshake_timeout: PATIENCE,
         header_timeout: PATIENCE,
         body_timeout: PATIENCE,
+        min_body_rate: 0,
         send_timeout: PATIENCE,
+        min_send_rate: 0,
         idle_timeout: PATIENCE,
         max_header_size: 4096,
         max_headers: 20,

@@ -9,6 +9,11 @@ pub(crate) fn request(fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(fields))
 }
 
+/// A request on the first stream, with a body.
+pub(crate) fn upload(fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    [frame(HEADERS, END_HEADERS, 1, &block(fields)), frame(DATA, END_STREAM, 1, body)].concat()
+}
+
 /// Any frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -70,6 +72,11 @@ impl Raw {
             stream.flush().await
         };
         let _ = must("bytes are taken", sent).await;
+    }
+
+    /// Closes this side: nothing more will be sent.
+    pub(crate) async fn close_side(&mut self) {
+        let _ = must("the side is closed", self.0.get_mut().shutdown()).await;
     }
 
     /// Sends bytes to a peer that may have closed; whether they were taken.
@@ -181,6 +188,11 @@ impl Raw {
         // A reset after the last bytes is an end like any other.
         let _ = must("the peer closes", self.0.read_to_end(&mut rest)).await;
         rest
+    }
+
+    /// Whether bytes come within this time; they are left to be read.
+    pub(crate) async fn has_answer_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.0.fill_buf()).await.is_ok()
     }
 
     /// Whether the peer closes within this time; what it sends until then is thrown away.
