@@ -25,6 +25,7 @@ mod tries;
 mod record;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -65,7 +66,7 @@ pub struct Gateway {
     /// One line per request.
     pub access: Arc<AccessLog>,
     /// The port that plain HTTP is redirected to.
-    pub https_port: u16,
+    pub https_port: Arc<AtomicU16>,
 }
 
 /// The short way.
@@ -108,7 +109,7 @@ impl ProxyHttp for Gateway {
             return answer::refusal(session, exchange, refusal).await;
         }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
-            return answer::to_https(session, exchange, self.https_port).await;
+            return answer::to_https(session, exchange, self.https_port.load(Ordering::Relaxed)).await;
         }
         if purge::purge(session, exchange, self.fetching.tiers).await? {
             return Ok(true);

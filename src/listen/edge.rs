@@ -8,8 +8,10 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::bind::Kind;
 use super::client;
 use super::crowd::Crowd;
 use super::guard::HeadFailures;
@@ -108,6 +110,8 @@ impl fmt::Debug for Edge {
 
 /// Handles of the metrics that connections are counted on.
 pub(super) struct Counts {
+    /// Of plain connections, and of those under TLS.
+    connections: [Connections; 2],
     pub(super) refused_total: Counter,
     pub(super) refused_per_ip: Counter,
     pub(super) introductions: Introductions,
@@ -119,6 +123,19 @@ pub(super) struct Counts {
     pub(super) no_certificate: Counter,
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
+}
+
+/// Connections of one kind of listener.
+pub(super) struct Connections {
+    pub(super) accepted: Counter,
+    pub(super) open: Gauge,
+}
+
+impl Connections {
+    fn new(meters: &Meters, kind: Kind) -> Self {
+        let label = [kind.scheme()];
+        Self { accepted: meters.connections.with(label), open: meters.connections_open.with(label) }
+    }
 }
 
 /// Connections closed for their header of the PROXY protocol, by what was wrong.
@@ -145,6 +162,8 @@ impl Counts {
     fn new(meters: &Meters) -> Self {
         let version = |version| [false, true].map(|it| meters.handshakes.with([version, resumed_label(it)]));
         Self {
+            connections: [Kind::Http { redirect: false }, Kind::Https]
+                .map(|kind| Connections::new(meters, kind)),
             refused_total: meters.connections_refused.with(["total"]),
             refused_per_ip: meters.connections_refused.with(["per_ip"]),
             introductions: Introductions::new(meters),
@@ -159,6 +178,13 @@ impl Counts {
                 malformed: meters.head_timeouts.with(["malformed"]),
             },
         }
+    }
+}
+
+impl Counts {
+    /// Those of connections under TLS, or of others.
+    pub(super) fn connections(&self, secure: bool) -> &Connections {
+        &self.connections[usize::from(secure)]
     }
 }
 

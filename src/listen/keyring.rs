@@ -4,14 +4,11 @@
 //! to be shown. Else the pair before stays: each source is judged by itself, so that one that is broken keeps no other
 //! from being renewed.
 
-use std::fs;
-use std::io;
 use std::mem;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::certs::{Cert, CertError, CertSet, CertSource};
+use super::print::Print;
 use super::tls::{MinVersion, Ticketing, TlsTable};
 
 /// A change that is still bad at so many looks in a row is refused aloud; until then it may be half-written.
@@ -25,7 +22,7 @@ const SOON: Duration = Duration::from_secs(14 * DAY.as_secs());
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The certificates of a plan, where they came from, and how they are offered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Keyring {
     kept: Vec<Kept>,
     min: MinVersion,
@@ -35,17 +32,24 @@ pub struct Keyring {
 impl Keyring {
     /// Loads all of `sources`, to be offered from TLS version `min` up; on failure, every source that failed, by its
     /// index, and why.
+    ///
+    /// What `running`, the ring in force, has of the same source is taken over as it is: whether its files have changed
+    /// since is for [`look`](Self::look) to judge, and no reason to refuse a configuration.
     pub fn load(
         sources: Vec<CertSource>,
         min: MinVersion,
         ticketing: &Ticketing,
+        running: Option<&Self>,
     ) -> Result<Self, Vec<(usize, CertError)>> {
-        // Taken before the files are read: a change in between is seen at the first look.
-        let prints: Vec<_> = sources.iter().map(prints).collect();
-        let certs = CertSet::load(&sources)?.certs;
-        let kept = sources.into_iter().zip(prints).zip(certs);
-        let kept = kept.map(|((source, files), cert)| Kept::new(source, files, cert)).collect();
-        Ok(Self { kept, min, ticketing: ticketing.clone() })
+        let (mut kept, mut errors) = (Vec::new(), Vec::new());
+        for (index, source) in sources.into_iter().enumerate() {
+            let known = running.into_iter().flat_map(|ring| &ring.kept).find(|kept| kept.source == source);
+            match known.map_or_else(|| Kept::load(source), |known| Ok(known.clone())) {
+                Ok(loaded) => kept.push(loaded),
+                Err(error) => errors.push((index, error)),
+            }
+        }
+        if errors.is_empty() { Ok(Self { kept, min, ticketing: ticketing.clone() }) } else { Err(errors) }
     }
 
     /// The certificates in force, ready for handshakes. The keys of tickets are always the same, so that clients go on
@@ -92,7 +96,7 @@ pub(super) enum News {
 }
 
 /// One certificate in force, and its files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     source: CertSource,
     cert: Cert,
@@ -109,6 +113,13 @@ struct Kept {
 }
 
 impl Kept {
+    fn load(source: CertSource) -> Result<Self, CertError> {
+        // Taken before the files are read: a change in between is seen at the first look.
+        let files = prints(&source);
+        let cert = Cert::load(&source)?;
+        Ok(Self::new(source, files, cert))
+    }
+
     fn new(source: CertSource, files: Vec<Print>, cert: Cert) -> Self {
         Self { source, cert, seen: files.clone(), files, looks: 0, refused: false, reminded: None }
     }
@@ -174,45 +185,14 @@ impl Kept {
     }
 }
 
-/// What tells one state of a file from another without reading it, through all symbolic links on the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Print {
-    Found {
-        device: u64,
-        inode: u64,
-        size: u64,
-        /// Seconds and nanoseconds.
-        modified: (i64, i64),
-        /// The same of the last change to content, owner or mode: it shows what was copied with its old time, and
-        /// permissions that were mended.
-        changed: (i64, i64),
-    },
-    Absent(io::ErrorKind),
-}
-
-impl Print {
-    fn of(file: &Path) -> Self {
-        match fs::metadata(file) {
-            Ok(found) => Self::Found {
-                device: found.dev(),
-                inode: found.ino(),
-                size: found.size(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                changed: (found.ctime(), found.ctime_nsec()),
-            },
-            Err(error) => Self::Absent(error.kind()),
-        }
-    }
-}
-
 fn prints(source: &CertSource) -> Vec<Print> {
     source.files().iter().map(|file| Print::of(file)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::path::PathBuf;
+    use std::fs::{self, File};
+    use std::path::{Path, PathBuf};
 
     use rcgen::CertificateParams;
     use tempfile::TempDir;
@@ -283,7 +263,7 @@ mod tests {
     }
 
     fn ring(sources: Vec<CertSource>) -> Keyring {
-        Keyring::load(sources, MinVersion::Tls12, &Ticketing::new().unwrap()).unwrap()
+        Keyring::load(sources, MinVersion::Tls12, &Ticketing::new().unwrap(), None).unwrap()
     }
 
     #[test]

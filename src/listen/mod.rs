@@ -4,7 +4,7 @@
 //! bind ── serve ── front ─┬─ crowd        how many, and from where
 //!                         ├─ introduction ── proxy_protocol
 //!                         ├─ tls ── certs ── dev
-//!                         │   └──── watch ── keyring
+//!                         │   └──── watch ── keyring ── print
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
 //!                         │          ├─ sending
@@ -27,6 +27,7 @@ pub mod certs;
 pub mod dev;
 pub mod keyring;
 pub mod watch;
+mod print;
 mod stream;
 mod gather;
 mod sending;
@@ -50,6 +51,7 @@ pub use edge::{Bounds, Edge};
 pub use front::Front;
 pub use head::{BadHead, Limits};
 pub use keyring::Keyring;
-pub use serve::{Serving, serve};
+pub use print::Print;
+pub use serve::{Lineup, Listeners};
 pub use tls::{MinVersion, Ticketing, TlsTable};
 pub use watch::CertWatch;

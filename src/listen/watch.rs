@@ -67,6 +67,11 @@ impl CertWatch {
         self.show(&mut held);
     }
 
+    /// The certificates in force, with where they came from.
+    pub fn held(&self) -> Option<Keyring> {
+        self.held.lock().ring.clone()
+    }
+
     /// Looks for as long as the process lives.
     pub async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(EVERY);

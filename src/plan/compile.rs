@@ -5,10 +5,12 @@ use crate::listen::{Bounds, CertSource, Keyring, MinVersion, Ticketing};
 use crate::place;
 use crate::telemetry::Meters;
 
+use super::routes::Ground;
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, admin, caching, listeners, redis, routes};
+use super::{Plan, Running, Surroundings, admin, caching, listeners, redis, routes};
 
-/// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
+/// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them; what is known of upstreams,
+/// clients and certificates is taken over from what is `running`, by name, which is not changed.
 ///
 /// # Errors
 /// Every problem that was found, each with its place.
@@ -17,6 +19,7 @@ pub fn compile(
     around: &Surroundings,
     ticketing: &Ticketing,
     meters: &Meters,
+    running: Running<'_>,
 ) -> Result<Plan, Vec<Problem>> {
     let mut problems = Vec::new();
     let listeners = listeners::compile(config, &mut problems);
@@ -24,9 +27,10 @@ pub fn compile(
     let admin_token = admin::token(config, &around.directory, &mut problems);
     let cache = caching::settings(config, &mut problems);
     let redis = redis::settings(config, &around.directory, &mut problems);
-    let tls = tls(config, around, ticketing, &mut problems);
-    let mut upstreams = Upstreams::compile(config, meters, &mut problems);
-    let routes = routes::compile(config, &around.directory, &mut upstreams, meters, &mut problems);
+    let tls = tls(config, around, ticketing, running.tls, &mut problems);
+    let mut upstreams = Upstreams::compile(config, meters, running.plan, &mut problems);
+    let ground = Ground { directory: &around.directory, meters, running: running.plan };
+    let routes = routes::compile(config, ground, &mut upstreams, &mut problems);
 
     match (admin, routes) {
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {
@@ -50,6 +54,7 @@ fn tls(
     config: &Config,
     around: &Surroundings,
     ticketing: &Ticketing,
+    running: Option<&Keyring>,
     problems: &mut Vec<Problem>,
 ) -> Option<Keyring> {
     if config.tls.certs.is_empty() {
@@ -60,7 +65,7 @@ fn tls(
         config::TlsVersion::V1_2 => MinVersion::Tls12,
         config::TlsVersion::V1_3 => MinVersion::Tls13,
     };
-    match Keyring::load(sources, min, ticketing) {
+    match Keyring::load(sources, min, ticketing, running) {
         Ok(ring) => Some(ring),
         Err(errors) => {
             for (index, error) in errors {

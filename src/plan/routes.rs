@@ -19,14 +19,23 @@ use super::caching;
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Route};
+use super::{MAX_BODY, Plan, Route};
 
-/// Compiles every route; files are relative to `directory`. What cannot be compiled is a problem, and missing from the table.
+/// What routes are compiled on.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    /// What files are relative to.
+    pub(super) directory: &'a Path,
+    pub(super) meters: &'a Meters,
+    /// The plan whose counts are taken over.
+    pub(super) running: Option<&'a Plan>,
+}
+
+/// Compiles every route. What cannot be compiled is a problem, and missing from the table.
 pub(super) fn compile(
     config: &Config,
-    directory: &Path,
+    ground: Ground<'_>,
     upstreams: &mut Upstreams<'_>,
-    meters: &Meters,
     problems: &mut Vec<Problem>,
 ) -> Option<Table<Arc<Route>>> {
     layers::forbid_nesting(config, problems);
@@ -35,7 +44,7 @@ pub(super) fn compile(
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
-        if let Some(route) = route(name, &layered, config, directory, upstreams, meters, problems) {
+        if let Some(route) = route(name, &layered, config, ground, upstreams, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
             entries.extend(patterns.into_iter().map(|pattern| (pattern, route.clone())));
@@ -82,9 +91,8 @@ fn route(
     name: &str,
     layered: &Layered<'_>,
     config: &Config,
-    directory: &Path,
+    ground: Ground<'_>,
     upstreams: &mut Upstreams<'_>,
-    meters: &Meters,
     problems: &mut Vec<Problem>,
 ) -> Option<Route> {
     let written = &layered.route;
@@ -100,11 +108,12 @@ fn route(
     if problems.len() > before {
         return None;
     }
+    let limited = ground.running.and_then(|plan| plan.route(name)).and_then(|route| route.limits.as_ref());
     Some(Route {
         name: name.into(),
-        meters: RouteMeters::new(meters, name),
+        meters: RouteMeters::new(ground.meters, name),
         addresses,
-        limits: Limits::new(name, &rules, None, meters),
+        limits: Limits::new(name, &rules, limited, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,
