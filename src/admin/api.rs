@@ -42,9 +42,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route(guard::PURGE, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
         .route(
             guard::RELOAD,
-            get(reload::in_force)
-                .post(reload::reload)
-                .layer(DefaultBodyLimit::max(reload::ORDER_BYTES)),
+            get(reload::in_force).post(reload::reload).layer(DefaultBodyLimit::max(reload::ORDER_BYTES)),
         )
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
         .layer(middleware::from_fn_with_state(admin.token.clone(), guard::check))

@@ -24,9 +24,8 @@ pub(super) const ORDER_BYTES: usize = 64;
 
 /// Reads the configuration again, and puts it in force if all of it can be. Must be finished once it has begun, whether
 /// or not somebody waits for it.
-pub type Reload = Arc<
-    dyn Fn() -> Pin<Box<dyn Future<Output = Result<(InForce, Change), Refused>> + Send>> + Send + Sync,
->;
+pub type Reload =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(InForce, Change), Refused>> + Send>> + Send + Sync>;
 
 /// Which configuration is in force.
 #[derive(Clone, Debug)]

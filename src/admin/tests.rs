@@ -560,7 +560,10 @@ async fn what_is_in_force_is_shown_and_a_reload_is_an_order() {
     };
     assert_eq!(order("{\"all\": true}").await.unwrap().status(), 400);
     let answer = order("{}").await.unwrap();
-    assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (422, "application/problem+json"));
+    assert_eq!(
+        (answer.status().as_u16(), header(&answer, "content-type")),
+        (422, "application/problem+json")
+    );
     let problem: Value = answer.json().await.unwrap();
     assert_eq!((&problem["detail"], &problem["wrong"]), (&json!("1 error"), &json!(true)));
     let other = served.ask(Method::DELETE, "/reload").await;

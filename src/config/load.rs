@@ -353,8 +353,7 @@ mod tests {
         let report =
             loaded.document.reject(vec![problem(place!["routes", "users", "upstream", 3, "x"])]).to_string();
         assert!(report.contains("tidegate.toml:2:12"), "{report}");
-        let rejected =
-            loaded.document.reject(vec![problem(place!["routes", "users", "upstream"])]);
+        let rejected = loaded.document.reject(vec![problem(place!["routes", "users", "upstream"])]);
         let line = "tidegate.toml:2:12: no such upstream: did you mean `users`?";
         assert_eq!(rejected.lines().collect::<Vec<_>>(), [line]);
         let report = loaded.document.reject(vec![problem(place!["routes", "users", "cache"])]).to_string();

@@ -22,7 +22,8 @@ pub fn keep_until_restart(next: &mut Plan, running: &Plan) -> Vec<&'static str> 
     config.admin_token.clone_from(&before.admin_token);
     config.redis.clone_from(&before.redis);
     let cache = &running.cache;
-    (next.cache.memory, next.cache.redis, next.cache.blind_max) = (cache.memory, cache.redis, cache.blind_max);
+    (next.cache.memory, next.cache.redis, next.cache.blind_max) =
+        (cache.memory, cache.redis, cache.blind_max);
     kept.0
 }
 

@@ -46,5 +46,6 @@ mod n_answers;
 mod n_dates;
 mod v_observe;
 mod w_life;
+mod w_reload;
 mod x_outside;
 mod z_system;
