@@ -104,7 +104,7 @@ fn route(
     let cache = caching::rules(layered, config, problems);
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     let ip = written.ip.as_ref();
-    let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), directory, problems));
+    let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), ground.directory, problems));
     if problems.len() > before {
         return None;
     }

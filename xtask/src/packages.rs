@@ -42,8 +42,11 @@ pub(crate) const BENCH: &[Tool] = &[
 /// What the public suite for HTTP caches runs on.
 pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the drills need on top. Redis brings its Sentinel and its client.
-pub(crate) const DRILL: &[Tool] =
-    &[tool("redis-server", &["redis-server"]), tool("redis-cli", &["redis-tools"])];
+pub(crate) const DRILL: &[Tool] = &[
+    tool("redis-server", &["redis-server"]),
+    tool("redis-cli", &["redis-tools"]),
+    tool("h2load", &["nghttp2-client"]),
+];
 
 /// Installs the packages of every tool that is not there.
 ///

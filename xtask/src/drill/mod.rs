@@ -16,6 +16,7 @@ mod field;
 mod chaos;
 mod fleet;
 mod purge;
+mod reload;
 mod restart;
 
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 4] = [
+const DRILLS: [Drill; 5] = [
     Drill {
         name: "cold-restart",
         promise: "a gateway that comes back answers from Redis at once",
@@ -55,6 +56,11 @@ const DRILLS: [Drill; 4] = [
         name: "redis-chaos",
         promise: "whatever happens to Redis, every answer is right and few are later",
         play: chaos::run,
+    },
+    Drill {
+        name: "reload",
+        promise: "no change of the configuration costs a request",
+        play: reload::run,
     },
 ];
 
