@@ -11,7 +11,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange, Tries};
 use crate::forward::{self, request_id};
-use crate::listen::{self, Ready};
+use crate::listen::{self, Connection, Ready};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -121,10 +121,11 @@ pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Head, versio
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Settles how an answer ends, and whether its connection does: with a gateway that is about to end, and in HTTP/1.0
+/// Settles how an answer ends, and whether its connection does: with a gateway or a listener that is about to end, and in HTTP/1.0
 /// after an answer of unknown length, as there are no chunks (RFC 9112 §6.1).
 pub(super) fn frame(session: &mut Session, answer: &mut impl forward::Head) {
-    if session.is_process_shutting_down() {
+    let leaving = listen::connection(session).is_some_and(Connection::is_leaving);
+    if leaving || session.is_process_shutting_down() {
         session.set_keepalive(None); // says `Connection: close`: the next request is to go elsewhere
     }
     let old = session.req_header().version < Version::HTTP_11;

@@ -1,6 +1,8 @@
 //! What a request may know of the connection that it came over.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Version;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -24,6 +26,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// The deadline of request heads.
     pub head: HeadGuard,
+    /// Whether its listener has stopped accepting.
+    pub(super) leaving: Arc<AtomicBool>,
     /// The date that the next head on HTTP/1 is to carry.
     pub(super) kept_date: KeptDate,
 }
@@ -44,6 +48,11 @@ pub struct TlsInfo {
 }
 
 impl Connection {
+    /// Whether its listener accepts no more, so that the next request is to come another way.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
     /// The head of a request is whole: its deadline no longer counts. To be called first thing in each request.
     pub fn request_begins(&self) {
         self.head.request_begins();

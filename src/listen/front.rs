@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -39,6 +40,8 @@ pub struct Front<P: ProxyHttp> {
     at_once: Arc<P>,
     /// Whether connections that wait for a request are to end.
     closing: watch::Sender<bool>,
+    /// Whether those that do not wait are to end with their request.
+    leaving: Arc<AtomicBool>,
 }
 
 impl<P: ProxyHttp> Front<P> {
@@ -48,7 +51,7 @@ impl<P: ProxyHttp> Front<P> {
         proxy: Arc<HttpProxy<P>>,
         at_once: Arc<P>,
     ) -> Self {
-        Self { terms, edge, proxy, at_once, closing: watch::Sender::new(false) }
+        Self { terms, edge, proxy, at_once, closing: watch::Sender::new(false), leaving: Arc::default() }
     }
 
     /// A place for a connection from `peer`, if there is one.
@@ -125,6 +128,7 @@ impl<P: ProxyHttp> Front<P> {
             redirects: kind.redirects(),
             tls,
             head: HeadGuard::new(multiplexed),
+            leaving: self.leaving.clone(),
             kept_date: KeptDate::default(),
         };
         let heads = self.edge.counts.heads.clone();
@@ -195,6 +199,7 @@ where
 
     /// The proxy is shared by all listeners, and not told that one of them has stopped.
     async fn cleanup(&self) {
+        self.leaving.store(true, Ordering::Release);
         self.closing.send_replace(true);
     }
 }

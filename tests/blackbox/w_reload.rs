@@ -216,7 +216,9 @@ async fn a_listener_is_added_and_removed_and_what_it_accepted_goes_on_to_its_end
     TcpStream::connect(second).await.unwrap_err();
     assert!(idle.is_closed_within(PATIENCE).await, "an idle connection of it ends");
     gate.open();
-    assert_eq!(busy.answer().await.1, b"at last");
+    let (head, body) = busy.answer().await;
+    assert_eq!(body, b"at last");
+    assert!(head.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{head}");
     assert!(busy.rest().await.is_empty(), "and with its request, the connection");
 
     // Others go on, and the address can be had again.

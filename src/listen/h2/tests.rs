@@ -144,6 +144,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         redirects: false,
         tls: None,
         head: HeadGuard::new(true),
+        leaving: Arc::default(),
         kept_date: KeptDate::default(),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };

@@ -57,11 +57,7 @@ const DRILLS: [Drill; 5] = [
         promise: "whatever happens to Redis, every answer is right and few are later",
         play: chaos::run,
     },
-    Drill {
-        name: "reload",
-        promise: "no change of the configuration costs a request",
-        play: reload::run,
-    },
+    Drill { name: "reload", promise: "no change of the configuration costs a request", play: reload::run },
 ];
 
 /// Plays the drill that is named, or all; without a name, lists them.

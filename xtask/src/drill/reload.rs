@@ -28,7 +28,8 @@ const PATH: &str = "/load/h2";
 pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let (goods, brokens) = stage.scale.pick((20, 10), (200, 100));
     let rate = stage.scale.pick(50, 500);
-    let origin = Origin::start(2, |question| Reply { fields: String::new(), body: origin::content(question.path) })?;
+    let origin =
+        Origin::start(2, |question| Reply { fields: String::new(), body: origin::content(question.path) })?;
     let ground = Ground {
         https: free_address()?,
         http: free_address()?,
@@ -66,10 +67,21 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     took.sort_unstable();
     let slowest = took.last().copied().unwrap_or_default();
     verdict.line(format!("changes                    {goods:>8} good, {brokens} broken"));
-    verdict.line(format!("a change took              {:>8.1} ms (median), {:.1} ms (slowest)", ms(took[took.len() / 2]), ms(slowest)));
-    verdict.line(format!("requests over HTTP/1.1     {:>8}, {failed} failed, p99 {:.1} ms", all.len(), all.p99().unwrap_or(0.0)));
+    verdict.line(format!(
+        "a change took              {:>8.1} ms (median), {:.1} ms (slowest)",
+        ms(took[took.len() / 2]),
+        ms(slowest)
+    ));
+    verdict.line(format!(
+        "requests over HTTP/1.1     {:>8}, {failed} failed, p99 {:.1} ms",
+        all.len(),
+        all.p99().unwrap_or(0.0)
+    ));
     verdict.line(format!("requests over HTTP/2       {:>8}, {} failed", h2.succeeded, h2.failed));
-    verdict.line(format!("requests a second          {:>8.0}", number(all.len() + h2.succeeded) / began.elapsed().as_secs_f64()));
+    verdict.line(format!(
+        "requests a second          {:>8.0}",
+        number(all.len() + h2.succeeded) / began.elapsed().as_secs_f64()
+    ));
     verdict.promise(failed == 0, || format!("{failed} requests over HTTP/1.1 failed"));
     verdict.promise(h2.failed == 0, || format!("{} requests over HTTP/2 failed", h2.failed));
     verdict.promise(under_load, || "the load over HTTP/2 ended before the changes did".to_owned());
@@ -115,7 +127,9 @@ impl Gateway {
         let text = String::from_utf8_lossy(&answer.body);
         let digits = text.split_once("\"generation\":").map(|(_, rest)| rest);
         let digits = digits.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
-        digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| Failure(format!("no generation in {text}")))
+        digits
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| Failure(format!("no generation in {text}")))
     }
 }
 

@@ -100,9 +100,15 @@ mod tests {
     #[test]
     fn changes_differ_and_mistakes_are_made() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let ground =
-            Ground { https: at(1), http: at(2), admin: at(3), extra: [at(4), at(5)], servers: [at(6), at(7)] };
-        let texts: std::collections::BTreeSet<_> = (0..200).map(|round| good(&ground, drawn(round))).collect();
+        let ground = Ground {
+            https: at(1),
+            http: at(2),
+            admin: at(3),
+            extra: [at(4), at(5)],
+            servers: [at(6), at(7)],
+        };
+        let texts: std::collections::BTreeSet<_> =
+            (0..200).map(|round| good(&ground, drawn(round))).collect();
         assert!(texts.len() > 190, "{} of 200", texts.len());
         for text in &texts {
             assert!((0..6).all(|number| broken(&ground, text, number) != *text));
