@@ -110,7 +110,7 @@ impl Reloader {
         };
         match self.renew(listeners).await {
             Ok(change) => Ok((self.tell_done(&change), change)),
-            Err(no) => Err(self.tell_refused(no)),
+            Err(no) => Err(self.tell_refused(&no)),
         }
     }
 
@@ -219,7 +219,7 @@ impl Reloader {
     }
 
     /// Logs every problem, unless they were the same at the last try.
-    fn tell_refused(&self, no: No) -> Refused {
+    fn tell_refused(&self, no: &No) -> Refused {
         let mut status = self.status.lock();
         let since = clock(status.in_force.since);
         let stays = format!("the running configuration (loaded {since}) stays in force");
@@ -263,9 +263,8 @@ impl No {
     }
 
     /// Something outside the configuration is in the way.
-    #[expect(clippy::needless_pass_by_value, reason = "as `map_err` has it")]
     fn because(error: impl std::error::Error) -> Self {
-        let error = chain(&error).to_string();
+        let error = chain(&error);
         Self { report: format!("error: {error}"), lines: vec![error], wrong: false }
     }
 }

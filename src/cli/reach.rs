@@ -137,13 +137,11 @@ fn door(admin: &AdminAddress) -> Result<Door, Failure> {
 impl Found {
     /// Posts an order to a page.
     pub(super) async fn post(self, page: &str, order: &Value) -> Result<Answer, Failure> {
-        let (status, body) = match timeout(WITHIN, self.give(page, order)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                let (door, seconds) = (&self.door, WITHIN.as_secs());
-                return Err(Failure::failed(format!("{door} did not answer within {seconds} s")));
-            }
+        let Ok(answer) = timeout(WITHIN, self.give(page, order)).await else {
+            let (door, seconds) = (&self.door, WITHIN.as_secs());
+            return Err(Failure::failed(format!("{door} did not answer within {seconds} s")));
         };
+        let (status, body) = answer?;
         Ok(Answer { status, body, door: self.door })
     }
 

@@ -125,12 +125,12 @@ fn listeners(config: &Config) -> BTreeMap<String, Value> {
     listeners
 }
 
-fn certificates(config: &Config) -> BTreeMap<String, ()> {
+fn certificates(config: &Config) -> BTreeMap<String, &Certificate> {
     let name = |certificate: &Certificate| match certificate {
         Certificate::Path(path) => path.display().to_string(),
         Certificate::Pair(pair) => pair.cert.display().to_string(),
     };
-    config.tls.certs.iter().map(|certificate| (name(certificate), ())).collect()
+    config.tls.certs.iter().map(|certificate| (name(certificate), certificate)).collect()
 }
 
 /// The keys that differ, but for those that have names of their own.

@@ -179,12 +179,6 @@ async fn a_folder_is_swapped_behind_a_symbolic_link() {
 
 // ── listeners ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// The configuration of [`saying`] with these listeners besides.
-fn listening(word: &str, besides: &[String]) -> String {
-    let besides: String = besides.iter().map(|listener| format!(", {listener}")).collect();
-    saying(word, "").replace("127.0.0.1:0\"]", &format!("127.0.0.1:0\"{besides}]"))
-}
-
 #[tokio::test]
 async fn a_listener_is_added_and_removed_and_what_it_accepted_goes_on_to_its_end() {
     let certs = Certs::for_names(&["a.test"]);
@@ -234,8 +228,8 @@ async fn an_address_in_use_changes_nothing_at_all() {
     let gateway = Gateway::start(&saying("one", "")).await;
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let (taken, other) = (held.local_addr().unwrap(), free());
-    let besides = [other, taken].map(|address| format!("\"http://{address}\""));
-    gateway.rewrite(&listening("two", &besides));
+    let more = format!(":0\", \"http://{other}\", \"http://{taken}\"]");
+    gateway.rewrite(&saying("two", "").replace(":0\"]", &more));
     let (code, printed) = reload(&gateway).await;
     drop(held);
     assert_eq!(code, Some(1), "{printed}");
