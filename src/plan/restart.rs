@@ -65,9 +65,11 @@ mod tests {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             if shape["x-takes-effect"] == "restart" {
                 found.push(path);
-            } else if let Some(name) = shape["$ref"].as_str() {
-                let name = name.rsplit('/').next().unwrap();
-                marked(schema, &schema["$defs"][name], &path, found);
+            } else {
+                let named = shape["allOf"][0]["$ref"].as_str().or_else(|| shape["$ref"].as_str());
+                let name = named.and_then(|name| name.rsplit('/').next());
+                let inner = name.map_or(shape, |name| &schema["definitions"][name]);
+                marked(schema, inner, &path, found);
             }
         }
     }

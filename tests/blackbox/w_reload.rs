@@ -217,7 +217,7 @@ async fn a_listener_is_added_and_removed_and_what_it_accepted_goes_on_to_its_end
 
     // Others go on, and the address can be had again.
     let answer = stays.ask("GET /d HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    assert_eq!((answer.status, answer.field("connection")), (200, None));
+    assert!(answer.status == 200 && answer.field("connection") != Some("close"), "{answer:?}");
     gateway.rewrite(&config(format!(", {{ url = \"http://{second}\", redirect = false }}")));
     assert_eq!(reload(&gateway).await.0, Some(0));
     TcpStream::connect(second).await.unwrap();
