@@ -34,11 +34,10 @@ pub(super) fn good(ground: &Ground, seed: u64) -> String {
     let mut dice = Dice(seed);
     let Ground { https, http, admin, extra, .. } = ground;
     let redirect = dice.one(&["true", "false"]);
-    let extra: String = extra
-        .iter()
-        .filter(|_| dice.of(2) == 0)
-        .map(|address| format!(", {{ url = \"http://{address}\", redirect = {redirect} }}"))
-        .collect();
+    let listener =
+        |address: &SocketAddr| format!(", {{ url = \"http://{address}\", redirect = {redirect} }}");
+    let extra: Vec<_> = extra.iter().filter(|_| dice.of(2) == 0).map(listener).collect();
+    let extra = extra.concat();
     let (idle, body) = (60 + dice.of(30), 1 + dice.of(9));
     let trusted = dice.one(&["", "\"10.0.0.0/8\"", "\"10.0.0.0/8\", \"fd00::/8\""]);
     let mut text = format!(
