@@ -26,6 +26,7 @@ mod tries;
 mod record;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -68,7 +69,7 @@ pub struct Gateway {
     /// Who knows what is to be proved to certification authorities.
     pub edge: Arc<Edge>,
     /// The port that plain HTTP is redirected to.
-    pub https_port: u16,
+    pub https_port: Arc<AtomicU16>,
 }
 
 /// The short way.
@@ -127,7 +128,7 @@ impl ProxyHttp for Gateway {
             return answer::refusal(session, exchange, refusal).await;
         }
         if listen::connection(session).is_some_and(|connection| connection.redirects) {
-            return answer::to_https(session, exchange, self.https_port).await;
+            return answer::to_https(session, exchange, self.https_port.load(Ordering::Relaxed)).await;
         }
         if purge::purge(session, exchange, self.fetching.tiers).await? {
             return Ok(true);

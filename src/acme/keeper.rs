@@ -323,7 +323,8 @@ mod tests {
             };
             let edge = Edge::new(None, bounds, &meters);
             let certs = CertWatch::new(&edge, &meters);
-            let ring = Keyring::load(Vec::new(), MinVersion::Tls12, &Ticketing::new().unwrap()).unwrap();
+            let ring =
+                Keyring::load(Vec::new(), MinVersion::Tls12, &Ticketing::new().unwrap(), None).unwrap();
             certs.hold(Some(ring));
             let settings = Arc::new(Settings {
                 email: "ops@a.test".to_owned(),

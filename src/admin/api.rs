@@ -4,25 +4,29 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use http::header::{ACCEPT, CONTENT_TYPE, LAST_MODIFIED, VARY};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Problem};
-use super::{Admin, steer};
+use super::{Admin, reload, steer};
 
 /// The pages, for the index.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("/metrics", "metrics, as OpenMetrics text"),
     ("/health", "200 while the process lives"),
     ("/ready", "200 while requests may be sent, 503 with what is missing else"),
-    ("/config", "the configuration in force, without secrets"),
+    ("/config", "the configuration in force, without secrets; `Last-Modified` says since when"),
     ("/upstreams", "upstreams and their servers, as they are now"),
     (
         "/cache",
         "what the cache holds; with `?url=URL`, what it holds of one URL, and why a request would hit or miss",
     ),
     ("/purge", "POST only: makes the cache forget a `url`, a `tag`, a `prefix` or `all`"),
+    (
+        "/reload",
+        "which configuration is in force, since when, and what waits for a restart; POST: reads the files again",
+    ),
 ];
 
 /// All of the admin listener, one line per page.
@@ -35,7 +39,11 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/config", get(config))
         .route("/upstreams", get(upstreams))
         .route("/cache", get(steer::cache))
-        .route(guard::ORDERS, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
+        .route(guard::PURGE, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
+        .route(
+            guard::RELOAD,
+            get(reload::in_force).post(reload::reload).layer(DefaultBodyLimit::max(reload::ORDER_BYTES)),
+        )
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such page; `/` lists those there are"))
         .layer(middleware::from_fn_with_state(admin.token.clone(), guard::check))
         .with_state(admin)
@@ -80,8 +88,9 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     (status, Json(json!({ "status": word, "missing": missing })))
 }
 
-async fn config(State(admin): State<Admin>) -> Json<Value> {
-    Json((admin.config)())
+async fn config(State(admin): State<Admin>) -> impl IntoResponse {
+    let since = httpdate::fmt_http_date((admin.in_force)().since);
+    ([(LAST_MODIFIED, since)], Json((admin.config)()))
 }
 
 async fn upstreams(State(admin): State<Admin>) -> Json<Value> {

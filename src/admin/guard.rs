@@ -27,8 +27,10 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("content-security-policy"), HeaderValue::from_static("default-src 'none'")),
 ];
 
-/// The one page that changes something. It takes POST, and everything else is read.
-pub(super) const ORDERS: &str = "/purge";
+/// The pages that change something. They take POST, and everything else is read.
+pub(super) const PURGE: &str = "/purge";
+/// This one is read as well.
+pub(super) const RELOAD: &str = "/reload";
 
 /// Refuses what is neither a plain read nor an order, and what is not addressed to this listener.
 pub(super) async fn check(
@@ -65,9 +67,10 @@ fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Opt
     }
     let method = request.method();
     match request.uri().path() {
-        ORDERS if *method == Method::POST => None,
-        ORDERS => Some(Problem::NotAllowed { allow: "POST" }),
+        PURGE | RELOAD if *method == Method::POST => None,
+        PURGE => Some(Problem::NotAllowed { allow: "POST" }),
         _ if matches!(*method, Method::GET | Method::HEAD) => None,
+        RELOAD => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
         _ => Some(Problem::NotAllowed { allow: "GET, HEAD" }),
     }
 }

@@ -1,12 +1,14 @@
 //! The admin listener: how the gateway is, for operators and for what watches it.
 //!
-//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for one page: what is
-//! posted to `/purge` makes the cache forget. It keeps answering while the gateway drains.
+//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for two pages: what is
+//! posted to `/purge` makes the cache forget, and to `/reload`, has the configuration read again. It keeps answering
+//! while the gateway drains.
 
 mod api;
 mod guard;
 mod order;
 mod ready;
+mod reload;
 mod serve;
 mod socket;
 mod steer;
@@ -22,6 +24,7 @@ use crate::telemetry::Meters;
 
 pub use order::{Fleet, PurgeDone, PurgeOrder, Target, absolute_url};
 pub use ready::Ready;
+pub use reload::{InForce, Refused, Reload};
 pub use serve::serve;
 pub use socket::Socket;
 pub use steer::{Inspect, header_field};
@@ -45,6 +48,10 @@ pub struct Admin {
     pub inspect: Do<Inspect, Value>,
     /// Makes the cache forget.
     pub purge: Do<PurgeOrder, PurgeDone>,
+    /// Which configuration is in force, and since when.
+    pub in_force: Arc<dyn Fn() -> InForce + Send + Sync>,
+    /// Reads the configuration again.
+    pub reload: Reload,
 }
 
 /// Looks something up at the moment that it is asked for. Must not block.

@@ -33,11 +33,7 @@ pub(super) async fn purge(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
-    // A form on a web page can send any bytes to any address, but not as this type without asking first.
-    if !is_json(&headers) {
-        let detail = "an order is JSON: send it with `Content-Type: application/json`";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
+    must_be_json(&headers)?;
     let body = body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let detail = format!("an order has at most {ORDER_BYTES} bytes");
@@ -56,6 +52,12 @@ pub(super) async fn purge(
     let here = done.here.map(|here| ("here".to_owned(), json!(here)));
     let members = [("purged".to_owned(), ordered), ("fleet".to_owned(), json!(done.fleet))];
     Ok(Json(Value::Object(members.into_iter().chain(here).collect())))
+}
+
+/// A form on a web page can send any bytes to any address, but not as this type without asking first.
+pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let detail = "an order is JSON: send it with `Content-Type: application/json`";
+    is_json(headers).then_some(()).ok_or_else(|| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{Client, Method, Response};
 use serde_json::json;
@@ -30,7 +30,18 @@ fn admin(token: Option<Arc<str>>) -> Admin {
         cache: Arc::new(|| json!({ "bytes": 1024 })),
         inspect: Arc::new(|asked: Inspect| Box::pin(async move { inspected(&asked) })),
         purge: Arc::new(|order: PurgeOrder| Box::pin(async move { purged(&order) })),
+        in_force: Arc::new(in_force),
+        reload: Arc::new(|| Box::pin(async { Err(refused()) })),
     }
+}
+
+fn in_force() -> InForce {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    InForce { generation: 3, since, restart: vec!["threads".to_owned()], refused: Some(refused()) }
+}
+
+fn refused() -> Refused {
+    Refused { report: "1 error".to_owned(), wrong: true }
 }
 
 fn inspected(asked: &Inspect) -> Result<Value, String> {
@@ -524,4 +535,37 @@ async fn a_socket_of_the_file_system_serves_its_owner_and_goes_with_the_process(
     stop.send(()).unwrap();
     task.await.unwrap().unwrap();
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn what_is_in_force_is_shown_and_a_reload_is_an_order() {
+    let served = Served::start();
+    let shown: Value = served.get("/reload").await.json().await.unwrap();
+    let wanted = json!({
+        "generation": 3,
+        "since": "2001-09-09T01:46:40.000Z",
+        "restart": ["threads"],
+        "refused": { "report": "1 error", "wrong": true },
+    });
+    assert_eq!(shown, wanted);
+    let config = served.get("/config").await;
+    assert_eq!(header(&config, "last-modified"), "Sun, 09 Sep 2001 01:46:40 GMT");
+
+    let plain = served.ask(Method::POST, "/reload").await;
+    assert_eq!(plain.status(), 415, "a form cannot order it");
+    let order = |body: &'static str| {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("http://{}/reload", served.address));
+        request.header("content-type", "application/json").body(body).send()
+    };
+    assert_eq!(order("{\"all\": true}").await.unwrap().status(), 400);
+    let answer = order("{}").await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), header(&answer, "content-type")),
+        (422, "application/problem+json")
+    );
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!((&problem["detail"], &problem["wrong"]), (&json!("1 error"), &json!(true)));
+    let other = served.ask(Method::DELETE, "/reload").await;
+    assert_eq!((other.status().as_u16(), header(&other, "allow")), (405, "GET, HEAD, POST"));
 }

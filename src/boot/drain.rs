@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal as Listened, SignalKind, signal as on};
-use tokio::task::JoinHandle;
 
 use crate::gateway::Fetching;
 use crate::telemetry::Meters;
@@ -40,10 +39,10 @@ impl Signals {
     }
 }
 
-/// Waits until no listener accepts, no request is in flight and every connection is closed; `grace` at most. A second
+/// Has all listeners `stop`, and waits until none accepts, no request is in flight and every connection is closed; `grace` at most. A second
 /// `SIGTERM` or `SIGINT` ends the wait. What is left of `grace`: nothing where the wait was cut short.
 pub(super) async fn wait(
-    accepting: Vec<JoinHandle<()>>,
+    stop: impl Future<Output = ()>,
     meters: &Meters,
     grace: Duration,
     signals: &mut Signals,
@@ -52,10 +51,7 @@ pub(super) async fn wait(
     let requests = meters.in_flight.with([]);
     let connections = ["https", "http"].map(|listener| meters.connections_open.with([listener]));
     let done = async {
-        for service in accepting {
-            // A panic in an accept loop was counted and logged; there is nothing more to wait for.
-            let _ = service.await;
-        }
+        stop.await;
         while requests.get() > 0 {
             tokio::time::sleep(STEP).await;
         }

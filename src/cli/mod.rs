@@ -1,9 +1,11 @@
 //! The command line.
 //!
-//! What starts a gateway comes in from outside, as [`Hooks`]. `purge` and `warm` are clients of one that runs already:
-//! they connect, ask and say what came of it, and share nothing with it but words.
+//! What starts a gateway comes in from outside, as [`Hooks`]. `purge`, `reload` and `warm` are clients of one that
+//! runs already: they connect, ask and say what came of it, and share nothing with it but words.
 
 mod purge;
+mod reach;
+mod reload;
 mod warm;
 mod wire;
 
@@ -67,6 +69,7 @@ enum Command {
     /// Reads a configuration and says everything that is wrong with it.
     Check(File),
     Purge(purge::Purge),
+    Reload(reload::Reload),
     Warm(warm::Warm),
     /// Prints the JSON Schema of the configuration, for editors.
     Schema,
@@ -109,6 +112,7 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         Some(Command::Run(file)) => (hooks.run)(&file.config),
         Some(Command::Check(file)) => check(&file.config, hooks),
         Some(Command::Purge(words)) => ask(async { purge::run(&words).await.map(|line| print(&line)) }),
+        Some(Command::Reload(words)) => ask(async { reload::run(&words).await.map(|text| print(&text)) }),
         Some(Command::Warm(words)) => ask(async {
             let warmed = warm::run(&words).await?;
             let printed = print(&warmed.summary);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode as Status;
@@ -47,6 +48,8 @@ fn admin(token: Option<&str>, here: Option<u64>, fleet: Fleet) -> (Admin, Arc<Mu
                 }
             })
         }),
+        in_force: Arc::new(|| panic!("not asked here")),
+        reload: Arc::new(|| panic!("not asked here")),
     };
     (admin, orders)
 }

@@ -20,6 +20,24 @@ pub struct Loaded {
     pub config: Config,
     /// Where it was written, for problems found later.
     pub document: Document,
+    /// What it was read from.
+    pub sources: Sources,
+}
+
+/// A configuration file, and the patterns of those that it includes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    main: PathBuf,
+    include: Vec<String>,
+}
+
+impl Sources {
+    /// The files that these are now, whether or not they can be read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let base = self.main.parent().unwrap_or(Path::new(""));
+        let included = self.include.iter().flat_map(|pattern| matching(base, pattern).unwrap_or_default());
+        [self.main.clone()].into_iter().chain(included).collect()
+    }
 }
 
 /// Reads a configuration file and the files it includes.
@@ -33,7 +51,8 @@ pub fn load(path: &Path) -> Result<Loaded, Rejected> {
         Err(reason) => {
             let label = "name another file with `--config FILE`".to_owned();
             let message = format!("cannot read `{name}`: {reason}");
-            Err(Rejected::new([].into(), vec![Finding { at: None, message, label }]))
+            let sources = Sources { main: path.to_owned(), include: Vec::new() };
+            Err(Rejected::new([].into(), vec![Finding { at: None, message, label }]).of(sources))
         }
     }
 }
@@ -48,25 +67,28 @@ pub fn read_text(name: &str, text: &str) -> Result<Loaded, Rejected> {
     files.include(Path::new(name));
 
     let whole = files.findings.is_empty();
+    let sources = Sources { main: PathBuf::from(name), include: files.patterns };
     let document = Document { sources: files.sources.into(), root: files.root };
     let mut findings = files.findings;
     let problems = check::check(&document.root, whole);
-    let rest = if whole { rest(&document, &problems) } else { None };
+    let rest = if whole { rest(&document, &sources, &problems) } else { None };
     for problem in problems {
         let at = Some(document.find(&problem.place));
         findings.push(Finding { at, message: problem.message, label: problem.label });
     }
     if !findings.is_empty() {
-        return Err(Rejected::new(document.sources, findings).with_rest(rest));
+        return Err(Rejected::new(document.sources, findings).of(sources).with_rest(rest));
     }
-    let config = typed(&document)?;
-    Ok(Loaded { config, document })
+    match typed(&document) {
+        Ok(config) => Ok(Loaded { config, document, sources }),
+        Err(rejected) => Err(rejected.of(sources)),
+    }
 }
 
 /// What is left of a document without its mistakes, where each is inside of one route, policy or upstream.
 ///
 /// Whole tables are not taken out: others refer to them, and would be called wrong for it.
-fn rest(document: &Document, problems: &[Problem]) -> Option<Loaded> {
+fn rest(document: &Document, sources: &Sources, problems: &[Problem]) -> Option<Loaded> {
     let inside = |problem: &Problem| problem.place.steps.len() > 2 && document.has(&problem.place);
     if problems.is_empty() || !problems.iter().all(inside) {
         return None;
@@ -77,7 +99,7 @@ fn rest(document: &Document, problems: &[Problem]) -> Option<Loaded> {
         rest.root.remove(&problem.place.steps);
     }
     let config = typed(&rest).ok()?;
-    Some(Loaded { config, document: document.clone() })
+    Some(Loaded { config, document: document.clone(), sources: sources.clone() })
 }
 
 /// The last step, which has nothing left to refuse; if it does, the operator gets to know where.
@@ -117,11 +139,13 @@ struct Files {
     sources: Vec<Source>,
     findings: Vec<Finding>,
     root: Node,
+    /// What the main file includes.
+    patterns: Vec<String>,
 }
 
 impl Default for Files {
     fn default() -> Self {
-        Self { sources: Vec::new(), findings: Vec::new(), root: Node::empty() }
+        Self { sources: Vec::new(), findings: Vec::new(), root: Node::empty(), patterns: Vec::new() }
     }
 }
 
@@ -176,6 +200,7 @@ impl Files {
                 _ => None,
             })
             .collect();
+        self.patterns = patterns.iter().map(|(pattern, _)| pattern.clone()).collect();
         let mut read = vec![main.to_path_buf()];
         for (pattern, at) in patterns {
             match matching(main.parent().unwrap_or(Path::new("")), &pattern) {
@@ -328,6 +353,9 @@ mod tests {
         let report =
             loaded.document.reject(vec![problem(place!["routes", "users", "upstream", 3, "x"])]).to_string();
         assert!(report.contains("tidegate.toml:2:12"), "{report}");
+        let rejected = loaded.document.reject(vec![problem(place!["routes", "users", "upstream"])]);
+        let line = "tidegate.toml:2:12: no such upstream: did you mean `users`?";
+        assert_eq!(rejected.lines().collect::<Vec<_>>(), [line]);
         let report = loaded.document.reject(vec![problem(place!["routes", "users", "cache"])]).to_string();
         assert!(report.contains("tidegate.toml:1:1"), "{report}");
         let report =
@@ -354,6 +382,19 @@ mod tests {
         assert!(report.contains("`routes.a` is set in two files"), "{report}");
         assert!(report.contains("c.toml:1:9"), "{report}");
         assert!(report.contains("tidegate.toml:2 already"), "{report}");
+    }
+
+    #[test]
+    fn sources_are_the_files_that_there_are_now_and_those_that_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("conf.d")).unwrap();
+        fs::write(at("main.toml"), "include = [\"conf.d/*.toml\", \"more.toml\"]\nlisen = 1\n").unwrap();
+        let rejected = load(&at("main.toml")).unwrap_err();
+        assert_eq!(rejected.sources().files(), [at("main.toml"), at("more.toml")]);
+        fs::write(at("conf.d/a.toml"), "").unwrap();
+        assert_eq!(rejected.sources().files(), [at("main.toml"), at("conf.d/a.toml"), at("more.toml")]);
+        assert_eq!(load(&at("none.toml")).unwrap_err().sources().files(), [at("none.toml")]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use acme::{Acme, AcmeChallenge, AcmeEab};
 pub use cache::CacheStore;
 pub use document::Document;
-pub use load::{Loaded, load, read_text};
+pub use load::{Loaded, Sources, load, read_text};
 pub use problem::{Place, Problem, Rejected, Step, nearest};
 pub use redis::Redis;
 pub use route::Route;
@@ -51,8 +51,9 @@ pub struct Config {
     /// Where clients are accepted.
     ///
     /// `https://ADDRESS:PORT` ends TLS; `http://ADDRESS:PORT` redirects to HTTPS when an `https` entry exists
-    /// and serves traffic otherwise. A port of 0 takes any free one.
-    #[schemars(length(min = 1), extend("x-takes-effect" = "restart"))]
+    /// and serves traffic otherwise. A port of 0 takes any free one. Addresses that leave the list are closed, and what
+    /// was accepted there ends with its requests.
+    #[schemars(length(min = 1))]
     pub listen: Vec<Listener>,
 
     /// Where metrics, health and the admin API are served: `ADDRESS:PORT`, or `unix:PATH`. An address that others than
@@ -76,7 +77,6 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
 
     /// How long requests in flight may take to end once a stop was asked for.
-    #[schemars(extend("x-takes-effect" = "restart"))]
     pub shutdown_grace: Period,
 
     /// Number of worker threads; one per core when absent.
@@ -90,6 +90,10 @@ pub struct Config {
     /// name defined in two of them is an error.
     #[schemars(with = "Vec<text::Include>", example = ["conf.d/*.toml"])]
     pub include: Vec<String>,
+
+    /// Whether this file, those it includes and those with secrets are looked at once a second, and put in force when they
+    /// have changed for the good. SIGHUP and `tidegate reload` do so in any case. Certificates are always watched.
+    pub watch: bool,
 
     /// Certificates and TLS versions.
     pub tls: Tls,
@@ -131,6 +135,7 @@ impl Default for Config {
             threads: None,
             log: Log::default(),
             include: Vec::new(),
+            watch: true,
             tls: Tls::default(),
             downstream: Downstream::default(),
             cache: CacheStore::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Level, Padding, Renderer, Snippet};
 
 use super::document::{Source, Span};
-use super::load::Loaded;
+use super::load::{Loaded, Sources};
 
 /// One mistake, its place in the document, and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,7 @@ pub struct Rejected {
     sources: Arc<[Source]>,
     findings: Vec<Finding>,
     rest: Option<Box<Loaded>>,
+    read: Sources,
 }
 
 /// A problem with its place found.
@@ -134,7 +135,18 @@ impl Rejected {
             finding.message = masked(&finding.message);
             finding.label = masked(&finding.label);
         }
-        Self { sources, findings, rest: None }
+        Self { sources, findings, rest: None, read: Sources::default() }
+    }
+
+    /// The same, with what was read.
+    pub(super) fn of(mut self, read: Sources) -> Self {
+        self.read = read;
+        self
+    }
+
+    /// What it was read from, as far as that could be found out; nothing for a report on a document.
+    pub fn sources(&self) -> &Sources {
+        &self.read
     }
 
     /// The same, with what is left of the document once everything wrong was taken out.
@@ -156,7 +168,7 @@ impl Rejected {
         let Some(rest) = self.rest.take() else { return self };
         let of_a_part = problems.into_iter().filter(|problem| problem.place.steps.len() > 2);
         self.findings.extend(rest.document.reject(of_a_part.collect()).findings);
-        Self::new(self.sources, self.findings)
+        Self::new(self.sources, self.findings).of(self.read)
     }
 
     /// How many problems there are; at least one.
@@ -167,6 +179,26 @@ impl Rejected {
     /// What is wrong, and the remedy, problem by problem.
     pub fn problems(&self) -> impl Iterator<Item = (&str, &str)> {
         self.findings.iter().map(|finding| (finding.message.as_str(), finding.label.as_str()))
+    }
+
+    /// Each problem in one line: place, what is wrong, and the remedy.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.findings.iter().map(|finding| {
+            let Finding { at, message, label } = finding;
+            match at {
+                Some(at) => format!("{}: {message}: {label}", self.place(at)),
+                None => format!("{message}: {label}"),
+            }
+        })
+    }
+
+    /// `FILE:LINE:COLUMN`.
+    fn place(&self, at: &Span) -> String {
+        let source = &self.sources[at.source];
+        let before = source.text.get(..at.range.start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        let (line, column) = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+        format!("{}:{line}:{column}", source.name)
     }
 
     /// The report, with colours for a terminal or without.

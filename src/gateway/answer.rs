@@ -11,7 +11,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, request_id};
-use crate::listen::{self, Ready};
+use crate::listen::{self, Connection, Ready};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -131,9 +131,10 @@ pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Head, versio
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Settles whether the connection ends with an answer: with a gateway that is about to end.
+/// Settles whether the connection ends with an answer: with a gateway or a listener that is about to end.
 pub(super) fn frame(session: &Session) {
-    if session.is_process_shutting_down() {
+    let leaving = listen::connection(session).is_some_and(Connection::is_leaving);
+    if leaving || session.is_process_shutting_down() {
         listen::end(session); // says `Connection: close`: the next request is to go elsewhere
     }
 }

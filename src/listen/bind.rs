@@ -58,6 +58,8 @@ impl fmt::Display for Listener {
 pub struct Bound {
     /// What was asked for, with the address that was really bound: port 0 has become a port.
     pub listener: Listener,
+    /// The address that was asked for.
+    pub(super) asked: SocketAddr,
     pub(super) socket: TcpListener,
 }
 
@@ -70,14 +72,15 @@ pub fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, BindError> {
     listeners.iter().map(bind_one).collect()
 }
 
-fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
+/// Binds one.
+pub(super) fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
     let fail = |source| BindError { listener: *listener, source };
 
     let socket = bind_address(listener.address).map_err(fail)?;
     // Pingora hands the descriptor to its reactor as it is.
     socket.set_nonblocking(true).map_err(fail)?;
     let address = socket.local_addr().map_err(fail)?;
-    Ok(Bound { listener: Listener { address, ..*listener }, socket })
+    Ok(Bound { listener: Listener { address, ..*listener }, asked: listener.address, socket })
 }
 
 fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {

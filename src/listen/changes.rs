@@ -3,11 +3,10 @@
 //! A change is taken when the files have stayed as they are for one more look, and only if what they hold is fit. Else
 //! what was there before stays in use.
 
-use std::fs;
-use std::io;
 use std::mem;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use super::print::Print;
 
 /// A change that is still bad at so many looks in a row is refused aloud; until then it may be half-written.
 const PATIENT_FOR: u32 = 3;
@@ -16,7 +15,7 @@ const PATIENT_FOR: u32 = 3;
 pub(super) const AGAIN_EVERY: u32 = 30;
 
 /// Files under watch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Changes {
     paths: Vec<PathBuf>,
     /// The files as they were when what is in use was loaded from them.
@@ -84,37 +83,6 @@ impl Changes {
                 Some(Change::Refused(error))
             }
             Err(_) => None,
-        }
-    }
-}
-
-/// What tells one state of a file from another without reading it, through all symbolic links on the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Print {
-    Found {
-        device: u64,
-        inode: u64,
-        size: u64,
-        /// Seconds and nanoseconds.
-        modified: (i64, i64),
-        /// The same of the last change to content, owner or mode: it shows what was copied with its old time, and
-        /// permissions that were mended.
-        changed: (i64, i64),
-    },
-    Absent(io::ErrorKind),
-}
-
-impl Print {
-    fn of(file: &Path) -> Self {
-        match fs::metadata(file) {
-            Ok(found) => Self::Found {
-                device: found.dev(),
-                inode: found.ino(),
-                size: found.size(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                changed: (found.ctime(), found.ctime_nsec()),
-            },
-            Err(error) => Self::Absent(error.kind()),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Connection {
     pub head: HeadGuard,
     /// Whether it ends with the answer to the request at hand; on HTTP/1 alone.
     pub(super) last: AtomicBool,
+    /// Whether its listener has stopped accepting.
+    pub(super) leaving: Arc<AtomicBool>,
 }
 
 /// What a TLS handshake agreed on.
@@ -53,6 +55,11 @@ pub struct TlsInfo {
 }
 
 impl Connection {
+    /// Whether its listener accepts no more, so that the next request is to come another way.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
     /// The head of a request is whole: its deadline no longer counts. To be called first thing in each request.
     pub fn request_begins(&self) {
         self.head.request_begins();

@@ -8,8 +8,10 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::bind::Kind;
 use super::client;
 use super::client_ca::Unwelcome;
 use super::crowd::Crowd;
@@ -127,6 +129,8 @@ impl fmt::Debug for Edge {
 
 /// Handles of the metrics that connections are counted on.
 pub(super) struct Counts {
+    /// Of plain connections, and of those under TLS.
+    connections: [Connections; 2],
     pub(super) refused_total: Counter,
     pub(super) refused_per_ip: Counter,
     pub(super) introductions: Introductions,
@@ -141,6 +145,19 @@ pub(super) struct Counts {
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
     pub(super) http2: h2::Ends,
+}
+
+/// Connections of one kind of listener.
+pub(super) struct Connections {
+    pub(super) accepted: Counter,
+    pub(super) open: Gauge,
+}
+
+impl Connections {
+    fn new(meters: &Meters, kind: Kind) -> Self {
+        let label = [kind.scheme()];
+        Self { accepted: meters.connections.with(label), open: meters.connections_open.with(label) }
+    }
 }
 
 /// Connections closed for their header of the PROXY protocol, by what was wrong.
@@ -167,6 +184,8 @@ impl Counts {
     fn new(meters: &Meters) -> Self {
         let version = |version| [false, true].map(|it| meters.handshakes.with([version, resumed_label(it)]));
         Self {
+            connections: [Kind::Http { redirect: false }, Kind::Https]
+                .map(|kind| Connections::new(meters, kind)),
             refused_total: meters.connections_refused.with(["total"]),
             refused_per_ip: meters.connections_refused.with(["per_ip"]),
             introductions: Introductions::new(meters),
@@ -183,6 +202,13 @@ impl Counts {
             },
             http2: h2::Ends::new(meters),
         }
+    }
+}
+
+impl Counts {
+    /// Those of connections under TLS, or of others.
+    pub(super) fn connections(&self, secure: bool) -> &Connections {
+        &self.connections[usize::from(secure)]
     }
 }
 

@@ -4,16 +4,16 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use tokio::io::AsyncWriteExt as _;
@@ -32,56 +32,35 @@ use super::identity::ClientIdentity;
 use super::introduction::{self, Unintroduced};
 use super::stream::{Guarded, Transport};
 use super::{h1, h2, proof};
-use crate::telemetry::Meters;
 
 /// What Pingora runs on one listener.
 pub struct Front<P: ProxyHttp> {
-    listener: Listener,
+    /// How connections are received that come from now on.
+    terms: Arc<ArcSwap<Listener>>,
     edge: Arc<Edge>,
     proxy: Arc<HttpProxy<P>>,
     at_once: Arc<P>,
-    accepted: Counter,
-    open: Gauge,
-    listening: Arc<Listening>,
-}
-
-/// How many listeners still accept. Idle connections are dropped once the last of them has stopped, and not before.
-#[derive(Debug)]
-pub(super) struct Listening {
-    listeners: AtomicUsize,
+    /// Whether connections that wait for a request are to end.
     closing: watch::Sender<bool>,
-}
-
-impl Listening {
-    pub(super) fn new(listeners: usize) -> Arc<Self> {
-        Arc::new(Self { listeners: AtomicUsize::new(listeners), closing: watch::Sender::new(false) })
-    }
-
-    /// One listener has stopped; whether it was the last.
-    fn stopped(&self) -> bool {
-        self.listeners.fetch_sub(1, Ordering::AcqRel) == 1
-    }
+    /// Whether those that do not wait are to end with their request.
+    leaving: Arc<AtomicBool>,
 }
 
 impl<P: ProxyHttp> Front<P> {
     pub(super) fn new(
-        listener: Listener,
+        terms: Arc<ArcSwap<Listener>>,
         edge: Arc<Edge>,
         proxy: Arc<HttpProxy<P>>,
         at_once: Arc<P>,
-        listening: Arc<Listening>,
-        meters: &Meters,
     ) -> Self {
-        let accepted = meters.connections.with([listener.kind.scheme()]);
-        let open = meters.connections_open.with([listener.kind.scheme()]);
-        Self { listener, edge, proxy, at_once, accepted, open, listening }
+        Self { terms, edge, proxy, at_once, closing: watch::Sender::new(false), leaving: Arc::default() }
     }
 
     /// A place for a connection from `peer`, if there is one.
     ///
     /// A balancer has as many as it has clients: what it passes on is counted on the client that it names, once it has.
-    fn seat(&self, peer: IpAddr, bounds: &Bounds) -> Option<Seat> {
-        let per_ip = if self.listener.proxy_protocol { u32::MAX } else { bounds.max_connections_per_ip };
+    fn seat(&self, listener: &Listener, peer: IpAddr, bounds: &Bounds) -> Option<Seat> {
+        let per_ip = if listener.proxy_protocol { u32::MAX } else { bounds.max_connections_per_ip };
         self.seated(self.edge.crowd.admit(peer, bounds.max_connections, per_ip))
     }
 
@@ -123,13 +102,19 @@ impl<P: ProxyHttp> Front<P> {
 
     /// Who is there if this listener is behind a balancer, TLS if it speaks it, then the deadline; nothing if the client
     /// did not get that far.
-    async fn receive(&self, mut tcp: Tcp, mut ends: Ends, seat: &mut Seat) -> Option<Box<Guarded>> {
+    async fn receive(
+        &self,
+        listener: &Listener,
+        mut tcp: Tcp,
+        mut ends: Ends,
+        seat: &mut Seat,
+    ) -> Option<Box<Guarded>> {
         let bounds = self.edge.bounds();
         let began = Instant::now();
-        if self.listener.proxy_protocol {
+        if listener.proxy_protocol {
             self.introduce(&mut tcp, &mut ends, seat, &bounds).await?;
         }
-        let kind = self.listener.kind;
+        let kind = listener.kind;
         let (transport, tls) = if kind.is_secure() {
             let left = bounds.handshake_timeout.saturating_sub(began.elapsed());
             let (stream, tls) = self.handshake(tcp, left).await?;
@@ -146,6 +131,7 @@ impl<P: ProxyHttp> Front<P> {
             tls,
             head: HeadGuard::new(multiplexed),
             last: AtomicBool::new(false),
+            leaving: self.leaving.clone(),
         };
         let heads = self.edge.counts.heads.clone();
         Guarded::new(transport, connection, &bounds, heads).ok().map(Box::new)
@@ -189,23 +175,25 @@ where
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let tcp = *stream.into_any().downcast::<Tcp>().ok()?;
         let ends = Ends::of(&tcp)?;
-        self.accepted.inc();
+        let listener = **self.terms.load();
+        let counts = self.edge.counts.connections(listener.kind.is_secure());
+        counts.accepted.inc();
 
         let bounds = self.edge.bounds();
         let peer = ends.peer.ip();
-        if self.listener.proxy_protocol && !self.edge.trusts(peer) {
+        if listener.proxy_protocol && !self.edge.trusts(peer) {
             self.edge.counts.introductions.untrusted.inc();
             return None;
         }
-        let mut seat = self.seat(peer, &bounds)?;
-        let _open = Open::new(&self.open);
+        let mut seat = self.seat(&listener, peer, &bounds)?;
+        let _open = Open::new(&counts.open);
 
         // Each step has memory of its own, and gives it back: a connection that waits for a request is to hold none of
         // what its handshake took, nor what the other version of HTTP would take.
-        // Who has not said hello when the gateway ends has nothing to lose, and is not waited for.
+        // Who has not said hello when the listener ends has nothing to lose, and is not waited for.
         let mut stopping = shutdown.clone();
         let guarded = tokio::select! {
-            guarded = Box::pin(self.receive(tcp, ends, &mut seat)) => guarded?,
+            guarded = Box::pin(self.receive(&listener, tcp, ends, &mut seat)) => guarded?,
             _ = stopping.wait_for(|stop| *stop) => return None,
         };
         drop(stopping);
@@ -214,18 +202,17 @@ where
             Box::pin(h2::serve(guarded, proxy, at_once, &bounds, ends, shutdown)).await;
         } else {
             let (app, at_once) = (&self.proxy, &*self.at_once);
-            let closing = &self.listening.closing.subscribe();
+            let closing = &self.closing.subscribe();
             let site = h1::Site { app, at_once, bounds: &bounds, shutdown, closing };
             Box::pin(h1::serve(guarded, site)).await;
         }
         None
     }
 
+    /// The proxy is shared by all listeners, and not told that one of them has stopped.
     async fn cleanup(&self) {
-        if self.listening.stopped() {
-            self.listening.closing.send_replace(true);
-            ServerApp::cleanup(&*self.proxy).await;
-        }
+        self.leaving.store(true, Ordering::Release);
+        self.closing.send_replace(true);
     }
 }
 

@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(14 * DAY.as_secs());
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The certificates of a plan, where they came from, and how they are offered to whom.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Keyring {
     kept: Vec<Kept>,
     /// From no file; by the host that each was obtained for.
@@ -35,31 +35,50 @@ pub struct Keyring {
 impl Keyring {
     /// Loads all of `sources`, to be offered from TLS version `min` up; on failure, every source that failed, by its
     /// index, and why.
+    ///
+    /// What `running`, the ring in force, has of the same source is taken over as it is: whether its files have changed
+    /// since is for [`look`](Self::look) to judge, and no reason to refuse a configuration.
     pub fn load(
         sources: Vec<CertSource>,
         min: MinVersion,
         ticketing: &Ticketing,
+        running: Option<&Self>,
     ) -> Result<Self, Vec<(usize, CertError)>> {
-        let changes: Vec<_> = sources.iter().map(|source| Changes::of(source.files())).collect();
-        let certs = CertSet::load(&sources)?.certs;
-        let kept = sources.into_iter().zip(changes).zip(certs);
-        let kept = kept.map(|((source, changes), cert)| Kept::new(Some(source), changes, cert)).collect();
+        let (mut kept, mut errors) = (Vec::new(), Vec::new());
+        for (index, source) in sources.into_iter().enumerate() {
+            let mut held = running.into_iter().flat_map(|ring| &ring.kept);
+            let known = held.find(|kept| kept.source.as_ref() == Some(&source));
+            match known.map_or_else(|| Kept::load(source), |known| Ok(known.clone())) {
+                Ok(loaded) => kept.push(loaded),
+                Err(error) => errors.push((index, error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         let policies = ByHost::all(Policy { min, clients: None });
         let (obtained, authorities) = (Vec::new(), Vec::new());
         Ok(Self { kept, obtained, policies, authorities, ticketing: ticketing.clone() })
     }
 
-    /// Offers them by these policies instead; loads the authorities of clients that the policies name. On failure, every
-    /// source that failed, and why.
-    pub fn ask(&mut self, policies: ByHost<Policy>) -> Result<(), Vec<(Arc<ClientCaSource>, CertError)>> {
+    /// Offers them by these policies instead; loads the authorities of clients that the policies name, and takes over those
+    /// that `running` has. On failure, every source that failed, and why.
+    pub fn ask(
+        &mut self,
+        policies: ByHost<Policy>,
+        running: Option<&Self>,
+    ) -> Result<(), Vec<(Arc<ClientCaSource>, CertError)>> {
         let mut authorities: Vec<Authorities> = Vec::new();
         let mut errors: Vec<(Arc<ClientCaSource>, CertError)> = Vec::new();
         for source in policies.values().filter_map(|policy| policy.clients.as_ref()) {
-            let known = authorities.iter().any(|known| known.ca.source == *source);
-            if known || errors.iter().any(|(known, _)| known == source) {
+            let is_it = |known: &&Authorities| known.ca.source == *source;
+            if authorities.iter().any(|known| is_it(&known))
+                || errors.iter().any(|(known, _)| known == source)
+            {
                 continue;
             }
-            match Authorities::load(source) {
+            let known = running.into_iter().flat_map(|ring| &ring.authorities).find(is_it);
+            match known.map_or_else(|| Authorities::load(source), |known| Ok(known.clone())) {
                 Ok(loaded) => authorities.push(loaded),
                 Err(error) => errors.push((source.clone(), error)),
             }
@@ -150,7 +169,7 @@ pub(super) enum News {
 }
 
 /// One certificate in force, and its files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     /// Where it came from; none where it is in no file.
     source: Option<CertSource>,
@@ -161,6 +180,12 @@ struct Kept {
 }
 
 impl Kept {
+    fn load(source: CertSource) -> Result<Self, CertError> {
+        let changes = Changes::of(source.files());
+        let cert = Cert::load(&source)?;
+        Ok(Self::new(Some(source), changes, cert))
+    }
+
     fn new(source: Option<CertSource>, changes: Changes, cert: Cert) -> Self {
         Self { source, cert, changes, reminded: None }
     }
@@ -191,7 +216,7 @@ impl Kept {
 }
 
 /// Authorities of clients in force, and their files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Authorities {
     ca: ClientCa,
     changes: Changes,
@@ -321,7 +346,7 @@ mod tests {
     }
 
     fn ring(sources: Vec<CertSource>) -> Keyring {
-        Keyring::load(sources, MinVersion::Tls12, &Ticketing::new().unwrap()).unwrap()
+        Keyring::load(sources, MinVersion::Tls12, &Ticketing::new().unwrap(), None).unwrap()
     }
 
     #[test]

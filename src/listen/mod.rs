@@ -7,7 +7,7 @@
 //!                         ├─ tls ── certs ── dev
 //!                         │   ├──── client_ca ── identity
 //!                         │   ├──── tickets, by_host
-//!                         │   └──── watch ── keyring ── changes
+//!                         │   └──── watch ── keyring ── changes ── print
 //!                         ├─ stream ─┬─ guard
 //!                         │          ├─ gather
 //!                         │          └─ sending ── pace
@@ -35,6 +35,7 @@ mod by_host;
 pub mod keyring;
 mod changes;
 pub mod watch;
+mod print;
 mod stream;
 mod gather;
 mod pace;
@@ -62,8 +63,9 @@ pub use front::Front;
 pub use head::{BadHead, Limits};
 pub use identity::ClientIdentity;
 pub use keyring::Keyring;
+pub use print::Print;
 pub use proof::Prover;
-pub use serve::{Serving, serve};
+pub use serve::{Lineup, Listeners};
 pub use tickets::Ticketing;
 pub use tls::{MinVersion, TlsTable};
 pub use watch::CertWatch;

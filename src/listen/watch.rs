@@ -59,7 +59,9 @@ impl CertWatch {
     pub fn hold(&self, ring: Option<Keyring>) {
         let now = SystemTime::now();
         let mut held = self.held.lock();
-        for warning in ring.iter().flat_map(Keyring::certs).flat_map(|cert| cert.warnings(now)) {
+        let before: Vec<_> = held.ring.iter().flat_map(Keyring::certs).collect();
+        let news = ring.iter().flat_map(Keyring::certs).filter(|cert| !before.iter().any(|it| it.is(cert)));
+        for warning in news.flat_map(|cert| cert.warnings(now)) {
             tracing::warn!("{warning}");
         }
         let mut ring = ring;
@@ -91,6 +93,11 @@ impl CertWatch {
         ring.keep_only(hosts);
         self.edge.set_tls(Some(ring.table()));
         self.show(&mut held);
+    }
+
+    /// The certificates in force, with where they came from.
+    pub fn held(&self) -> Option<Keyring> {
+        self.held.lock().ring.clone()
     }
 
     /// Looks for as long as the process lives.

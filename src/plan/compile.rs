@@ -5,10 +5,12 @@ use crate::listen::{Bounds, Ticketing};
 use crate::place;
 use crate::telemetry::Meters;
 
+use super::routes::Ground;
 use super::upstreams::Upstreams;
-use super::{Plan, Surroundings, acme, admin, caching, hsts, listeners, redis, routes, tls};
+use super::{Plan, Running, Surroundings, acme, admin, caching, hsts, listeners, redis, routes, tls};
 
-/// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them.
+/// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them; what is known of upstreams,
+/// clients and certificates is taken over from what is `running`, by name, which is not changed.
 ///
 /// # Errors
 /// Every problem that was found, each with its place.
@@ -17,6 +19,7 @@ pub fn compile(
     around: &Surroundings,
     ticketing: &Ticketing,
     meters: &Meters,
+    running: Running<'_>,
 ) -> Result<Plan, Vec<Problem>> {
     let mut problems = Vec::new();
     let listeners = listeners::compile(config, &mut problems);
@@ -25,15 +28,15 @@ pub fn compile(
     let cache = caching::settings(config, &mut problems);
     let redis = redis::settings(config, &around.directory, &mut problems);
     let connections = tls::policies(config, around, &mut problems);
-    let tls = tls::keyring(config, &connections, around, ticketing, &mut problems);
+    let tls = tls::keyring(config, &connections, around, ticketing, running.tls, &mut problems);
     let acme = tls
         .as_ref()
         .and_then(|ring| acme::settings(config, &around.directory, ring, &listeners, &mut problems));
     let hsts = config.defaults.hsts.as_ref();
     let hsts = hsts.and_then(|hsts| hsts::value(hsts, &place!["defaults", "hsts"], &mut Vec::new()));
-    let mut upstreams = Upstreams::compile(config, meters, &mut problems);
-    let directory = &around.directory;
-    let routes = routes::compile(config, directory, &connections, &mut upstreams, meters, &mut problems);
+    let mut upstreams = Upstreams::compile(config, meters, running.plan, &mut problems);
+    let ground = Ground { directory: &around.directory, meters, running: running.plan };
+    let routes = routes::compile(config, ground, &connections, &mut upstreams, &mut problems);
 
     match (admin, routes) {
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {

@@ -12,14 +12,19 @@ const REDACTED: &str = "[redacted]";
 /// The configuration in force. Its layers have gone into its routes; values of header fields that by their names hold
 /// secrets are left out.
 pub(super) fn effective(config: &Config) -> Config {
-    // A configuration that compiled has no problems left to find.
-    let merged = |name: &String| (name.clone(), shown(Layered::of(name, config, &mut Vec::new()).route));
+    let shown = |name: &String| (name.clone(), shown(merged(name, config)));
     Config {
-        routes: config.routes.keys().map(merged).collect(),
+        routes: config.routes.keys().map(shown).collect(),
         policies: std::collections::BTreeMap::new(),
         defaults: Route::default(),
         ..config.clone()
     }
+}
+
+/// A route with all of its layers, secrets included.
+pub(super) fn merged(name: &str, config: &Config) -> Route {
+    // A configuration that compiled has no problems left to find.
+    Layered::of(name, config, &mut Vec::new()).route
 }
 
 fn shown(mut route: Route) -> Route {

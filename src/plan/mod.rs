@@ -8,15 +8,18 @@ mod actions;
 mod addresses;
 mod admin;
 mod caching;
+pub mod change;
 mod client_cert;
 mod compile;
 mod effective;
 mod edits;
+mod files;
 mod hsts;
 mod layers;
 mod listeners;
 mod redis;
 pub mod reach;
+mod restart;
 mod routes;
 mod secrets;
 pub mod template;
@@ -42,9 +45,12 @@ use crate::upstream::{Overrides, Split, Upstream};
 
 pub use admin::AdminAddress;
 pub use caching::CacheSettings;
+pub use change::Change;
 pub use client_cert::ClientCertRule;
 pub use compile::compile;
+pub use files::files;
 pub use redis::RedisSettings;
+pub use restart::keep_until_restart;
 pub use template::Template;
 
 /// Everything a request needs to know.
@@ -66,7 +72,7 @@ pub struct Plan {
     pub connections: ByHost<Policy>,
     /// `Strict-Transport-Security` of answers that no route gives.
     pub hsts: Option<HeaderValue>,
-    /// Where to listen. Takes effect on restart.
+    /// Where to listen.
     pub listeners: Vec<Listener>,
     /// Where the admin listener is. Takes effect on restart.
     pub admin: AdminAddress,
@@ -84,6 +90,11 @@ impl Plan {
     /// The configuration as it works out, without secrets.
     pub fn effective(&self) -> Config {
         effective::effective(&self.config)
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.entries().iter().find(|route| *route.name == *name)
     }
 
     /// Takes the certificates out, for the listeners to hold.
@@ -163,6 +174,15 @@ pub struct Surroundings {
     pub directory: PathBuf,
     /// Where development certificates are made.
     pub dev_certs: PathBuf,
+}
+
+/// What is in force while the next plan is compiled; nothing at a start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Running<'a> {
+    /// The plan.
+    pub plan: Option<&'a Plan>,
+    /// Its certificates, which the listeners hold.
+    pub tls: Option<&'a Keyring>,
 }
 
 /// The largest request body in bytes, where a route sets no bound of its own.

@@ -19,15 +19,24 @@ use super::actions::{self, action};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Route, addresses, caching, client_cert, hsts, tls};
+use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, hsts, tls};
 
-/// Compiles every route; files are relative to `directory`. What cannot be compiled is a problem, and missing from the table.
+/// What routes are compiled on.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    /// What files are relative to.
+    pub(super) directory: &'a Path,
+    pub(super) meters: &'a Meters,
+    /// The plan whose counts are taken over.
+    pub(super) running: Option<&'a Plan>,
+}
+
+/// Compiles every route. What cannot be compiled is a problem, and missing from the table.
 pub(super) fn compile(
     config: &Config,
-    directory: &Path,
+    ground: Ground<'_>,
     connections: &ByHost<Policy>,
     upstreams: &mut Upstreams<'_>,
-    meters: &Meters,
     problems: &mut Vec<Problem>,
 ) -> Option<Table<Arc<Route>>> {
     layers::forbid_nesting(config, problems);
@@ -38,7 +47,7 @@ pub(super) fn compile(
         let patterns = patterns(&layered, problems);
         let hosts: Vec<_> = patterns.iter().map(|pattern| pattern.host.clone()).collect();
         forbid_unasked(&layered, config, &hosts, connections, problems);
-        if let Some(route) = route(name, &layered, config, directory, upstreams, meters, problems) {
+        if let Some(route) = route(name, &layered, config, ground, upstreams, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
             entries.extend(patterns.into_iter().map(|pattern| (pattern, route.clone())));
@@ -85,9 +94,8 @@ fn route(
     name: &str,
     layered: &Layered<'_>,
     config: &Config,
-    directory: &Path,
+    ground: Ground<'_>,
     upstreams: &mut Upstreams<'_>,
-    meters: &Meters,
     problems: &mut Vec<Problem>,
 ) -> Option<Route> {
     let written = &layered.route;
@@ -101,19 +109,20 @@ fn route(
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     let ip = written.ip.as_ref();
-    let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), directory, problems));
+    let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), ground.directory, problems));
     if problems.len() > before {
         return None;
     }
     // What is for one client is not for others, unless the operator says so.
     let apart = client_cert.is_some() || request_edit.tells_certificate();
     let cache = cache.map(|rules| Rules { key_client: rules.key_client.or(Some(apart)), ..rules });
+    let limited = ground.running.and_then(|plan| plan.route(name)).and_then(|route| route.limits.as_ref());
     Some(Route {
         name: name.into(),
-        meters: RouteMeters::new(meters, name),
+        meters: RouteMeters::new(ground.meters, name),
         addresses,
         client_cert,
-        limits: Limits::new(name, &rules, None, meters),
+        limits: Limits::new(name, &rules, limited, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,

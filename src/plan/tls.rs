@@ -80,13 +80,14 @@ pub(super) fn keyring(
     policies: &ByHost<Policy>,
     around: &Surroundings,
     ticketing: &Ticketing,
+    running: Option<&Keyring>,
     problems: &mut Vec<Problem>,
 ) -> Option<Keyring> {
     if config.tls.certs.is_empty() && config.tls.acme.is_none() {
         return None;
     }
     let sources: Vec<_> = config.tls.certs.iter().map(|written| source(written, around)).collect();
-    let ring = Keyring::load(sources, policies.usual().min, ticketing);
+    let ring = Keyring::load(sources, policies.usual().min, ticketing, running);
     let mut ring = match ring {
         Ok(ring) => ring,
         Err(errors) => {
@@ -95,7 +96,7 @@ pub(super) fn keyring(
             return None;
         }
     };
-    match ring.ask(policies.clone()) {
+    match ring.ask(policies.clone(), running) {
         Ok(()) => Some(ring),
         Err(errors) => {
             problems.extend(

@@ -12,19 +12,26 @@ use crate::upstream::{
     Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, Settings, Split, Timeouts, Upstream,
 };
 
+use super::Plan;
 use super::layers::{Layered, suggestion};
 
 /// All upstreams of a plan while it is compiled: those with names, and those that routes bring along.
 pub(super) struct Upstreams<'a> {
     config: &'a Config,
     meters: &'a Meters,
+    running: Option<&'a Plan>,
     pub(super) by_name: BTreeMap<String, Arc<Upstream>>,
 }
 
 impl<'a> Upstreams<'a> {
     /// Compiles `[upstreams.*]`.
-    pub(super) fn compile(config: &'a Config, meters: &'a Meters, problems: &mut Vec<Problem>) -> Self {
-        let mut upstreams = Self { config, meters, by_name: BTreeMap::new() };
+    pub(super) fn compile(
+        config: &'a Config,
+        meters: &'a Meters,
+        running: Option<&'a Plan>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut upstreams = Self { config, meters, running, by_name: BTreeMap::new() };
         for (name, written) in &config.upstreams {
             let place = place!["upstreams", name];
             if name.contains(':') {
@@ -99,7 +106,8 @@ impl<'a> Upstreams<'a> {
     }
 
     fn add(&mut self, name: &str, written: &Written) -> Arc<Upstream> {
-        let upstream = Upstream::new(settings(name, written), None, self.meters);
+        let running = self.running.and_then(|plan| plan.upstreams.get(name));
+        let upstream = Upstream::follow(settings(name, written), running, self.meters);
         self.by_name.insert(name.to_owned(), upstream.clone());
         upstream
     }

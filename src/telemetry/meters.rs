@@ -224,6 +224,18 @@ meters! {
     upstream_pending: gauge["upstream"] "upstream_pending",
         "Requests waiting because `limits.max_connections` are in flight",
         "Above 0 for long: the upstream is saturated.";
+    config_reloads: counter["outcome"] "config_reloads",
+        "Reloads of the configuration, by outcome (`loaded`, `refused`: the one before stays in force)",
+        "`refused`: the log has every problem with its place, and so has `tidegate reload`.";
+    config_refused: gauge[] "config_refused",
+        "1 while what the configuration says now is refused, 0 otherwise",
+        "Alert at 1: a restart would fail.";
+    config_loaded: gauge[] "config_loaded_timestamp_seconds",
+        "When the configuration in force was loaded, as Unix time",
+        "Compare nodes: one that lags behind does not see the new files, or refuses them.";
+    config_generation: gauge[] "config_generation",
+        "How many configurations have been in force, this one included",
+        "Rises with each reload; a steady rise without changes is something that rewrites the files.";
     panics: counter[] "panics",
         "Panics caught; each ended one request or background step alone",
         "Always a bug: please report it with the log line.";

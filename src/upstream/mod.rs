@@ -18,7 +18,7 @@ pub mod clock;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub use self::split::Split;
 pub use self::view::UpstreamView;
 
 /// What an upstream is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Its name; also the label of its metrics.
     pub name: String,
@@ -141,7 +141,7 @@ impl Upstream {
                 servers,
                 name,
                 settings,
-                turn: AtomicUsize::new(0),
+                turn: AtomicUsize::new(running.map_or(0, |running| running.turn.load(Relaxed))),
                 budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
                 admission,
                 counts,
@@ -155,6 +155,14 @@ impl Upstream {
             }
             upstream
         })
+    }
+
+    /// The upstream of these settings: `running`, the one of the same name in force, where nothing has changed.
+    pub fn follow(settings: Settings, running: Option<&Arc<Self>>, meters: &Meters) -> Arc<Self> {
+        match running.filter(|running| running.settings == settings) {
+            Some(same) => same.clone(),
+            None => Self::new(settings, running.map(AsRef::as_ref), meters),
+        }
     }
 
     /// Its name.

@@ -52,5 +52,6 @@ mod u_acme;
 mod u_acme_fleet;
 mod v_observe;
 mod w_life;
+mod w_reload;
 mod x_outside;
 mod z_system;

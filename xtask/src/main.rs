@@ -31,7 +31,7 @@ usage: cargo xtask COMMAND
   conformance [--suite FOLDER] [--optimal N]
                        the public suite for HTTP caches; every required test must pass, and N optimal ones
   drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
-                       what the cache promises while Redis, gateways and purges go wrong; alone, lists the drills
+                       what the cache promises while Redis, gateways and purges go wrong, and a reload; alone, lists the drills
   fuzz [NAME] [--secs N]
                        every parser that reads what strangers write, or one, for so long each
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--case WORDS] [--perf]

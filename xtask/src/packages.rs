@@ -50,6 +50,7 @@ pub(crate) const DRILL: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
     tool("redis-cli", &["redis-tools"]),
     tool("openssl", &["openssl"]),
+    tool("h2load", &["nghttp2-client"]),
 ];
 
 /// Installs the packages of every tool that is not there.

@@ -149,6 +149,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         tls: None,
         head: HeadGuard::new(true),
         last: AtomicBool::new(false),
+        leaving: Arc::default(),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
     Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures).unwrap()

@@ -7,5 +7,6 @@ mod handshakes;
 mod heads;
 mod http1;
 mod http2;
+mod listeners;
 mod panics;
 mod renewal;

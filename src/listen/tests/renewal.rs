@@ -17,7 +17,7 @@ const SWAPS: usize = 20;
 /// A watch over one pair, `live.pem` and `live.key`, that the room shows.
 fn watch(room: &Room, live: &Made) -> Arc<CertWatch> {
     let source = CertSource::Pair { cert: live.cert.clone(), key: live.key.clone() };
-    let ring = Keyring::load(vec![source], MinVersion::Tls12, &room.ticketing).unwrap();
+    let ring = Keyring::load(vec![source], MinVersion::Tls12, &room.ticketing, None).unwrap();
     let watch = CertWatch::new(&room.edge, &room.meters);
     watch.hold(Some(ring));
     watch

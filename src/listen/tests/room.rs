@@ -9,7 +9,6 @@ use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{ProxyHttp, Session, http_proxy};
 use pingora::server::configuration::ServerConf;
-use pingora::services::Service;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 use rustls::pki_types::pem::PemObject;
@@ -18,16 +17,15 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::listen::certs::tests::{Made, load};
 use crate::listen::dev::{self, DevFiles};
 use crate::listen::{
-    AtOnce, BadHead, Bounds, CertSet, CertSource, Connection, Edge, Kind, Listener, MinVersion, Ready, Sent,
-    Ticketing, TlsTable, bind, connection, head, serve, tls,
+    AtOnce, BadHead, Bounds, CertSet, CertSource, Connection, Edge, Kind, Listener, Listeners, MinVersion,
+    Ready, Sent, Ticketing, TlsTable, bind, connection, head, tls,
 };
 use crate::telemetry::Meters;
 
@@ -124,8 +122,7 @@ pub(super) struct Room {
     pub(super) ticketing: Ticketing,
     pub(super) held: Held,
     dev: DevFiles,
-    shutdown: watch::Sender<bool>,
-    services: Vec<JoinHandle<()>>,
+    listeners: Listeners<Answering>,
     _dir: TempDir,
 }
 
@@ -172,23 +169,14 @@ impl Room {
         let nobody = || Arc::new(Semaphore::new(0));
         let held = Held { come: nobody(), go: nobody() };
         let answering = Answering { edge: edge.clone(), held: held.clone() };
-        let at_once = Arc::new(answering.clone());
+        let at_once = answering.clone();
         let proxy = http_proxy(&Arc::new(conf), answering);
 
         let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap(), proxy_protocol: false };
         let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();
         let (https, http) = (bound[0].listener.address, bound[1].listener.address);
-        let serving = serve(bound, &edge, &Arc::new(proxy), &at_once, &meters);
-        let (shutdown, watch) = watch::channel(false);
-        let services = serving
-            .services
-            .into_iter()
-            .map(|mut service| {
-                let (fds, watch) = (serving.fds.clone(), watch.clone());
-                tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
-            })
-            .collect();
-        Self { edge, meters, https, http, ticketing, held, dev, shutdown, services, _dir: dir }
+        let listeners = Listeners::start(bound, &edge, proxy, at_once);
+        Self { edge, meters, https, http, ticketing, held, dev, listeners, _dir: dir }
     }
 
     /// A client's settings that trust the development CA.
@@ -236,10 +224,20 @@ impl Room {
 
     /// Stops accepting; returns when all listeners have stopped.
     pub(super) async fn stop(&mut self) {
-        self.shutdown.send(true).unwrap();
-        for service in self.services.drain(..) {
-            tokio::time::timeout(PATIENCE, service).await.unwrap().unwrap();
-        }
+        tokio::time::timeout(PATIENCE, self.listeners.stop()).await.unwrap();
+    }
+
+    /// Accepts on these addresses alone from now on; where that is, now.
+    pub(super) async fn listen(&mut self, wanted: &[Listener]) -> Vec<SocketAddr> {
+        let lineup = self.listeners.line_up(wanted).unwrap();
+        let addresses = lineup.listeners().map(|listener| listener.address).collect();
+        tokio::time::timeout(PATIENCE, self.listeners.take(lineup)).await.unwrap();
+        addresses
+    }
+
+    /// Whether these could be accepted on.
+    pub(super) fn could_listen(&self, wanted: &[Listener]) -> bool {
+        self.listeners.line_up(wanted).is_ok()
     }
 }
 

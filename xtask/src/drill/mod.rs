@@ -19,6 +19,7 @@ mod fleet;
 mod floods;
 mod frames;
 mod purge;
+mod reload;
 mod restart;
 
 use std::path::PathBuf;
@@ -69,6 +70,7 @@ const DRILLS: [Drill; 5] = [
         promise: "whatever happens to Redis, every answer is right and few are later",
         play: chaos::run,
     },
+    Drill { name: "reload", promise: "no change of the configuration costs a request", play: reload::run },
 ];
 
 /// Plays the drill that is named, or all; without a name, lists them.

@@ -1,0 +1,52 @@
+//! The files that a configuration refers to, besides certificates, which are watched by themselves.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::redis::RedisAddress;
+use crate::config::{Config, Redis, Secret};
+
+/// Every file whose content becomes part of the plan; relative to `directory`.
+pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
+    let of_admin = config.admin_token.as_ref().and_then(file);
+    let (url, password, ca) = match &config.redis {
+        Some(Redis::Table(table)) => {
+            let url = match &table.url {
+                RedisAddress::Secret(secret) => file(secret),
+                RedisAddress::Url(_) => None,
+            };
+            (url, table.password.as_ref().and_then(file), table.ca.as_deref())
+        }
+        Some(Redis::Url(_)) | None => (None, None, None),
+    };
+    let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
+    let rules = routes.filter_map(|route| route.ip.as_ref());
+    let lists = rules.flat_map(|rules| [rules.allow_file.as_deref(), rules.deny_file.as_deref()]);
+    let files = [of_admin, url, password, ca].into_iter().chain(lists).flatten();
+    files.map(|file| directory.join(file)).collect()
+}
+
+fn file(secret: &Secret) -> Option<&Path> {
+    secret.file.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read_text;
+
+    #[test]
+    fn every_file_that_is_read_is_named() {
+        let text = r#"
+            admin_token = { file = "token" }
+            redis = { url = { file = "url" }, password = { file = "/run/password" }, ca = "ca.pem" }
+            [defaults]
+            ip = { deny_file = "abuse" }
+            [policies.office]
+            ip = { allow_file = "office" }
+        "#;
+        let config = read_text("test.toml", text).unwrap().config;
+        let wanted = ["/etc/token", "/etc/url", "/run/password", "/etc/ca.pem", "/etc/office", "/etc/abuse"];
+        assert_eq!(files(&config, Path::new("/etc")), wanted.map(PathBuf::from));
+        assert!(files(&Config::default(), Path::new("/etc")).is_empty());
+    }
+}
