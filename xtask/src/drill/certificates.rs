@@ -197,11 +197,13 @@ impl Gateway {
 admin = "{admin}"
 log = {{ access = "off", level = "warn" }}
 downstream.max_connections_per_ip = 20000
-tls.certs = [{{ cert = {cert:?}, key = {key:?} }}]
+tls.certs = [{{ cert = "{}", key = "{}" }}]
 
 [routes.all]
 respond = {{ body = "fine" }}
-"#
+"#,
+            cert.display(),
+            key.display(),
         );
         let file = room.join("tidegate.toml");
         fs::write(&file, config).doing(|| file.display().to_string())?;

@@ -39,7 +39,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 5] = [
+const DRILLS: [Drill; 7] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
