@@ -83,7 +83,8 @@ mod tests {
         let mut next = plan(&format!(
             "{listen}admin = \"127.0.0.1:9001\"\nadmin_token = {{ env = \"{token}\" }}\nthreads = 3\n\
              redis = \"redis://nowhere\"\nlog = {{ access = \"off\", level = \"debug\" }}\n\
-             cache = {{ memory = \"64MiB\", redis = false, blind_max = \"7s\" }}\nshutdown_grace = \"1s\"\n"
+             cache = {{ memory = \"64MiB\", redis = false, blind_max = \"7s\" }}\n\
+             tls.share_tickets = false\nshutdown_grace = \"1s\"\n"
         ));
         let mut kept = keep_until_restart(&mut next, &running);
 

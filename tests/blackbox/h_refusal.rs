@@ -121,8 +121,17 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 6] =
-    ["internal", "upstream-saturated", "connect-timeout", "not-cached", "loop", "may-not-purge"];
+const ELSEWHERE: [&str; 9] = [
+    "internal",
+    "upstream-saturated",
+    "connect-timeout",
+    "not-cached",
+    "loop",
+    "may-not-purge",
+    "misdirected",
+    "client-certificate-missing",
+    "client-certificate-refused",
+];
 
 #[tokio::test]
 async fn every_reason_is_the_same_in_status_body_fields_metrics_and_log() {
