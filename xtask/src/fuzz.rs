@@ -72,12 +72,16 @@ fn play(targets: &[String], secs: u32) -> Outcome {
 
 /// The run of one target. What it finds is written to `fuzz/artifacts`, as `cargo fuzz` does.
 fn hunt(target: &str, secs: u32, folder: &Path) -> Outcome<Command> {
+    let seeds = root().join("fuzz/seeds").join(target);
+    if !seeds.is_dir() {
+        return Err(Failure(format!("{target} has no seeds: put some into {}", seeds.display())));
+    }
     let [found, artifacts] = [folder.join(target), root().join("fuzz/artifacts").join(target)];
     for folder in [&found, &artifacts] {
         std::fs::create_dir_all(folder).doing(|| folder.display().to_string())?;
     }
     let mut hunt = Command::new(binary("dev", target));
-    hunt.arg(found).arg(root().join("fuzz/seeds").join(target)).args([
+    hunt.arg(found).arg(seeds).args([
         format!("-max_total_time={secs}"),
         format!("-max_len={INPUT_MAX}"),
         format!("-timeout={SLOW_SECS}"),
