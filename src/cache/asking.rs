@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, request};
 
 use super::directives::RequestDirectives;
+use super::heeded::Heeded;
 use super::policy::{self, Bypass, NotKept};
 use super::status::{self, Forwarded, Member};
 use super::stored::{Key, Stamp, Stored};
@@ -23,6 +23,8 @@ pub struct Asking {
     pub rules: Arc<Rules>,
     /// Its URL.
     pub key: Key,
+    /// Which of its fields concern the cache.
+    pub heeded: Heeded,
     /// What it says of answers that it would take.
     pub directives: RequestDirectives,
     /// Whether its caller says who it is.
@@ -123,11 +125,18 @@ impl Pass {
 impl Asking {
     /// A request for a URL, under the rules of its route.
     pub fn new(rules: &Arc<Rules>, key: Key, request: &request::Parts) -> Self {
+        let heeded = Heeded::of(&request.headers);
+        let directives = if heeded.directives() {
+            RequestDirectives::of(&request.headers)
+        } else {
+            RequestDirectives::NONE
+        };
         Self {
             rules: rules.clone(),
             key,
-            directives: RequestDirectives::of(&request.headers),
-            authorized: request.headers.contains_key(AUTHORIZATION),
+            heeded,
+            directives,
+            authorized: heeded.authorization(),
             arrived: SystemTime::now(),
             stamp: Stamp::default(),
             label: None,
@@ -137,7 +146,8 @@ impl Asking {
 
     /// Notes a request that goes past the cache by what it says itself; whether it does.
     pub fn passes(&mut self, request: &request::Parts, has_content: bool) -> bool {
-        let bypass = policy::bypass(request, &self.rules).or(has_content.then_some(Bypass::Content));
+        let bypass = policy::bypass(request, self.heeded, &self.directives, &self.rules);
+        let bypass = bypass.or(has_content.then_some(Bypass::Content));
         let Some(reason) = bypass else { return false };
         let why = match reason {
             Bypass::Method => Forwarded::Method,
@@ -154,8 +164,8 @@ impl Asking {
     }
 
     /// Notes a hit.
-    pub fn hit(&mut self, stored: &Stored, tier: Tier, stale: Option<StaleReason>) {
-        self.went = Went::Hit { tier, ttl: freshness::ttl(&stored.terms, SystemTime::now()), stale };
+    pub fn hit(&mut self, stored: &Stored, tier: Tier, stale: Option<StaleReason>, now: SystemTime) {
+        self.went = Went::Hit { tier, ttl: freshness::ttl(&stored.terms, now), stale };
     }
 
     /// Notes that a stored answer is served in place of one that could not be had.

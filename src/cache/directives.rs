@@ -205,6 +205,18 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
+    /// Those of a request that has none.
+    pub const NONE: Self = Self {
+        no_store: false,
+        no_cache: false,
+        only_if_cached: false,
+        max_age: Seconds::Absent,
+        min_fresh: Seconds::Absent,
+        max_stale: None,
+        if_error: None,
+        nothing: true,
+    };
+
     /// Reads all `Cache-Control` lines of a request, or its `Pragma` lines where there are none.
     pub fn of(headers: &HeaderMap) -> Self {
         if !headers.contains_key(CACHE_CONTROL) {

@@ -1,6 +1,6 @@
 //! Which fields are stored, and how later answers renew them (RFC 9111 §3.1, §3.2, §4.3.4, §4.3.5).
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{
     AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderName, HeaderValue,
@@ -59,9 +59,9 @@ pub(super) fn without(
             let _ = kept.try_append(name.clone(), value.clone());
         }
     }
-    if kept.get(DATE).and_then(dates::read).is_none() {
-        kept.insert(DATE, dates::write(answered));
-    }
+    // Once, and in the form that is sent (RFC 9110 §5.6.7): hits take it as it is.
+    let date = kept.get(DATE).and_then(dates::read).filter(|date| *date >= UNIX_EPOCH).unwrap_or(answered);
+    kept.insert(DATE, dates::write(date));
     kept
 }
 

@@ -13,7 +13,7 @@
 //! | `marks` | which URLs have answers that are not stored |
 //! | `flight`, `copy`, `held` | answers on their way, everybody who follows them, and what they hold |
 //! | `tiers` | all of that as one store |
-//! | `asking`, `status` | one request's dealings with it, and what `Cache-Status` says of them |
+//! | `asking`, `heeded`, `status` | one request's dealings with it, and what `Cache-Status` says of them |
 //!
 //! Nothing here talks to an origin or a client: the gateway does, in `gateway/serve.rs`, `fetch.rs`, `settle.rs` and
 //! `deliver.rs`.
@@ -34,6 +34,7 @@ mod eviction;
 pub mod fleet;
 pub mod flight;
 pub mod freshness;
+mod heeded;
 pub mod held;
 pub mod invalidate;
 pub mod key;
@@ -60,6 +61,7 @@ mod weight;
 mod wire;
 
 pub use asking::{Asking, Pass, Went};
+pub use heeded::Heeded;
 pub use memory::Memory;
 pub use purge::{Purge, Target, Unreadable};
 pub use purges::{Covered, Purges};

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 
 use super::directives::{RequestDirectives, ResponseDirectives, Scope, Seconds};
 use super::freshness::{self, Times};
+use super::heeded::Heeded;
 use super::stored::Terms;
 use super::targeted::Said;
 use super::{Rules, SetCookie, dates, merge, parts, vary};
@@ -49,10 +50,17 @@ impl Bypass {
 ///
 /// Requests with `Range`, `If-None-Match` or `If-Modified-Since` do not: a stored answer serves them. Content that
 /// HTTP/2 announces with no field is not seen here.
-pub fn bypass(request: &request::Parts, rules: &Rules) -> Option<Bypass> {
+pub fn bypass(
+    request: &request::Parts,
+    heeded: Heeded,
+    directives: &RequestDirectives,
+    rules: &Rules,
+) -> Option<Bypass> {
     let headers = &request.headers;
     if !rules.methods.has(&request.method) {
         Some(Bypass::Method)
+    } else if !heeded.may_pass() {
+        directives.no_store.then_some(Bypass::NoStore)
     } else if headers.contains_key(UPGRADE) {
         Some(Bypass::Upgrade)
     } else if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|n| n != "0")
@@ -60,10 +68,8 @@ pub fn bypass(request: &request::Parts, rules: &Rules) -> Option<Bypass> {
         Some(Bypass::Content)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
-    } else if RequestDirectives::of(headers).no_store {
-        Some(Bypass::NoStore)
     } else {
-        None
+        directives.no_store.then_some(Bypass::NoStore)
     }
 }
 

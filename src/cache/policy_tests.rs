@@ -46,6 +46,12 @@ fn terms(request: &request::Parts, (status, answer): &Sent, rules: &Rules) -> Re
     keep(&request.method, &request.headers, *status, answer, rules, times)
 }
 
+/// Why a request passes.
+fn bypass(request: &request::Parts, rules: &Rules) -> Option<Bypass> {
+    let (heeded, directives) = (Heeded::of(&request.headers), RequestDirectives::of(&request.headers));
+    super::bypass(request, heeded, &directives, rules)
+}
+
 /// Kept, and for how many seconds from now; for ever stale where each use is validated.
 fn kept(request: &request::Parts, response: &Sent, rules: &Rules) -> Result<i64, NotKept> {
     terms(request, response, rules).map(|terms| match terms {

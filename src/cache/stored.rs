@@ -26,7 +26,7 @@ pub struct Stamp(pub u64);
 pub struct Stored {
     /// The status that the origin sent; 200 where a part was asked for and parts are what is stored.
     pub status: StatusCode,
-    /// The fields that the origin sent, without those of the connection and without `Age`.
+    /// The fields that the origin sent, without those of the connection and without `Age`, and with one `Date`.
     pub headers: HeaderMap,
     /// How it may be used.
     pub terms: Terms,

@@ -4,7 +4,7 @@ use http::HeaderValue;
 use http::header::COOKIE;
 use pingora::http::RequestHeader;
 
-use super::Head;
+use super::Change as _;
 
 /// Joins the `Cookie` fields into one with `; ` (RFC 9113 §8.2.3): HTTP/1.1 allows one alone (RFC 6265 §5.4), and servers
 /// read the first or the last of several.

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
-use super::Head;
+use super::Change;
 use super::certificate::{CertificateFacts, Filled};
 
 /// Rules for the fields of a request or an answer, compiled.
@@ -118,7 +118,7 @@ impl Edit {
         for (name, filled) in &self.filled {
             match certificate.and_then(|certificate| filled.fill(certificate)) {
                 Some(value) => head.set(name, value),
-                None => Head::remove(head, name),
+                None => head.remove(name),
             }
         }
         self.apply(head);
@@ -130,7 +130,7 @@ impl Edit {
     }
 
     /// Applies the rules to an answer: `remove`, then `set`, then `add`.
-    pub fn response(&self, head: &mut impl Head) {
+    pub fn response(&self, head: &mut impl Change) {
         self.apply(head);
     }
 
@@ -139,7 +139,7 @@ impl Edit {
         self.remove.is_empty() && self.set.is_empty() && self.filled.is_empty() && self.add.is_empty()
     }
 
-    fn apply(&self, head: &mut impl Head) {
+    fn apply(&self, head: &mut impl Change) {
         for name in &self.remove {
             head.remove(name);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
-use super::{Head, cookies, remove_where, request_id, via};
+use super::{Change as _, cookies, remove_where, request_id, via};
 
 /// `X-Forwarded-For`: the addresses a request came by, the client's first.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

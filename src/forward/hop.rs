@@ -7,7 +7,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::Head;
+use super::{Change, Head};
 
 static FIXED: [HeaderName; 11] = [
     CONNECTION,

@@ -23,9 +23,13 @@ pub use path_rule::{BadPathRule, PathRule};
 pub use via::{loops, pseudonym, via_response};
 
 /// What heads of requests and answers have in common.
-pub trait Head {
+pub trait Head: Change {
     /// All fields.
     fn fields(&self) -> &HeaderMap;
+}
+
+/// Fields that can be changed.
+pub trait Change {
     /// Puts a field in place of all of its name.
     fn set(&mut self, name: &HeaderName, value: HeaderValue);
     /// Puts a field after all of its name.
@@ -35,11 +39,7 @@ pub trait Head {
 }
 
 /// The head of a stored answer. Pingora's type reads each name anew, which takes longer than all else that is done to it.
-impl Head for response::Parts {
-    fn fields(&self) -> &HeaderMap {
-        &self.headers
-    }
-
+impl Change for response::Parts {
     fn set(&mut self, name: &HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
@@ -60,7 +60,9 @@ macro_rules! head {
             fn fields(&self) -> &HeaderMap {
                 &self.headers
             }
+        }
 
+        impl Change for $head {
             fn set(&mut self, name: &HeaderName, value: HeaderValue) {
                 self.insert_header(name, value)
                     .expect("a name and a value that are parsed are taken as they are");

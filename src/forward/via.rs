@@ -6,7 +6,7 @@ use http::header::VIA;
 use http::{HeaderValue, Version};
 use pingora::http::RequestHeader;
 
-use super::Head;
+use super::Change;
 
 /// The name of this process in `Via`, such as `tidegate-3f9c1a2b`.
 ///
@@ -33,7 +33,7 @@ pub(super) fn via_request(head: &mut RequestHeader, version: Version) {
 }
 
 /// Notes on an answer that it came to us in this version of HTTP.
-pub fn via_response(head: &mut impl Head, version: Version) {
+pub fn via_response(head: &mut impl Change, version: Version) {
     head.add(&VIA, entry(version));
 }
 

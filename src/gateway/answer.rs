@@ -11,7 +11,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, request_id};
-use crate::listen::{self, Connection, Ready};
+use crate::listen::{self, Connection, Ready, dated};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -92,6 +92,8 @@ pub(super) fn written(request: &RequestHeader, exchange: &mut Exchange, refusal:
     let refusal = exchange.refusal.insert(refusal).clone();
     let fields = refusal_fields(exchange, &refusal);
     let (head, body) = refusal.written(request, exchange.id(), &fields).ok()?;
+    let mut head = head.into();
+    dated(&mut head);
     Some(Ready { head: head.into(), body: if body.is_empty() { Vec::new() } else { vec![body] } })
 }
 
@@ -116,7 +118,7 @@ pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut Re
 }
 
 /// Labels an answer that came from an upstream or the store, in this version of HTTP.
-pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Head, version: Version) {
+pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Change, version: Version) {
     forward::via_response(answer, version);
     for (name, value) in own_fields(exchange) {
         answer.set(&name, value);

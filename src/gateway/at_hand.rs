@@ -4,13 +4,14 @@
 //! the request will not be asked for again.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::RANGE;
 use pingora::http::RequestHeader;
 
 use crate::exchange::Exchange;
 use crate::forward;
-use crate::listen::{BadHead, Connection, Ready, Sent, dated};
+use crate::listen::{BadHead, Connection, Ready, Sent};
 use crate::plan::Action;
 use crate::refusal::Refusal;
 use crate::telemetry::Tier;
@@ -39,24 +40,30 @@ pub(super) fn answer(
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
         return None;
     }
-    let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching) else { return None };
-    let mut ready = match admit::charge(&mut exchange) {
-        Ok(()) => served(gateway, request, &mut exchange, &hit)?,
+    let now = exchange.cache.as_ref()?.arrived;
+    let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching, now) else { return None };
+    let ready = match admit::charge(&mut exchange) {
+        Ok(()) => served(gateway, request, &mut exchange, &hit, now)?,
         Err(refusal) => {
             exchange.cache = None; // on the long way it would not have been asked
             answer::written(request, &mut exchange, refusal)?
         }
     };
-    dated(&mut ready.head);
     Some((ready, exchange))
 }
 
-fn served(gateway: &Gateway, request: &RequestHeader, exchange: &mut Exchange, hit: &Hit) -> Option<Ready> {
+fn served(
+    gateway: &Gateway,
+    request: &RequestHeader,
+    exchange: &mut Exchange,
+    hit: &Hit,
+    now: SystemTime,
+) -> Option<Ready> {
     if let Some(why) = hit.refresh {
         serve::refresh(request, exchange, &gateway.fetching, why);
     }
-    exchange.cache.as_mut()?.hit(&hit.stored, Tier::Memory, hit.stale);
-    deliver::at_hand(request, exchange, &hit.stored)
+    exchange.cache.as_mut()?.hit(&hit.stored, Tier::Memory, hit.stale, now);
+    deliver::at_hand(request, exchange, &hit.stored, now)
 }
 
 /// The refusal of a head.
@@ -68,8 +75,7 @@ pub(super) fn refused(
 ) -> Option<(Ready, Exchange)> {
     let mut exchange = Exchange::begin(gateway.live.load_full(), &gateway.in_flight);
     exchange.asked = Some(Arc::new(admit::who_asks(request, Some(connection), &exchange.plan)));
-    let mut ready = answer::written(request, &mut exchange, Refusal::Head(why))?;
-    dated(&mut ready.head);
+    let ready = answer::written(request, &mut exchange, Refusal::Head(why))?;
     Some((ready, exchange))
 }
 

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE};
-use http::{HeaderMap, Method, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -19,7 +19,8 @@ use crate::cache::range::{self, Framing, Wanted};
 use crate::cache::stored::{Stored, within};
 use crate::cache::{conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
-use crate::listen::{self, Ready};
+use crate::forward;
+use crate::listen::{self, Fields, Ready, ReadyHead, dated};
 use crate::telemetry::{StaleReason, Tier};
 
 use super::answer;
@@ -37,7 +38,7 @@ pub(super) async fn stored(
     stale: Option<StaleReason>,
 ) -> Result<bool> {
     if let Some(asking) = &mut exchange.cache {
-        asking.hit(stored, tier, stale);
+        asking.hit(stored, tier, stale, SystemTime::now());
     }
     whole(session, exchange, stored, None).await?;
     Ok(true)
@@ -69,7 +70,41 @@ async fn whole(
 }
 
 /// The answer of a hit as it is sent, where it is in one piece.
-pub(super) fn at_hand(request: &RequestHeader, exchange: &Exchange, stored: &Stored) -> Option<Ready> {
+pub(super) fn at_hand(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    stored: &Arc<Stored>,
+    now: SystemTime,
+) -> Option<Ready> {
+    let heeded = exchange.cache.as_ref()?.heeded;
+    let mut ready = if heeded.condition() || heeded.range() {
+        chosen(request, exchange, stored)?
+    } else {
+        all(request, stored, now)?
+    };
+    answer::label(exchange, &mut ready.head, Version::HTTP_11);
+    Some(ready)
+}
+
+/// All of a stored answer: what nearly every hit is.
+fn all(request: &RequestHeader, stored: &Arc<Stored>, now: SystemTime) -> Option<Ready> {
+    let length = parts::length(&stored.body);
+    let mut head = ReadyHead::new(stored.status, stored.clone());
+    head.set(&AGE, freshness::age(&stored.terms, now).into());
+    let empty = has_no_content(stored.status);
+    if !empty {
+        head.set(&CONTENT_LENGTH, length.into());
+    }
+    let body = match request.method {
+        Method::HEAD => Vec::new(),
+        _ if empty => Vec::new(),
+        _ => parts::cut(&stored.body, &(0..length))?.collect(),
+    };
+    Some(Ready { head, body })
+}
+
+/// What conditions and ranges leave of it.
+fn chosen(request: &RequestHeader, exchange: &Exchange, stored: &Stored) -> Option<Ready> {
     let Plan { mut head, send } = Plan::of_stored(request, exchange, stored, None);
     let body = match send {
         Send::Nothing => Vec::new(),
@@ -77,9 +112,29 @@ pub(super) fn at_hand(request: &RequestHeader, exchange: &Exchange, stored: &Sto
         Send::Part(range) => parts::cut(&stored.body, &range)?.collect(),
         Send::Parts(..) => return None,
     };
-    let version = head.version;
-    answer::label(exchange, &mut head, version);
-    Some(Ready { head, body })
+    dated(&mut head);
+    Some(Ready { head: head.into(), body })
+}
+
+/// Stored answers share their fields with all who are sent them.
+impl Fields for Stored {
+    fn fields(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
+
+impl forward::Change for ReadyHead {
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+        Self::set(self, name, value);
+    }
+
+    fn add(&mut self, name: &HeaderName, value: HeaderValue) {
+        Self::add(self, name, value);
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        Self::remove(self, name);
+    }
 }
 
 /// The head of an answer on its way.
@@ -171,7 +226,7 @@ impl Plan {
             Some(length) if status == StatusCode::OK => part(request, headers, length, seekable),
             _ => (status, headers, Send::All),
         };
-        let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let empty = has_no_content(status);
         if let (Send::All, Some(length), false) = (&send, length, empty) {
             headers.insert(CONTENT_LENGTH, length.into());
         }
@@ -205,6 +260,11 @@ impl Plan {
             (_, Source::Flight(follower)) => send_flight(session, follower, 0..u64::MAX).await,
         }
     }
+}
+
+/// Whether an answer ends with its head, whatever is asked for (RFC 9110 §6.4.1).
+fn has_no_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// What of a whole of known length the client wants.

@@ -30,7 +30,7 @@ pub(super) struct Origin<'a> {
 
 impl<'a> Origin<'a> {
     /// Of a request.
-    pub(super) fn of(request: &RequestHeader, asked: &'a Asked) -> Self {
+    pub(super) fn of(request: &'a RequestHeader, asked: &'a Asked) -> Self {
         let host = authority(request, asked);
         if !asked.trusted {
             return Self { scheme: asked.scheme, host, claims: String::new() };
@@ -42,7 +42,7 @@ impl<'a> Origin<'a> {
     }
 
     /// Of a request under the rules of its route, by which clients may be kept apart.
-    fn under(rules: &Rules, request: &RequestHeader, asked: &'a Asked) -> Self {
+    fn under(rules: &Rules, request: &'a RequestHeader, asked: &'a Asked) -> Self {
         let mut origin = Self::of(request, asked);
         if let (Some(true), Some(client)) = (rules.key_client, &asked.certificate) {
             origin.claims.extend(["\nclient-certificate ", &client.fingerprint]);
@@ -69,18 +69,17 @@ impl<'a> Origin<'a> {
 }
 
 /// The host, with its port where that is not the scheme's own: two ports are two origins (RFC 9110 §4.3.2).
-pub(super) fn authority<'a>(request: &RequestHeader, asked: &'a Asked) -> Cow<'a, str> {
+pub(super) fn authority<'a>(request: &'a RequestHeader, asked: &'a Asked) -> Cow<'a, str> {
     // Of the two that a request may name, the one that its host was taken from.
-    let port = match request.uri.authority() {
-        Some(authority) => authority.port_u16(),
-        None => request.headers.get(HOST).and_then(|host| {
-            let host = host.as_bytes();
-            let port = &host[memchr::memrchr(b':', host)? + 1..];
-            std::str::from_utf8(port).ok()?.parse().ok()
-        }),
+    let written = match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     };
-    match (port, asked.scheme) {
+    let digits = memchr::memrchr(b':', written.as_bytes()).map_or("", |colon| &written[colon + 1..]);
+    match (digits.parse::<u16>().ok(), asked.scheme) {
         (None, _) | (Some(443), "https") | (Some(80), "http") => Cow::Borrowed(&asked.host),
+        // As it is from every usual client: the host in its normal form, and a port without zeros before it.
+        (Some(_), _) if is_normal(written, &asked.host, digits) => Cow::Borrowed(written),
         (Some(port), _) => {
             let mut host = String::with_capacity(asked.host.len() + ":65535".len());
             host.push_str(&asked.host);
@@ -89,6 +88,12 @@ pub(super) fn authority<'a>(request: &RequestHeader, asked: &'a Asked) -> Cow<'a
             Cow::Owned(host)
         }
     }
+}
+
+fn is_normal(written: &str, host: &str, digits: &str) -> bool {
+    written.len() == host.len() + ":".len() + digits.len()
+        && written.starts_with(host)
+        && digits.starts_with(|digit| matches!(digit, '1'..='9'))
 }
 
 /// The key of a request's URL, under the rules of its route.

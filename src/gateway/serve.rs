@@ -37,7 +37,7 @@ pub(super) async fn serve(
     }
     let mut last = Pass::NotShared;
     for _ in 0..ROUNDS {
-        let next = match look(session.req_header(), exchange, fetching) {
+        let next = match look(session.req_header(), exchange, fetching, SystemTime::now()) {
             Next::Serve(Hit { stored, stale, refresh }) => {
                 if let Some(why) = refresh {
                     self::refresh(session.req_header(), exchange, fetching, why);
@@ -135,10 +135,14 @@ pub(super) struct Wanted {
     alone: bool,
 }
 
-/// Looks whether memory holds an answer that serves this request. Changes nothing.
-pub(super) fn look(request: &RequestHeader, exchange: &Exchange, fetching: &Fetching) -> Next {
+/// Looks whether memory holds an answer that serves this request now. Changes nothing.
+pub(super) fn look(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    fetching: &Fetching,
+    now: SystemTime,
+) -> Next {
     let Some(asking) = &exchange.cache else { return Next::Past(Pass::NotShared, Forwarded::Bypass) };
-    let now = SystemTime::now();
     let found = fetching.tiers.find(asking, &request.headers);
     let is_head = request.method == Method::HEAD;
     let Some(found) = found.suits else {

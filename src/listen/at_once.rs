@@ -3,12 +3,12 @@
 //! A session costs more than all else that a hit needs. What it is for, a body, an upstream, a change of protocol, a
 //! hit has none of.
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, header, response};
+use http::{HeaderMap, Method, header};
 use pingora::http::RequestHeader;
 
 use super::connection::Connection;
 use super::head::BadHead;
+use super::ready::{Ready, Sent};
 
 /// What can answer at once.
 pub trait AtOnce: Send + Sync + 'static {
@@ -34,42 +34,12 @@ pub trait AtOnce: Send + Sync + 'static {
     fn sent(&self, request: &RequestHeader, connection: &Connection, exchange: Self::Exchange, sent: Sent);
 }
 
-/// An answer that is all there.
-#[derive(Debug)]
-pub struct Ready {
-    /// Status and fields, `Date` and the length of the body among them.
-    pub head: response::Parts,
-    /// What is sent after the head: nothing for HEAD.
-    pub body: Vec<Bytes>,
-}
-
-impl Ready {
-    /// Bytes of the body.
-    pub(super) fn length(&self) -> usize {
-        self.body.iter().map(Bytes::len).sum()
-    }
-}
-
-/// What became of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// Its status.
-    pub status: u16,
-    /// Bytes of its body that were sent.
-    pub bytes: u64,
-    /// Whether that is all of it; else its client is gone.
-    pub whole: bool,
-}
-
 /// Whether a request is all head, and wants nothing but an answer.
 pub(super) fn is_plain(method: &Method, fields: &HeaderMap) -> bool {
-    const OTHERS: [http::HeaderName; 5] = [
-        header::CONTENT_LENGTH,
-        header::TRANSFER_ENCODING,
-        header::EXPECT,
-        header::UPGRADE,
-        header::CONNECTION,
-    ];
-    let is_other = |name: &http::HeaderName| fields.contains_key(name);
-    matches!(*method, Method::GET | Method::HEAD) && !OTHERS.iter().any(is_other)
+    // One look over the names, where a look-up of each would take longer.
+    let is_other = |name: &http::HeaderName| {
+        use header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
+        matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | EXPECT | UPGRADE | CONNECTION)
+    };
+    matches!(*method, Method::GET | Method::HEAD) && !fields.keys().any(is_other)
 }

@@ -13,7 +13,7 @@
 //!                         │          └─ sending ── pace
 //!                         ├─ h1        HTTP/1, by our own hand
 //!                         └─ h2        HTTP/2, by our own hand
-//! at_once                 what an answer at hand is
+//! at_once ── ready        who has an answer at hand, and what that is
 //! date, head, client      what the gateway asks about each request
 //! ```
 
@@ -45,13 +45,14 @@ pub mod date;
 pub mod h1;
 mod h2;
 mod at_once;
+mod ready;
 pub mod connection;
 pub mod head;
 pub mod client;
 #[cfg(test)]
 mod tests;
 
-pub use at_once::{AtOnce, Ready, Sent};
+pub use at_once::AtOnce;
 pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use by_host::ByHost;
 pub use certs::{Cert, CertError, CertSet, CertSource};
@@ -65,6 +66,7 @@ pub use identity::ClientIdentity;
 pub use keyring::Keyring;
 pub use print::Print;
 pub use proof::Prover;
+pub use ready::{Fields, Ready, ReadyHead, Sent};
 pub use serve::{Lineup, Listeners};
 pub use tickets::Ticketing;
 pub use tls::{MinVersion, TlsTable};

@@ -42,7 +42,7 @@ pub fn host_of(authority: &str) -> Result<Cow<'_, str>, BadHost> {
         check_port(after)?;
         return ipv6(&authority[..address.len() + 2]);
     }
-    let end = authority.find(':').unwrap_or(authority.len());
+    let end = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
     check_port(&authority[end..])?;
     name(&authority[..end])
 }
@@ -56,10 +56,18 @@ pub(super) fn name(host: &str) -> Result<Cow<'_, str>, BadHost> {
     if host.len() > MAX_LENGTH {
         return Err(BadHost::TooLong);
     }
-    if host.split('.').any(|label| label.is_empty() || !label.bytes().all(is_name_byte)) {
-        return Err(BadHost::Name);
+    // Each label has a byte, and only such as names have; one look at each byte tells, and whether it is a capital.
+    let (mut good, mut capitals, mut before) = (true, false, b'.');
+    for byte in host.bytes() {
+        good &= if byte == b'.' { before != b'.' } else { is_name_byte(byte) };
+        capitals |= byte.is_ascii_uppercase();
+        before = byte;
     }
-    Ok(lower(host))
+    match (good && before != b'.', capitals) {
+        (false, _) => Err(BadHost::Name),
+        (true, true) => Ok(Cow::Owned(host.to_ascii_lowercase())),
+        (true, false) => Ok(Cow::Borrowed(host)),
+    }
 }
 
 /// An IPv6 address in brackets, as RFC 5952 writes it.

@@ -120,7 +120,9 @@ impl<T> Table<T> {
 
     /// The paths of each host pattern that fits, most specific first.
     fn hosts<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> {
-        let parents = host.match_indices('.').filter(|(dot, _)| *dot > 0).map(|(dot, _)| &host[dot + 1..]);
+        // Where no pattern asks for them, parents are not looked for.
+        let name = if self.below.is_empty() { "" } else { host };
+        let parents = name.match_indices('.').filter(|(dot, _)| *dot > 0).map(|(dot, _)| &name[dot + 1..]);
         let below = parents.filter_map(|parent| self.below.get(parent));
         self.exact.get(host).into_iter().chain(below).chain(&self.any)
     }

@@ -4,10 +4,9 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
-use http::response;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::listen::at_once::{Ready, Sent};
+use crate::listen::ready::{Ready, ReadyHead, Sent};
 
 /// Bodies up to this size are copied behind their head: what is written in one piece costs less than the copy.
 const SHORT: usize = 2 << 10;
@@ -64,12 +63,12 @@ pub(super) async fn write_all<C: AsyncWrite + Unpin>(
 }
 
 /// The head on the wire (RFC 9112 section 4).
-fn write_head(out: &mut Vec<u8>, head: &response::Parts, last: bool) {
+fn write_head(out: &mut Vec<u8>, head: &ReadyHead, last: bool) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(head.status.canonical_reason().unwrap_or_default().as_bytes());
-    for (name, value) in &head.headers {
+    for (name, value) in head.iter() {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");

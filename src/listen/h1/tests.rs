@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, duplex};
 use super::ahead::{Ahead, Next};
 use super::answer;
 use super::head::{Extent, extent, is_plain, legible, read};
-use crate::listen::at_once::{Ready, Sent};
 use crate::listen::head::Limits;
+use crate::listen::ready::{Ready, Sent};
 
 const LIMITS: Limits = Limits { size: 4096, fields: 20 };
 const GET: &str = "GET /a?b HTTP/1.1\r\nHost: a.test\r\nAccept:  */* \r\n\r\n";
@@ -182,7 +182,7 @@ fn ready(status: StatusCode, body: &[&'static [u8]]) -> Ready {
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = status;
     head.headers.insert("etag", "\"a\"".parse().unwrap());
-    Ready { head, body: body.iter().map(|piece| Bytes::from_static(piece)).collect() }
+    Ready { head: head.into(), body: body.iter().map(|piece| Bytes::from_static(piece)).collect() }
 }
 
 /// What a client gets that has room for so much at a time.

@@ -12,7 +12,7 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::piece::{Account, Piece};
-use crate::listen::at_once::{Ready, Sent};
+use crate::listen::ready::{Ready, Sent};
 
 /// Fields that belong to a connection, of which HTTP/2 has its own notion (RFC 9113 section 8.2.2).
 const FOREIGN: [HeaderName; 5] = [
@@ -158,7 +158,8 @@ impl Answer {
 pub(super) async fn send_ready(mut respond: SendResponse<Piece>, ready: Ready, within: Duration) -> Sent {
     let Ready { head, body } = ready;
     let mut sent = Sent { status: head.status.as_u16(), bytes: 0, whole: false };
-    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), body.is_empty()) else {
+    let response = Response::from_parts((&head).into(), ());
+    let Ok(mut stream) = respond.send_response(response, body.is_empty()) else {
         return sent;
     };
     let pieces = body.len();

@@ -118,7 +118,7 @@ impl AtOnce for App {
     fn at_once(&self, request: &RequestHeader, _: &Connection) -> Option<(Ready, ())> {
         let (head, ()) = http::Response::new(()).into_parts();
         let body = vec![Bytes::from_static(b"at "), Bytes::from_static(b"hand")];
-        (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
+        (request.uri.path() == "/at-hand").then_some((Ready { head: head.into(), body }, ()))
     }
 
     fn refused(&self, _: &RequestHeader, _: &Connection, _: BadHead) -> Option<(Ready, ())> {

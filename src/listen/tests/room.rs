@@ -100,14 +100,14 @@ impl AtOnce for Answering {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.headers.insert("content-length", 7.into());
         let body = vec![Bytes::from_static(b"at hand")];
-        (request.uri.path() == "/at-hand").then_some((Ready { head, body }, ()))
+        (request.uri.path() == "/at-hand").then_some((Ready { head: head.into(), body }, ()))
     }
 
     fn refused(&self, _: &RequestHeader, _: &Connection, why: BadHead) -> Option<(Ready, ())> {
         let (mut head, ()) = http::Response::new(()).into_parts();
         head.status = why.status();
         head.headers.insert("content-length", why.reason().len().into());
-        Some((Ready { head, body: vec![Bytes::from_static(why.reason().as_bytes())] }, ()))
+        Some((Ready { head: head.into(), body: vec![Bytes::from_static(why.reason().as_bytes())] }, ()))
     }
 
     fn sent(&self, _: &RequestHeader, _: &Connection, (): (), _: Sent) {}
