@@ -53,7 +53,8 @@ impl Gathered {
             let mut all = [IoSlice::new(&[]); PIECES];
             all[0] = IoSlice::new(waiting);
             all[1..].iter_mut().zip(pieces).for_each(|(place, piece)| *place = *piece);
-            let all = &all[usize::from(first == 0)..];
+            let end = all.len().min(1 + pieces.len());
+            let all = &all[usize::from(first == 0)..end];
             let taken = ready!(io.as_mut().poll_write_vectored(cx, all))?;
             if taken == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
