@@ -51,6 +51,7 @@ mod n_dates;
 mod u_acme;
 mod u_acme_fleet;
 mod v_observe;
+mod w_drain;
 mod w_life;
 mod w_reload;
 mod x_outside;
