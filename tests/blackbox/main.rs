@@ -24,6 +24,7 @@ mod d_balanced;
 mod d_bounds;
 mod d_floods;
 mod d_heads;
+mod d_slow;
 mod d_smuggling;
 mod e_route;
 mod f_addresses;
