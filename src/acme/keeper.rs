@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::contact::Contact;
 use super::order::{Failure, Ordering};
 use super::pending::Pending;
 use super::proofs::Proofs;
@@ -31,6 +32,7 @@ pub(super) struct Keeper {
     proofs: Arc<Proofs>,
     counts: Counts,
     hosts: Vec<Host>,
+    contact: Contact,
     /// The version of the storage that was seen last.
     version: Option<Vec<u8>>,
     /// Whether storage has failed last, so that it is told once.
@@ -92,6 +94,7 @@ impl Keeper {
             proofs,
             counts,
             hosts,
+            contact: Contact::new(),
             version: None,
             away: false,
         }
@@ -123,7 +126,9 @@ impl Keeper {
                     self.show();
                 }
             }
-            let next = self.hosts.iter().map(|host| host.next).chain([news]).min();
+            self.contact.keep(&self.settings, &self.store).await;
+            let hosts = self.hosts.iter().map(|host| host.next);
+            let next = hosts.chain(self.contact.next()).chain([news]).min();
             sleep_until(next.unwrap_or(news)).await;
         }
     }

@@ -51,6 +51,7 @@ mod n_answers;
 mod n_dates;
 mod u_acme;
 mod u_acme_fleet;
+mod u_acme_reload;
 mod v_observe;
 mod w_drain;
 mod w_life;
