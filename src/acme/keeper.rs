@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::contact::Contact;
 use super::order::{Failure, Ordering};
 use super::pending::Pending;
 use super::proofs::Proofs;
@@ -17,6 +18,8 @@ use crate::listen::{Cert, CertWatch};
 const POLL: Duration = Duration::from_secs(2);
 /// How often it is looked at for one that is not: somebody may have put another certificate there, or lost the one.
 const GLANCE: Duration = Duration::from_secs(60 * 60);
+/// How often a fleet's storage is asked whether any node has obtained something, and at most as long again by chance.
+const NEWS: Duration = Duration::from_secs(2);
 /// How long a start waits for storage.
 const LOADING: Duration = Duration::from_secs(2);
 /// The longest that one order may take. Its requests and waits have bounds of their own.
@@ -29,6 +32,9 @@ pub(super) struct Keeper {
     proofs: Arc<Proofs>,
     counts: Counts,
     hosts: Vec<Host>,
+    contact: Contact,
+    /// The version of the storage that was seen last.
+    version: Option<Vec<u8>>,
     /// Whether storage has failed last, so that it is told once.
     away: bool,
 }
@@ -81,7 +87,17 @@ impl Keeper {
             told: None,
         };
         let hosts = settings.hosts.iter().cloned().map(host).collect();
-        Self { settings, store, certs, proofs, counts, hosts, away: false }
+        Self {
+            settings,
+            store,
+            certs,
+            proofs,
+            counts,
+            hosts,
+            contact: Contact::new(),
+            version: None,
+            away: false,
+        }
     }
 
     /// Shows what is stored. Where storage cannot be reached, it is waited for a little.
@@ -98,15 +114,32 @@ impl Keeper {
     /// Obtains and renews for as long as it is waited for.
     pub(super) async fn run(&mut self) {
         self.load().await;
+        let mut news = Instant::now();
         loop {
+            if news <= Instant::now() {
+                self.hear().await;
+                news = Instant::now() + NEWS.mul_f64(1.0 + fastrand::f64());
+            }
             for at in 0..self.hosts.len() {
                 if self.hosts[at].next <= Instant::now() {
                     self.tend(at).await;
                     self.show();
                 }
             }
-            let next = self.hosts.iter().map(|host| host.next).min();
-            sleep_until(next.unwrap_or_else(|| Instant::now() + GLANCE)).await;
+            self.contact.keep(&self.settings, &self.store).await;
+            let hosts = self.hosts.iter().map(|host| host.next);
+            let next = hosts.chain(self.contact.next()).chain([news]).min();
+            sleep_until(next.unwrap_or(news)).await;
+        }
+    }
+
+    /// Has all hosts looked at if a certificate was stored since the last time: by another node, mostly.
+    async fn hear(&mut self) {
+        // Whoever is due finds out, and tells, that storage is away.
+        let Ok(version) = self.store.version().await else { return };
+        if version != self.version {
+            self.version = version;
+            self.hosts.iter_mut().for_each(|host| host.next = Instant::now());
         }
     }
 

@@ -4,6 +4,7 @@
 //! keeper ─┬─ when             who is due, and when to try again
 //!         ├─ store            what was obtained, and who may order: in files, or in Redis for a fleet
 //!         ├─ order ── account ── https
+//!         ├─ contact ── account     whom the authority writes to
 //!         └─ proofs           what the authority wants to see; any node shows it
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! place to go on from.
 
 mod account;
+mod contact;
 mod https;
 mod keeper;
 mod order;

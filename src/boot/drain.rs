@@ -55,10 +55,13 @@ pub(super) async fn wait(
         while requests.get() > 0 {
             tokio::time::sleep(STEP).await;
         }
-        // Answers are written; clients may still be taking their last bytes.
-        let flushed = Instant::now() + FLUSH;
-        while Instant::now() < flushed && connections.iter().any(|open| open.get() > 0) {
+        // Answers are written; clients may still be taking their last bytes, and who had begun to ask is answered.
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < FLUSH && connections.iter().any(|open| open.get() > 0) {
             tokio::time::sleep(STEP).await;
+            if requests.get() > 0 {
+                quiet = Instant::now();
+            }
         }
     };
     tokio::select! {
@@ -99,7 +102,7 @@ const SHARING: Duration = Duration::from_secs(2);
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// The longest that idle connections are waited for once no request is in flight.
+/// The longest that connections are waited for on which no request is in flight.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// The admin listener serves to the last moment.

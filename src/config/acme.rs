@@ -22,7 +22,8 @@ pub struct Acme {
     #[schemars(extend("format" = "https-url"))]
     pub directory: String,
     /// Where the account, its certificates and their private keys are kept: a directory, relative to this file, that
-    /// nobody else needs to read; or `"redis"`, where all nodes of a fleet share them.
+    /// nobody else needs to read; or `"redis"`, where all nodes of a fleet share them. With a `redis` that waits for a
+    /// restart, all of `tls.acme` waits with it.
     #[serde(default = "beside")]
     #[schemars(extend("format" = "file"))]
     pub storage: PathBuf,

@@ -144,6 +144,8 @@ pub(super) struct Counts {
     pub(super) unwelcome: [Counter; Unwelcome::ALL.len()],
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
+    /// Connections whose clients take no bytes, or too few.
+    pub(super) slow: Counter,
     pub(super) http2: h2::Ends,
 }
 
@@ -200,6 +202,7 @@ impl Counts {
                 timeout: meters.head_timeouts.with(["timeout"]),
                 malformed: meters.head_timeouts.with(["malformed"]),
             },
+            slow: meters.send_timeouts.with([]),
             http2: h2::Ends::new(meters),
         }
     }

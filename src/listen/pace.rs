@@ -61,6 +61,11 @@ impl Pace {
         }
     }
 
+    /// Whether there is any left to wait.
+    pub(super) fn has_time(&self) -> bool {
+        !self.left.is_zero()
+    }
+
     /// No byte can be moved now: whether that has lasted too long.
     pub(super) fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         let left = self.left;

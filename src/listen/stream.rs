@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
+use pingora::protocols::l4::ext::get_tcp_info;
 use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
@@ -16,6 +18,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
@@ -56,6 +59,12 @@ impl Transport {
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
+
+    /// How many bytes the client's system has confirmed; nothing where this system does not tell.
+    fn taken(&self) -> Option<u64> {
+        let info = get_tcp_info(self.tcp().as_raw_fd()).ok()?;
+        Some(info.tcpi_bytes_acked)
+    }
 }
 
 /// A transport under a head deadline, carrying what is known of the connection to its requests.
@@ -83,6 +92,7 @@ impl Guarded {
         connection: Connection,
         bounds: &Bounds,
         failures: HeadFailures,
+        slow: Counter,
     ) -> pingora::Result<Self> {
         let head = connection.head.clone();
         let tls = connection.tls.as_ref();
@@ -98,7 +108,7 @@ impl Guarded {
             transport,
             gathered: Gathered::default(),
             deadline: Deadline::new(head, bounds.header_timeout, failures),
-            sending: SendDeadline::new(bounds.send_timeout, bounds.min_send_rate),
+            sending: SendDeadline::new(bounds.send_timeout, bounds.min_send_rate, slow),
             alpn,
             ssl,
             carrier,
@@ -184,7 +194,8 @@ impl AsyncWrite for Guarded {
         let this = self.get_mut();
         this.deadline.sending();
         let written = this.gathered.poll_write(this.transport.io(), cx, slices);
-        this.sending.written(written, cx)
+        let transport = &this.transport;
+        this.sending.written(written, cx, || transport.taken())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,7 +208,8 @@ impl AsyncWrite for Guarded {
             Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
             waits_or_failed => waits_or_failed,
         };
-        this.sending.flushed(flushed, cx)
+        let transport = &this.transport;
+        this.sending.flushed(flushed, cx, || transport.taken())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,7 @@
 //! What a reload cannot change: it stays as it was at the start, and is named.
 
 use super::Plan;
+use crate::acme::Keep;
 
 /// Puts back what takes effect on restart, as `running` has it; the keys that differ.
 ///
@@ -18,6 +19,11 @@ pub fn keep_until_restart(next: &mut Plan, running: &Plan) -> Vec<&'static str> 
     kept.keep("cache.memory", &mut config.cache.memory, &before.cache.memory);
     kept.keep("cache.redis", &mut config.cache.redis, &before.cache.redis);
     kept.keep("cache.blind_max", &mut config.cache.blind_max, &before.cache.blind_max);
+    // What is to be kept in a Redis that waits for a restart waits with it.
+    if running.redis.is_none() && next.acme.as_ref().is_some_and(|acme| acme.keep == Keep::Redis) {
+        kept.keep("tls.acme", &mut config.tls.acme, &before.tls.acme);
+        next.acme.clone_from(&running.acme);
+    }
 
     config.admin.clone_from(&before.admin);
     config.admin_token.clone_from(&before.admin_token);

@@ -110,6 +110,9 @@ meters! {
     head_timeouts: counter["reason"] "request_head_failures",
         "Connections ended for the head of a request that was late or refused (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";
+    send_timeouts: counter[] "send_timeouts",
+        "Connections ended because their clients took no bytes within `downstream.send_timeout`, or fewer than `downstream.min_send_rate`",
+        "A few are phones out of reach. Many at once are an attack by slow reading being turned away.";
     http2_ended: counter["reason"] "http2_connections_ended",
         "HTTP/2 connections ended for what their clients sent (`flood`: too much beside requests, `malformed`: too many requests that are none, `protocol`: frames that HTTP/2 does not allow)",
         "`flood` is an attack being turned away: the log says from whom the first came. `protocol` rises with scanners and with broken clients.";

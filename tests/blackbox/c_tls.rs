@@ -9,7 +9,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore};
 
 use crate::support::handshake::{handshake, is_served, leaf};
-use crate::support::{Certs, Client, Gateway, Origin, PATIENCE, Raw, eventually, https};
+use crate::support::{Certs, Client, Gateway, Origin, PATIENCE, Raw, eventually, https, use_tls_provider};
 
 /// A route that takes everything and needs no origin.
 const FINE: &str = "[routes.all]\nrespond = { status = 200, body = \"fine\" }\n";
@@ -79,7 +79,10 @@ async fn an_older_version_than_the_least_is_refused_by_an_alert() {
     let old = certs.client_of(&[&TLS12], &[]);
     let error = handshake(gateway.https(), "a.test", &old).await.unwrap_err().to_string();
     assert!(error.contains("ProtocolVersion"), "{error}");
-    assert_eq!(gateway.metric("tidegate_tls_handshake_failures_total{reason=\"protocol\"}").await, 1.0);
+    // It is counted a moment after its client has been told.
+    let failed = "tidegate_tls_handshake_failures_total{reason=\"protocol\"}";
+    let counted = async || gateway.count(failed).await == 1;
+    eventually(PATIENCE, "it is counted", counted).await;
 
     let new = certs.client_of(&[&TLS13], &[]);
     is_served(&mut handshake(gateway.https(), "a.test", &new).await.unwrap()).await;
@@ -165,6 +168,7 @@ async fn the_development_certificate_is_made_on_first_use_and_kept() {
     let made = gateway.folder().join("certs");
     let mut roots = RootCertStore::empty();
     roots.add(certificate_in(&made.join("ca.pem"))).unwrap();
+    use_tls_provider();
     let client = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
 
     for name in ["localhost", "127.0.0.1"] {

@@ -54,12 +54,12 @@ impl Trouble {
         way.set(Passage::Open);
     }
 
-    /// Whether calls fail, so that the metrics must say so.
+    /// Whether calls fail or the log of purges ends, so that the metrics must say so.
     fn fails_calls(self) -> bool {
         self != Self::Flushed
     }
 
-    /// Whether the connection is given up, which is logged, once, and once that it is back.
+    /// Whether connections are given up, which is logged, once, and once that they are back.
     fn is_away(self) -> bool {
         !matches!(self, Self::Full | Self::Forbidden | Self::Flushed)
     }
@@ -105,19 +105,30 @@ async fn answers_stay_right_while_redis_is_emptied_and_it_heals() {
     endure(Trouble::Flushed).await;
 }
 
+/// What a call may take here. A Redis that was ill is taken for well after three signs of life within it, and a machine that is
+/// busy with other tests gives them later than an idle one.
+const PATIENT: &str = "500ms";
+/// The most calls that run into their patience until no more are made: a few find out that Redis is ill, and some were under
+/// way meanwhile.
+const LATE_MAX: f64 = 12.0;
+
 async fn endure(trouble: Trouble) {
     let mut redis = Redis::start().await;
     let way = Way::to(redis.port).await;
     let (direct, by_way) = (redis.url(), way.url());
     let routes = "[routes.all]\ncache = \"60s\"\nupstream = \"ORIGIN\"\n";
-    let fleet = Fleet::over(&[&by_way, &direct], "200ms", "", routes).await;
+    let fleet = Fleet::over(&[&by_way, &direct], PATIENT, "", routes).await;
     let node = &fleet.nodes[0];
+    let calls = async |outcome: &str| {
+        node.gateway.metric(&format!("tidegate_redis_calls_total{{outcome=\"{outcome}\"}}")).await
+    };
     let large = "0123456789".repeat(60_000);
     fleet.origin.answer("/held", Reply::ok(large.clone()));
     for _ in 0..2 {
         assert_eq!(node.get("/held").await.text(), large, "{trouble:?}");
     }
 
+    let late_before = calls("timeout").await;
     trouble.begin(&mut redis, &way);
     let began = Instant::now();
     let mut failed = false;
@@ -127,23 +138,21 @@ async fn endure(trouble: Trouble) {
         count += 1;
         let path = format!("/new/{count}");
         for _ in 0..2 {
-            let asked = Instant::now();
             let answer = node.get(&path).await;
             assert_eq!((answer.status, answer.text()), (200, "one answers"), "{trouble:?}: {answer:?}");
-            // Far more than the patience for a call or two, far less than a lease or a timeout of TCP.
-            assert!(asked.elapsed() < Duration::from_millis(2500), "{trouble:?}: {:?}", asked.elapsed());
         }
         let held = node.get("/held").await;
         assert!(held.status == 200 && held.text() == large, "{trouble:?}");
         // A log of purges that was lost makes all nodes forget, and so may a lie.
         let forgets = matches!(trouble, Trouble::Flushed | Trouble::Lies);
         assert!(forgets || found_in(&held) == "memory", "{trouble:?}: {}", status(&held));
-        let calls = async |outcome: &str| {
-            node.gateway.metric(&format!("tidegate_redis_calls_total{{outcome=\"{outcome}\"}}")).await
-        };
-        failed = calls("error").await + calls("timeout").await + calls("open").await > 0.0;
+        // A node that does not hear of purges asks Redis for nothing: where it has noticed first, no call fails.
+        let hears = node.gateway.metric("tidegate_cache_purge_log_connected").await;
+        failed = hears == 0.0 || calls("error").await + calls("timeout").await + calls("open").await > 0.0;
     }
 
+    let late = calls("timeout").await - late_before;
+    assert!(late <= LATE_MAX, "{trouble:?}: {late} calls were waited for in {count} rounds");
     if trouble == Trouble::Full {
         purges_reach(&fleet).await;
     }
@@ -162,14 +171,27 @@ async fn endure(trouble: Trouble) {
         fleet.origin.requests(&path) == 1
     })
     .await;
-    assert_eq!(node.gateway.metric("tidegate_redis_breaker_open").await, 0.0);
-    let output = node.gateway.output();
-    let said = |words: &str| output.matches(words).count();
-    let (away, back) = (said("redis is away"), said("redis is back"));
-    assert!(away <= 3 && away == back, "{trouble:?}: {away} times away, {back} times back\n{output}");
-    assert!(!trouble.is_away() || away > 0 || trouble == Trouble::Cut, "{trouble:?}:\n{output}");
-    let (deaf, hears) = (said("not hearing of other nodes' purges"), said("hearing of other nodes' purges"));
-    assert!(deaf <= 4 && hears == 2 * deaf + 1, "{trouble:?}: {deaf} times deaf, {hears}\n{output}");
+    heals(trouble, node).await;
+}
+
+/// Waits until nothing is wrong any more, and looks at what was said of it: each change once, and a few changes however many
+/// calls failed. On a busy machine there may be more than the one that was brought about.
+async fn heals(trouble: Trouble, node: &Node) {
+    let said = |words: &str| node.gateway.output().matches(words).count();
+    let away_and_back = || (said("redis is away"), said("redis is back"));
+    // The second is in the first as well.
+    let deaf_and_hearing =
+        || (said("not hearing of other nodes' purges"), said("hearing of other nodes' purges"));
+    eventually(PATIENCE, &format!("{trouble:?}: what was wrong is over, and said to be"), async || {
+        let ((away, back), (deaf, hears)) = (away_and_back(), deaf_and_hearing());
+        let open = node.gateway.metric("tidegate_redis_breaker_open").await;
+        open == 0.0 && away == back && hears == 2 * deaf + 1
+    })
+    .await;
+    let ((away, _), (deaf, _)) = (away_and_back(), deaf_and_hearing());
+    assert!(away <= 8 && deaf <= 8, "{trouble:?}: {away} times away, {deaf} times deaf");
+    // Who noticed that it is deaf asked for nothing, and so did not notice more.
+    assert!(!trouble.is_away() || away + deaf > 0, "{trouble:?}");
 }
 
 /// The log is small, and written to however full Redis is.
@@ -212,7 +234,6 @@ async fn a_redis_that_is_not_there_at_the_start_or_takes_nobody_in_is_done_witho
         );
         fleet.nodes.push(Node::start(&config, &fleet.certs).await);
         let node = &fleet.nodes[0];
-        let asked = Instant::now();
         for number in 0..20 {
             let path = format!("/{number}");
             for place in ["", "memory"] {
@@ -221,7 +242,8 @@ async fn a_redis_that_is_not_there_at_the_start_or_takes_nobody_in_is_done_witho
                 assert_eq!(found_in(&answer), place, "{what}");
             }
         }
-        assert!(asked.elapsed() < Duration::from_secs(10), "{what}: {:?}", asked.elapsed());
+        let late = node.gateway.metric("tidegate_redis_calls_total{outcome=\"timeout\"}").await;
+        assert!(late <= LATE_MAX, "{what}: {late} calls were waited for");
         assert_eq!(node.purges("{\"all\": true}").await, "later", "{what}");
         assert!(!is_hit(&node.get("/1").await), "{what}: purged here all the same");
         let told = async || node.gateway.output().contains("not hearing of other nodes' purges");
@@ -399,8 +421,8 @@ async fn memory_is_trusted_for_as_long_as_blind_max_says_and_again_afterwards() 
     let ways = [Way::to(servers[0].port).await, Way::to(servers[1].port).await];
     let urls = ways.each_ref().map(Way::url);
     let routes = "[routes.all]\ncache = \"60s\"\nupstream = \"ORIGIN\"\n";
-    let fleet = Fleet::over(&[&urls[0]], "200ms", "cache.blind_max = \"1500ms\"", routes).await;
-    let other = Fleet::over(&[&urls[1]], "200ms", "", routes).await;
+    let fleet = Fleet::over(&[&urls[0]], PATIENT, "cache.blind_max = \"1500ms\"", routes).await;
+    let other = Fleet::over(&[&urls[1]], PATIENT, "", routes).await;
     for (fleet, way) in [(&fleet, &ways[0]), (&other, &ways[1])] {
         let reply = numbered(|seen: &Seen| match seen.field("if-none-match") {
             Some(_) => Reply::new(304, "").field("etag", "\"1\""),
@@ -416,7 +438,7 @@ async fn memory_is_trusted_for_as_long_as_blind_max_says_and_again_afterwards() 
     assert!(hit(&fleet.nodes[0]).await || began.elapsed() > Duration::from_secs(1));
     // What was confirmed is trusted for as long again.
     eventually(PATIENCE, "it asks", async || !hit(&fleet.nodes[0]).await).await;
-    assert!(hit(&fleet.nodes[0]).await);
+    eventually(PATIENCE, "it is trusted again", async || hit(&fleet.nodes[0]).await).await;
     assert!(hit(&other.nodes[0]).await, "the usual is far longer");
     ways[0].set(Passage::Open);
     fleet.nodes[0].joined().await;

@@ -1,6 +1,7 @@
 //! A fleet that obtains its certificates together: one node orders, any of them shows what is to be proved, all serve.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -8,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use crate::support::handshake::{handshake, is_served, leaf};
 use crate::support::pebble::{LONG, Pebble, Relay};
 use crate::support::redis::Redis;
-use crate::support::{Gateway, PATIENCE, eventually};
+use crate::support::{Gateway, PATIENCE, eventually, pass};
 
 const ISSUED: &str = "tidegate_acme_orders_total{outcome=\"issued\"}";
 const PROOFS: &str = "tidegate_acme_proofs_total";
@@ -124,6 +125,28 @@ async fn what_a_node_ordered_and_did_not_live_to_fetch_another_fetches() {
     let follows = site.node().await;
     assert_eq!(site.shown(&follows).await, certificate, "the same certificate, for the same key");
     assert_eq!(follows.metric(PROOFS).await, 0.0);
+}
+
+#[tokio::test]
+async fn what_one_node_obtains_anew_all_show_soon_though_theirs_is_far_from_due() {
+    let site = Site::open("http-01").await;
+    let (renews, follows) = (site.node().await, site.node().await);
+    site.lead_to(&renews);
+    let first = site.shown(&renews).await;
+    assert_eq!(site.shown(&follows).await, first);
+
+    // Its certificate is to end after the first one, in whole seconds.
+    pass(Duration::from_millis(1100)).await;
+    site.lead_to(&follows);
+    drop(renews);
+    // What is not there would be put back by the other node, what is damaged is obtained anew.
+    site.redis.cli(&["SET", &site.key("a.test.pem"), "damaged"]);
+    let renews = site.node().await;
+    let second = site.shown(&renews).await;
+    assert_ne!(second, first);
+    let shows = async || site.shown(&follows).await == second;
+    eventually(PATIENCE, "the other node shows it, too", shows).await;
+    assert_eq!(follows.metric(ISSUED).await, 0.0);
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ pub(super) enum Record<'a> {
     Certificate(&'a str),
     /// What is between two certificates of a host, as JSON.
     Pending(&'a str),
+    /// Another value after each certificate that was stored; only where several share the storage.
+    Version,
 }
 
 /// The names of records, which are also those of their files.
@@ -33,6 +35,7 @@ impl fmt::Display for Record<'_> {
             Self::Account => f.write_str("account.json"),
             Self::Certificate(host) => write!(f, "{host}.pem"),
             Self::Pending(host) => write!(f, "{host}.order.json"),
+            Self::Version => f.write_str("version"),
         }
     }
 }
@@ -93,6 +96,14 @@ impl Store {
         match self {
             Self::Files { .. } => self.write(record, value).await,
             Self::Shared(shared) => shared.write(record, &value, true).await,
+        }
+    }
+
+    /// What changes with each certificate that is stored here by whomever; nothing where nobody else stores any.
+    pub(super) async fn version(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Files { .. } => Ok(None),
+            Self::Shared(shared) => shared.read(Record::Version).await,
         }
     }
 

@@ -3,6 +3,7 @@
 //! | key | holds |
 //! |---|---|
 //! | `PREFIX:acme:AUTHORITY:NAME` | a record; it has no time to live |
+//! | `PREFIX:acme:AUTHORITY:version` | another value after each certificate that was stored |
 //! | `PREFIX:acme:AUTHORITY:lock` | the token of the node that orders, for as long as it says that it lives |
 //!
 //! Whoever may read this Redis may read the private keys in it.
@@ -69,7 +70,20 @@ impl Shared {
             set.arg("NX");
         }
         self.redis.call_sized::<Value>("acme record", &set, value.len() as u64).await?;
+        if let Record::Certificate(_) = record {
+            self.tell().await;
+        }
         Ok(())
+    }
+
+    /// Has the others look. It comes after what it tells of, and is no part of it: those that do not hear look by
+    /// themselves, only later.
+    async fn tell(&self) {
+        let mut set = cmd("SET");
+        set.arg(self.key(Record::Version)).arg(format!("{:016x}", fastrand::u64(..)));
+        if let Err(error) = self.redis.call::<Value>("acme record", &set).await {
+            tracing::debug!(%error, "the other nodes are not told of a certificate");
+        }
     }
 
     pub(super) async fn remove(&self, record: Record<'_>) -> Result<(), StoreError> {
@@ -152,7 +166,12 @@ mod tests {
         shared.write(record, b"one", true).await.unwrap();
         shared.write(record, b"two", true).await.unwrap();
         assert_eq!(shared.read(record).await.unwrap().unwrap(), b"one");
+        let version = async || shared.read(Record::Version).await.unwrap().unwrap();
+        let before = version().await;
+        shared.write(Record::Account, b"{}", false).await.unwrap();
+        assert_eq!(version().await, before, "nobody needs to look");
         shared.write(record, b"two", false).await.unwrap();
+        assert_ne!(version().await, before);
         assert_eq!(shared.read(record).await.unwrap().unwrap(), b"two");
         shared.remove(record).await.unwrap();
         assert_eq!(shared.read(record).await.unwrap(), None);

@@ -152,7 +152,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         leaving: Arc::default(),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
-    Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures).unwrap()
+    Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures, Counter::default()).unwrap()
 }
 
 async fn pair() -> Pair {

@@ -201,6 +201,11 @@ impl Gateway {
         &mut self.process
     }
 
+    /// Bytes of memory that it has in use now.
+    pub(crate) fn resident(&self) -> u64 {
+        self.process.resident()
+    }
+
     /// The folder that it runs in.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

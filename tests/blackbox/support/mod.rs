@@ -65,7 +65,7 @@ pub(crate) async fn must<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Makes aws-lc-rs the process's TLS provider; reqwest and rustls ask for it by that name.
-fn use_tls_provider() {
+pub(crate) fn use_tls_provider() {
     // An error says that another test of this process was first, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -69,6 +69,12 @@ impl Relay {
         self.tls.to.send_replace(Some(tls));
     }
 
+    /// Leads nowhere from now on: who comes waits.
+    pub(crate) fn hold(&self) {
+        self.http.to.send_replace(None);
+        self.tls.to.send_replace(None);
+    }
+
     /// Waits until an authority came to look.
     pub(crate) async fn is_asked(&self) {
         let came = || self.http.came.load(Ordering::Relaxed) + self.tls.came.load(Ordering::Relaxed);
@@ -153,6 +159,11 @@ impl Pebble {
     /// Ends it.
     pub(crate) fn go(&mut self) {
         self.running = None;
+    }
+
+    /// What it wrote: each request that it was sent, among other things.
+    pub(crate) fn wrote(&self) -> String {
+        self.running.as_ref().map(|(authority, _)| authority.output()).unwrap_or_default()
     }
 
     fn config(&self, relay: &Relay) -> PathBuf {

@@ -94,6 +94,13 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Bytes of memory that it has in use now.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it runs");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Everything it wrote so far, both pipes in the order the lines came.
     pub(crate) fn output(&self) -> String {
         self.output.lock().unwrap().clone()

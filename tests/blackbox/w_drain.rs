@@ -1,0 +1,214 @@
+//! The instant in which the process is told to end, with requests on every connection: each is answered whole, or its
+//! client can tell that nobody has begun with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+use crate::support::h2::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    block, frame,
+};
+use crate::support::{Certs, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https, pass};
+
+const ACK: u8 = 1;
+/// What a stream is reset with that nobody has begun with (RFC 9113 section 8.7).
+const REFUSED_STREAM: u8 = 7;
+/// Longer than any test waits: whoever ends has not waited for it.
+const LONG_GRACE: &str = "shutdown_grace = \"10m\"\n";
+
+/// Plain and under TLS, what is below `/kept` from memory, everything else from the origin.
+async fn before(origin: &Origin, certs: &Certs) -> Gateway {
+    let listen = "listen = [\"https://127.0.0.1:0\", { url = \"http://127.0.0.1:0\", redirect = false }]";
+    let top = https(certs).replace("listen = [\"https://127.0.0.1:0\"]", listen);
+    let server = origin.address();
+    let routes = format!(
+        "[routes.all]\nupstream = \"{server}\"\n[routes.kept]\npath = \"/kept/*\"\ncache = \"60s\"\nupstream = \"{server}\"\n"
+    );
+    Gateway::start(&format!("{top}{LONG_GRACE}{routes}")).await
+}
+
+/// Where the request goes: to memory each third time, else to a place of its own.
+fn path(client: usize, number: u32) -> String {
+    if number.is_multiple_of(3) { "/kept/page".to_owned() } else { format!("/{client}/{number}") }
+}
+
+/// Asks for one thing after the other until the connection ends; what was asked for and not answered.
+async fn asks(mut line: Raw, client: usize, answered: Arc<AtomicUsize>) -> Vec<String> {
+    for number in 0.. {
+        let path = path(client, number);
+        line.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        let head = line.head().await;
+        if head.is_empty() {
+            return vec![path];
+        }
+        assert!(head.ends_with("\r\n\r\n") && head.starts_with("HTTP/1.1 200 "), "{path}: {head:?}");
+        let body = line.take("one answers".len()).await;
+        assert_eq!(body.as_deref(), Some(&b"one answers"[..]), "{path}: the answer is whole");
+        answered.fetch_add(1, Ordering::Relaxed);
+        if head.to_ascii_lowercase().contains("connection: close") {
+            assert!(line.rest().await.is_empty());
+            break;
+        }
+    }
+    Vec::new()
+}
+
+/// What came of a stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Came {
+    Nothing,
+    Part,
+    All,
+    Refused,
+}
+
+/// Asks for ten things at a time on HTTP/2 until the connection ends, though it was told to stop if it is `deaf`; what was
+/// asked for and not answered.
+async fn asks_for_many(mut line: Raw, client: usize, deaf: bool, answered: Arc<AtomicUsize>) -> Vec<String> {
+    let room = frame(WINDOW_UPDATE, 0, 0, &0x3fff_0000_u32.to_be_bytes());
+    line.send([PREFACE, &room].concat()).await;
+    let mut streams = BTreeMap::new();
+    let (mut last, mut next) = (None, 1);
+    loop {
+        let goes_on = last.is_none_or(|last| deaf && last >= next);
+        for stream in (next..next + 20).step_by(2).filter(|_| goes_on) {
+            let path = path(client, stream / 2);
+            let fields =
+                [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", &*path)];
+            line.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&fields))).await;
+            streams.insert(stream, (path, Came::Nothing));
+        }
+        next += 20;
+        let open = |streams: &BTreeMap<_, (String, Came)>, last: Option<u32>| {
+            let awaited = |stream: u32| last.is_none_or(|last| stream <= last);
+            streams
+                .iter()
+                .any(|(&stream, (_, came))| awaited(stream) && matches!(came, Came::Nothing | Came::Part))
+        };
+        while open(&streams, last) || !goes_on {
+            if !reads_frame(&mut line, &mut streams, &mut last, &answered).await {
+                return unanswered(streams, last);
+            }
+        }
+    }
+}
+
+/// Takes the next frame in; false at the end.
+async fn reads_frame(
+    line: &mut Raw,
+    streams: &mut BTreeMap<u32, (String, Came)>,
+    last: &mut Option<u32>,
+    answered: &AtomicUsize,
+) -> bool {
+    let Some(head) = line.take(9).await else { return false };
+    let length = head[..3].iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+    let Some(payload) = line.take(length).await else { return false };
+    let (kind, flags) = (head[3], head[4]);
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let stream = number(&head[5..9]);
+    match kind {
+        SETTINGS | PING if flags & ACK == 0 => {
+            let echo = if kind == PING { &payload[..] } else { &[] };
+            line.send(frame(kind, ACK, 0, echo)).await;
+        }
+        GOAWAY => {
+            assert_eq!(number(&payload[4..8]), 0, "nothing was wrong");
+            *last = Some(number(&payload[..4]));
+        }
+        RST_STREAM => {
+            assert_eq!(payload[3], REFUSED_STREAM, "stream {stream}");
+            streams.get_mut(&stream).unwrap().1 = Came::Refused;
+        }
+        HEADERS | DATA => {
+            assert!(kind == DATA || payload[0] == 0x88, "200, and not {payload:?}");
+            let ended = flags & END_STREAM != 0;
+            answered.fetch_add(usize::from(ended), Ordering::Relaxed);
+            streams.get_mut(&stream).unwrap().1 = if ended { Came::All } else { Came::Part };
+        }
+        _ => {}
+    }
+    true
+}
+
+/// Each stream was answered whole, or the client was told that it was not begun with.
+fn unanswered(streams: BTreeMap<u32, (String, Came)>, last: Option<u32>) -> Vec<String> {
+    let mut left = Vec::new();
+    for (stream, (path, came)) in streams {
+        match came {
+            Came::All => {}
+            Came::Refused => left.push(path),
+            Came::Nothing if last.is_some_and(|last| stream > last) => left.push(path),
+            Came::Nothing | Came::Part => panic!("{came:?} of stream {stream}, the last is {last:?}"),
+        }
+    }
+    left
+}
+
+#[tokio::test]
+async fn each_request_of_that_instant_is_answered_whole_or_was_not_begun() {
+    let certs = Certs::for_names(&["a.test"]);
+    for round in 0..4 {
+        let origin = Origin::start("one").await;
+        let mut gateway = before(&origin, &certs).await;
+        let answered = Arc::new(AtomicUsize::new(0));
+        let mut clients = Vec::new();
+        for client in 0..16 {
+            let answered = answered.clone();
+            clients.push(match client % 4 {
+                0 => tokio::spawn(asks(Raw::tcp(gateway.http()).await, client, answered)),
+                1 => tokio::spawn(asks(Raw::tls(gateway.https(), "a.test", &certs).await, client, answered)),
+                kind => {
+                    let line = Raw::tls_offering("h2", gateway.https(), "a.test", &certs).await;
+                    tokio::spawn(asks_for_many(line, client, kind == 2, answered))
+                }
+            });
+        }
+        let busy = async || answered.load(Ordering::Relaxed) > 200;
+        eventually(PATIENCE, "all are at it", busy).await;
+        pass(Duration::from_millis(7 * round)).await;
+
+        gateway.process().signal(Signal::TERM);
+        let mut left = Vec::new();
+        for client in clients {
+            left.extend(client.await.unwrap());
+        }
+        assert_eq!(gateway.process().ended().await.code(), Some(0));
+        let seen = origin.seen();
+        for path in left.iter().filter(|path| !path.starts_with("/kept")) {
+            assert!(seen.iter().all(|seen| seen.target != *path), "{path} was begun and not answered");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_had_begun_to_ask_is_answered_however_long_that_takes() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let gate = Gate::closed();
+    origin.answer("/slow", Reply::ok("at last").behind(&gate));
+    let mut gateway = before(&origin, &certs).await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n").await;
+    // Another connection that was made later is served, so the first bytes of this one have been read, or soon are.
+    let mut other = Raw::tcp(gateway.http()).await;
+    assert_eq!(other.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.status, 200);
+    drop(other);
+
+    gateway.process().signal(Signal::TERM);
+    let address = gateway.http();
+    let refuses = async || TcpStream::connect(address).await.is_err();
+    eventually(PATIENCE, "new connections are refused", refuses).await;
+    client.send("\r\n").await;
+    eventually(PATIENCE, "the origin is asked", async || origin.requests("/slow") == 1).await;
+    // Longer than idle connections are waited for.
+    pass(Duration::from_millis(2500)).await;
+    gate.open();
+    let (head, body) = client.answer().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == b"at last", "{head}");
+    assert_eq!(gateway.process().ended().await.code(), Some(0));
+}
