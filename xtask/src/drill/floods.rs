@@ -1,5 +1,8 @@
 //! `h2-floods`: clients that send what costs a server more than them. Promise: honest clients are all served, nearly as
-//! soon as in calm, and the gateway's memory stays bounded.
+//! soon as those of another gateway on the same machine that nobody attacks, and the gateway's memory stays bounded.
+//!
+//! The other gateway is the measure because the attackers, who encrypt whatever they send, take more of a small machine
+//! than the gateway does.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +18,7 @@ use super::frames::{
     fields, frame, get,
 };
 use super::gateway::Gateway;
-use super::load::{End, Load, Script};
+use super::load::{End, Load, Sample, Script};
 use super::origin::{self, Origin, Reply};
 use super::stage::{Stage, free_address, pause};
 use crate::bench::cpu::{resident_kib, used_us};
@@ -29,10 +32,12 @@ const STREAMS: u32 = 90;
 /// MiB that the gateway may grow by under an attack. Most of it is what honest requests on their way take as well: each
 /// has a connection to its server, and what was read from it.
 const GROWTH_MIB: f64 = 200.0;
-/// How much later one in a hundred may be answered.
+/// How much later one in a hundred may be answered than where nobody attacks.
 const LATER: f64 = 2.0;
-/// Milliseconds below which no answer is late: what the attackers take from a small machine is not ours to bound.
+/// Milliseconds below which no answer is late: a tick or two of the scheduler's.
 const SOON_MS: f64 = 10.0;
+/// How long an attacker who was cut off takes to come again. To shake hands without end is another attack.
+const RESPITE: Duration = Duration::from_millis(100);
 
 /// One attack.
 struct Attack {
@@ -106,16 +111,22 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
         };
         Reply { fields: fields.to_owned(), body }
     })?;
-    let (secure, folder) = (free_address()?, stage.room("certificate")?);
+    let folder = stage.room("certificate")?;
     certificate(&folder)?;
-    let mut gateway = Gateway::start_as(stage, "tidegate", |address, admin| {
-        config(address, admin, secure, &folder, origin.door(0))
-    })?;
+    let start = |name, secure| {
+        Gateway::start_as(stage, name, |address, admin| {
+            config(address, admin, secure, &folder, origin.door(0))
+        })
+    };
+    let secure = free_address()?;
+    let mut gateway = start("tidegate", secure)?;
+    let mut control = start("control", free_address()?)?;
     let time = stage.scale.time(Duration::from_secs(1), Duration::from_secs(10));
     let rate = stage.scale.pick(50, 200);
     let path = |number: u64| format!("/k/{}", number % 50);
     let right = |path: &str, answer: &super::wire::Answer| origin::is_content(path, &answer.body);
-    let load = Load::start(Script { rate, targets: vec![gateway.address()], path, right });
+    let script = |gateway: &Gateway| Script { rate, targets: vec![gateway.address()], path, right };
+    let (load, beside) = (Load::start(script(&gateway)), Load::start(script(&control)));
     stage.rest(Duration::from_secs(1))?;
 
     let mut parts = vec![part(stage, &load, &gateway, "calm", time, None)?];
@@ -127,9 +138,10 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
         // What attackers left behind is over before the next come.
         stage.rest(Duration::from_millis(500))?;
     }
-    let samples = load.end()?;
+    let (samples, beside) = (load.end()?, beside.end()?);
     gateway.still_there()?;
-    Ok(judge(&parts, &samples))
+    control.still_there()?;
+    Ok(judge(&parts, &samples, &beside))
 }
 
 /// What was measured beside one attack.
@@ -165,25 +177,25 @@ fn part(
     Ok(Part { name, from, to, grown_mib: (most - memory) / 1024.0, cpu_percent, connections: 0 })
 }
 
-fn judge(parts: &[Part], samples: &[super::load::Sample]) -> Verdict {
+/// Both loads began together, so that a time is the same for both.
+fn judge(parts: &[Part], samples: &[Sample], beside: &[Sample]) -> Verdict {
     let mut verdict = Verdict::default();
-    verdict.line("                     honest      p99 ms   CPU %   grown MiB   attackers' connections");
-    let calm =
-        parts.first().and_then(|part| Window::of(samples, part.from..part.to).p99()).unwrap_or_default();
+    verdict.line("                     honest      p99 ms  beside ms   CPU %   grown MiB   attackers' connections");
     for part in parts {
         let Part { name, grown_mib, cpu_percent, connections, .. } = part;
         let window = Window::of(samples, part.from..part.to);
         let (all, p99) = (window.len(), window.p99().unwrap_or_default());
+        let other = Window::of(beside, part.from..part.to).p99().unwrap_or_default();
         let wrong = window.count(|end| !End::is_right(end));
         verdict.line(format!(
-            "{name:<20} {all:>7} {p99:>11.1} {cpu_percent:>7.0} {grown_mib:>11.1} {connections:>12}"
+            "{name:<20} {all:>7} {p99:>11.1} {other:>10.1} {cpu_percent:>7.0} {grown_mib:>11.1} {connections:>12}"
         ));
         verdict.promise(all > 0, || format!("{name}: nobody honest asked"));
         verdict.promise(wrong == 0, || format!("{name}: {wrong} of {all} honest requests were not served"));
         verdict
             .promise(*grown_mib < GROWTH_MIB, || format!("{name}: the gateway grew by {grown_mib:.0} MiB"));
-        verdict.soon(p99 < (calm * LATER).max(SOON_MS), || {
-            format!("{name}: p99 of honest requests is {p99:.1} ms, in calm {calm:.1} ms")
+        verdict.soon(p99 < (other * LATER).max(SOON_MS), || {
+            format!("{name}: p99 of honest requests is {p99:.1} ms, where nobody attacks {other:.1} ms")
         });
     }
     let held = parts.iter().map(|part| part.grown_mib).fold(0.0, f64::max);
@@ -220,6 +232,7 @@ impl Attackers {
             std::thread::spawn(move || {
                 while !siege.over.load(Relaxed) {
                     siege.strike(number)?;
+                    pause(RESPITE);
                 }
                 Ok(())
             })
