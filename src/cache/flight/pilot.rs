@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
-use super::{Abandoned, End, Flight, Flights, LAG_MAX, Verdict};
+use super::{Abandoned, End, Flight, Flights, LEAD_MAX, Verdict};
 use crate::cache::stored::{Stamp, Stored};
 
 /// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
@@ -93,7 +93,7 @@ impl<T> Pilot<T> {
             taken.as_mut().enable();
             match self.flight.let_go() {
                 None => return Err(Abandoned),
-                Some(left) if left <= LAG_MAX => return Ok(()),
+                Some(left) if left <= LEAD_MAX => return Ok(()),
                 Some(_) => tokio::time::timeout(STALL_MAX, taken).await.map_err(|_elapsed| Abandoned)?,
             }
         }
