@@ -1,11 +1,12 @@
 //! Which frames a client sends, seen as they pass; what they mean is the business of `h2`.
 //!
-//! Two things are not left to it. Frames of a wrong form end the connection here, for `h2` calls all of them a
-//! `PROTOCOL_ERROR`. And [`super::trailers`] are given to it otherwise than they came.
+//! Two things are not left to it. Frames of a wrong form, and those of a stream that has come to its end, end the connection
+//! here, for `h2` calls all of them a `PROTOCOL_ERROR`. And [`super::trailers`] are given to it otherwise than they came.
 
 use h2::Reason;
 
 use super::trailers::{Put, Trailers};
+use super::uploads::Uploads;
 
 /// Bytes of the preface that comes before the first frame (RFC 9113 section 3.4).
 const PREFACE: usize = 24;
@@ -19,10 +20,6 @@ const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// Requests whose end has not come that are known by their streams: more than there may be at once, since those that
-/// we have given up are among them.
-const UPLOADS: usize = 256;
-
 /// What a frame is for (RFC 9113 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -85,7 +82,7 @@ impl Frames {
         self.is_open
     }
 
-    /// Why the connection is to end: a frame was of a form that it cannot have. Nothing of it has passed.
+    /// Why the connection is to end: a frame was of a form that it cannot have, or of a stream that cannot have it. It has not passed whole.
     pub(super) fn fault(&self) -> Option<Reason> {
         self.fault
     }
@@ -185,6 +182,10 @@ impl Frames {
             self.fault = Some(Reason::PROTOCOL_ERROR);
         }
         self.has_begun = true;
+        if kind < 2 && !self.stays_open && self.uploads.has_ended(stream) {
+            // RFC 9113 section 5.1
+            self.fault = self.fault.or(Some(Reason::STREAM_CLOSED));
+        }
         let ends = flags & END_STREAM != 0;
         let kind = match kind {
             0 => {
@@ -279,65 +280,6 @@ fn is_sized(kind: u8, flags: u8, length: usize) -> bool {
     }
 }
 
-/// The requests whose end has not come.
-#[derive(Debug, Default)]
-struct Uploads {
-    /// By their streams, from the oldest on.
-    open: Vec<u32>,
-    /// The last stream that was begun.
-    last: u32,
-    /// Of streams up to this one we may have forgotten that they are open.
-    forgotten: u32,
-}
-
-impl Uploads {
-    /// Whether these bytes, which begin a frame, may begin trailers.
-    fn may_have_trailers(&self, bytes: &[u8]) -> bool {
-        if self.open.is_empty() && self.forgotten == 0 {
-            return false;
-        }
-        match *bytes {
-            [_, _, _, 1, _, a, b, c, d, ..] => self.is_open(u32::from_be_bytes([a, b, c, d]) & !(1 << 31)),
-            [_, _, _, kind, ..] if kind != 1 => false,
-            // Too few to tell.
-            _ => true,
-        }
-    }
-
-    fn is_open(&self, stream: u32) -> bool {
-        (1..=self.forgotten).contains(&stream) || self.open.contains(&stream)
-    }
-
-    /// Fields begin on a stream; whether they are trailers.
-    fn begin(&mut self, stream: u32, ends: bool) -> bool {
-        if self.is_open(stream) {
-            self.go_on(stream, ends);
-            return true;
-        }
-        if stream > self.last {
-            self.last = stream;
-            if !ends {
-                self.open(stream);
-            }
-        }
-        false
-    }
-
-    fn open(&mut self, stream: u32) {
-        if self.open.len() == UPLOADS {
-            self.forgotten = self.open.remove(0);
-        }
-        self.open.push(stream);
-    }
-
-    /// A stream has gone on, or has come to its end.
-    fn go_on(&mut self, stream: u32, ends: bool) {
-        if ends && let Some(place) = self.open.iter().position(|open| *open == stream) {
-            self.open.remove(place);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -371,7 +313,9 @@ mod tests {
     fn passed(frames: &mut Frames, bytes: &[u8], mut see: impl FnMut(Kind)) -> Vec<u8> {
         let passes = if frames.rewrites() { 0 } else { frames.follow(bytes, &mut see) };
         let mut out = bytes[..passes].to_vec();
-        frames.rewrite(&bytes[passes..], &mut out, see);
+        if passes < bytes.len() {
+            frames.rewrite(&bytes[passes..], &mut out, see);
+        }
         out
     }
 
@@ -438,8 +382,9 @@ mod tests {
             let mut frames = begun();
             before.iter().for_each(|frame| drop(passed(&mut frames, frame, |_| {})));
             let passed = passed(&mut frames, &last, |_| {});
-            assert!(passed == last || (passed.len() == last.len() + 1 && passed[2] == last[2] + 1));
-            passed != last
+            let is_marked = passed.len() == last.len() + 1 && passed[2] == last[2] + 1;
+            assert!(is_marked || passed == last || frames.fault() == Some(Reason::STREAM_CLOSED));
+            is_marked
         };
         let (open, end) = (on(1, 1, END_HEADERS, 2), on(1, 1, WHOLE, 2));
         assert!(!marked(&[], open.clone()));
@@ -458,17 +403,6 @@ mod tests {
         // However many there are.
         let many: Vec<_> = (0..200).map(|number| on(2 * (number % 120) + 1, 1, END_HEADERS, 2)).collect();
         assert!(marked(&many, end));
-    }
-
-    #[test]
-    fn an_upload_that_was_forgotten_has_trailers_all_the_same() {
-        let mut uploads = Uploads::default();
-        for number in 0..1000 {
-            assert!(!uploads.begin(2 * number + 1, false));
-        }
-        assert!(uploads.begin(1, true) && uploads.begin(1999, true));
-        assert!(!uploads.begin(1999, true) && !uploads.begin(2001, true));
-        assert!(uploads.open.len() <= UPLOADS);
     }
 
     #[test]

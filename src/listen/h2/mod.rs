@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! mod (the connection) ─┬─ pen     many answers in one write
-//!                       │   └─ intake ── frames ── trailers   what a client may send beside its requests
+//!                       │   └─ intake ── frames ─┬─ trailers   what a client may send beside its requests
+//!                       │                        └─ uploads
 //!                       ├─ ends    why connections are ended, counted
 //!                       ├─ alarm   no wakes while at work
 //!                       ├─ head    who is let in
@@ -27,6 +28,7 @@ mod pen;
 mod piece;
 mod stream;
 mod trailers;
+mod uploads;
 #[cfg(test)]
 mod tests;
 

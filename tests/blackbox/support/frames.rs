@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::{Raw, h2};
+use super::{PATIENCE, Raw, h2};
 
 /// One conversation of a file.
 pub(crate) struct Talk {
@@ -73,7 +73,8 @@ impl Talk {
 async fn meets(client: &mut Raw, wanted: &str) -> Result<bool, String> {
     let wanted: Vec<_> = wanted.split(" | ").map(event).collect();
     loop {
-        let came = next(client).await;
+        let came = tokio::time::timeout(PATIENCE / 2, next(client)).await;
+        let came = came.map_err(|_elapsed| format!("nothing, but not {wanted:?}"))?;
         if wanted.contains(&came) {
             return Ok(matches!(came, Event::Goaway(_) | Event::Close));
         }
@@ -94,8 +95,9 @@ async fn meets(client: &mut Raw, wanted: &str) -> Result<bool, String> {
 }
 
 impl Event {
+    /// Whether it says how a request was taken.
     fn is_of(&self, stream: u32) -> bool {
-        matches!(self, Self::Answer(of, _) | Self::Data(of, _) | Self::Reset(of, _) if *of == stream)
+        matches!(self, Self::Answer(of, _) | Self::Reset(of, _) if *of == stream)
     }
 }
 
