@@ -207,14 +207,16 @@ pub struct Downstream {
     /// Longest wait between two reads of a request body.
     #[schemars(extend("x-least" = "1ms"))]
     pub body_timeout: Period,
-    /// Fewest bytes of a request body that are to come each second, on average over `body_timeout`, on HTTP/1; fewer are refused with
-    /// 408. `"0B"`: as few as one in each `body_timeout`. Only waits for the client count.
+    /// Fewest bytes of a request body that are to come each second, on average over `body_timeout`; fewer are refused with
+    /// 408. `"0B"`: as few as one in each `body_timeout`. Only waits for the client count. On HTTP/2 a body that waits for its
+    /// turn is not refused: all bodies of a connection are to come at this rate, together.
     pub min_body_rate: ByteSize,
     /// Longest wait for the client to take bytes of an answer.
     #[schemars(extend("x-least" = "1ms"))]
     pub send_timeout: Period,
     /// Fewest bytes that a client is to take each second while we wait for it, on average over `send_timeout`; who takes fewer is
-    /// let go. `"0B"`: as few as one in each `send_timeout`.
+    /// let go. `"0B"`: as few as one in each `send_timeout`. On HTTP/2 an answer that waits for its turn is not given up: all answers
+    /// that wait on a connection are to be taken at this rate, together.
     pub min_send_rate: ByteSize,
     /// How long an idle connection is kept for the next request.
     #[schemars(extend("x-least" = "1ms"))]

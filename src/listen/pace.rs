@@ -49,6 +49,22 @@ impl Pace {
         self.rate = 0;
     }
 
+    /// Bytes that are worth the longest wait: at least one.
+    pub(super) fn due(&self) -> u64 {
+        let millis = u64::try_from(self.most.as_millis()).unwrap_or(u64::MAX);
+        (self.rate.saturating_mul(millis) / 1000).max(1)
+    }
+
+    /// Whether the purse is as full as it can be.
+    pub(super) fn is_full(&self) -> bool {
+        self.left == self.most && self.waiting.is_none()
+    }
+
+    /// The wait so far was not the client's fault: the purse is full again.
+    pub(super) fn forgive(&mut self) {
+        (self.left, self.waiting) = (self.most, None);
+    }
+
     /// So many bytes were moved. Costs nothing for one who was not waited for.
     pub(super) fn moved(&mut self, bytes: usize) {
         if let Some(waiting) = self.waiting.take() {

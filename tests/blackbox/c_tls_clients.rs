@@ -7,7 +7,7 @@ use rustls::{ClientConfig, HandshakeKind};
 
 use crate::support::handshake::handshake;
 use crate::support::redis::Redis;
-use crate::support::{Answer, Certs, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https};
+use crate::support::{Answer, Certs, Gateway, Origin, PATIENCE, Raw, Reply, eventually, h2, https};
 
 /// `open.test` for everybody, `members.test` for those with a certificate.
 struct Club {
@@ -170,6 +170,27 @@ async fn another_host_than_the_connection_was_made_for_is_misdirected_also_where
         assert_eq!(raw.ask(get(own, "/kept")).await.status, 200, "the connection goes on");
     }
     assert_eq!(club.origin.seen().len(), asked, "no server saw any of it");
+}
+
+#[tokio::test]
+async fn another_host_is_misdirected_over_http2_while_its_connection_goes_on() {
+    let club = Club::open().await;
+    let anybody = club.certs.client(&["h2"]);
+    let mut raw = Raw::over(handshake(club.gateway.https(), "open.test", &anybody).await.unwrap());
+    raw.send(h2::PREFACE).await;
+    for (stream, host, status) in [(1, "members.test", 421), (3, "open.test", 200), (5, "members.test:443", 421)] {
+        let fields = [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/h2")];
+        raw.send(h2::frame(h2::HEADERS, h2::END_HEADERS | h2::END_STREAM, stream, &h2::block(&fields))).await;
+        let block = loop {
+            let (kind, .., payload) = h2::read(&mut raw).await.expect("the connection goes on");
+            if kind == h2::HEADERS {
+                break payload;
+            }
+        };
+        // The second of two equal statuses is told by the number that the first was remembered by.
+        assert!(h2::status(&block) == status || stream == 5 && block[0] >= 0xbe, "{host}: {block:?}");
+    }
+    assert_eq!(club.origin.requests("/h2"), 1);
 }
 
 /// A handshake that may name no host at all: an address is never sent as a name, and the certificate does not have it.

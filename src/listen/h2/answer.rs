@@ -1,6 +1,8 @@
 //! The answer on an HTTP/2 stream: its head, body and trailers as frames.
 
 use std::future::poll_fn;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, OrErr, Result};
 
+use super::lane::{Lane, Lanes};
 use super::piece::{Account, Piece};
 use crate::listen::ready::{Ready, Sent};
 
@@ -33,13 +36,14 @@ pub(super) struct Answer {
     /// Whether the end of the stream is among what was left to be sent.
     ended: bool,
     sent: usize,
-    /// Longest wait for the client to take more.
-    pub(super) within: Option<Duration>,
+    lane: Lane<Arc<Lanes>>,
+    /// Whether the client was too slow.
+    is_late: bool,
 }
 
 impl Answer {
-    pub(super) fn new(respond: SendResponse<Piece>, account: Account) -> Self {
-        Self { respond, body: None, account, head: None, ended: false, sent: 0, within: None }
+    pub(super) fn new(respond: SendResponse<Piece>, account: Account, lane: Lane<Arc<Lanes>>) -> Self {
+        Self { respond, body: None, account, head: None, ended: false, sent: 0, lane, is_late: false }
     }
 
     /// Leaves the head to be sent; with `end`, it is all. A `Date` stays as it is, and is added where there is none
@@ -95,7 +99,11 @@ impl Answer {
             return Error::e_explain(ErrorType::H2Error, "a body before its head");
         };
         let length = bytes.len();
-        send(stream, bytes, end, self.within, Some(&self.account)).await.map_err(Error::into_down)?;
+        let sent = send(stream, bytes, end, &mut self.lane, Some(&self.account)).await;
+        sent.map_err(|error| {
+            self.is_late = *error.etype() == ErrorType::WriteTimedout;
+            error.into_down()
+        })?;
         self.sent += length;
         self.ended = end;
         Ok(())
@@ -125,10 +133,25 @@ impl Answer {
     }
 
     /// The answer will never be whole, and nobody shall take it for that.
-    pub(super) fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self, reason: Reason) {
         if !self.ended {
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
+            self.respond.send_reset(reason);
         }
+    }
+
+    /// The longest wait for the client to take more.
+    pub(super) fn within(&self) -> Duration {
+        self.lane.most()
+    }
+
+    /// From now on.
+    pub(super) fn set_within(&mut self, within: Duration) {
+        self.lane.set_most(within);
+    }
+
+    /// Whether the client was too slow to take it.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late
     }
 
     /// Waits until the client gives up, in whatever way.
@@ -155,7 +178,11 @@ impl Answer {
 }
 
 /// Leaves an answer that is all there to be sent, as soon as the client has room for it.
-pub(super) async fn send_ready(mut respond: SendResponse<Piece>, ready: Ready, within: Duration) -> Sent {
+pub(super) async fn send_ready(
+    mut respond: SendResponse<Piece>,
+    ready: Ready,
+    mut lane: Lane<&Lanes>,
+) -> Sent {
     let Ready { head, body } = ready;
     let mut sent = Sent { status: head.status.as_u16(), bytes: 0, whole: false };
     let response = Response::from_parts((&head).into(), ());
@@ -165,9 +192,9 @@ pub(super) async fn send_ready(mut respond: SendResponse<Piece>, ready: Ready, w
     let pieces = body.len();
     for (place, bytes) in body.into_iter().enumerate() {
         let length = bytes.len() as u64;
-        if send(&mut stream, bytes, place + 1 == pieces, Some(within), None).await.is_err() {
+        if let Err(error) = send(&mut stream, bytes, place + 1 == pieces, &mut lane, None).await {
             // Nobody shall take it for whole.
-            stream.send_reset(Reason::INTERNAL_ERROR);
+            stream.send_reset(reason(*error.etype() == ErrorType::WriteTimedout));
             return sent;
         }
         sent.bytes += length;
@@ -181,28 +208,39 @@ fn has_no_content(status: StatusCode, method: &Method) -> bool {
     *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Sends as much as the client has room for, until all is sent; each wait for room is bounded. Bytes that are not in
-/// memory anyway are taken on an account.
-async fn send(
+/// What a client is told of a stream that is given up: whether it is for being too slow.
+pub(super) fn reason(is_late: bool) -> Reason {
+    if is_late { Reason::CANCEL } else { Reason::INTERNAL_ERROR }
+}
+
+/// Sends as much as the client has room for, until all is sent; each wait for room is bounded, and all of them by a rate.
+/// Bytes that are not in memory anyway are taken on an account.
+async fn send<L: Deref<Target = Lanes>>(
     stream: &mut SendStream<Piece>,
     mut bytes: Bytes,
     end: bool,
-    within: Option<Duration>,
+    lane: &mut Lane<L>,
     account: Option<&Account>,
 ) -> Result<()> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
         let mut room = stream.capacity();
         if room == 0 {
-            room = wait_for_room(stream, within).await?;
+            room = wait_for_room(stream, lane).await?;
         }
         let piece = bytes.split_to(room.min(bytes.len()));
-        let last = bytes.is_empty();
+        let (length, last) = (piece.len(), bytes.is_empty());
         let piece = match account {
-            Some(account) => account.take(piece, within).await?,
+            Some(account) => match lane.wait_for(account.take(piece)).await {
+                Some(piece) => piece?,
+                None => return late(lane),
+            },
             None => Piece::shared(piece),
         };
         stream.send_data(piece, last && end).or_err(ErrorType::WriteError, "while sending a body")?;
+        if lane.is_behind() {
+            lane.moved(length);
+        }
         if last {
             return Ok(());
         }
@@ -210,20 +248,18 @@ async fn send(
     stream.send_data(Piece::shared(bytes), end).or_err(ErrorType::WriteError, "while sending a body")
 }
 
-async fn wait_for_room(stream: &mut SendStream<Piece>, within: Option<Duration>) -> Result<usize> {
-    let room = poll_fn(|cx| stream.poll_capacity(cx));
-    let room = match within {
-        None => room.await,
-        Some(within) => match tokio::time::timeout(within, room).await {
-            Ok(room) => room,
-            Err(_elapsed) => {
-                let context = format!("the client takes no more for {within:?}");
-                return Error::e_explain(ErrorType::WriteTimedout, context);
-            }
-        },
-    };
-    match room {
-        Some(room) => room.or_err(ErrorType::H2Error, "while waiting for the client to take more"),
-        None => Error::e_explain(ErrorType::H2Error, "the client takes no more"),
+async fn wait_for_room<L: Deref<Target = Lanes>>(
+    stream: &mut SendStream<Piece>,
+    lane: &mut Lane<L>,
+) -> Result<usize> {
+    match lane.wait_for(poll_fn(|cx| stream.poll_capacity(cx))).await {
+        Some(Some(room)) => room.or_err(ErrorType::H2Error, "while waiting for the client to take more"),
+        Some(None) => Error::e_explain(ErrorType::H2Error, "the client takes no more"),
+        None => late(lane),
     }
+}
+
+fn late<T, L: Deref<Target = Lanes>>(lane: &Lane<L>) -> Result<T> {
+    let context = format!("the client takes no more for {:?}, or too little", lane.most());
+    Error::e_explain(ErrorType::WriteTimedout, context)
 }

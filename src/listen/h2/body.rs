@@ -1,13 +1,16 @@
-//! The body of an HTTP/2 request: read within a time, and kept for another try.
+//! The body of an HTTP/2 request: read within a time and at a rate, and kept for another try.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use pingora::protocols::http::body_buffer::FixedBuffer;
 use pingora::{Error, ErrorType, OrErr, Result};
+
+use super::lane::{Lane, Lanes};
 
 /// Bytes that are kept so that another server may be asked: as many as on HTTP/1.
 const KEPT: usize = 64 << 10;
@@ -19,33 +22,43 @@ pub(super) struct RequestBody {
     empty: bool,
     read: usize,
     kept: Option<FixedBuffer>,
-    /// Longest wait for the next piece.
-    pub(super) within: Option<Duration>,
+    lane: Lane<Arc<Lanes>>,
+    /// Whether the client was too slow.
+    is_late: bool,
     /// Longest time to read the rest that nobody wants.
     pub(super) drain_within: Option<Duration>,
 }
 
 impl RequestBody {
     /// `length_is_zero`: whether the head announces an empty body.
-    pub(super) fn new(stream: RecvStream, length_is_zero: bool) -> Self {
+    pub(super) fn new(stream: RecvStream, length_is_zero: bool, mut lane: Lane<Arc<Lanes>>) -> Self {
         let empty = length_is_zero || stream.is_end_stream();
-        Self { stream, empty, read: 0, kept: None, within: None, drain_within: None }
+        if !empty {
+            lane.open();
+        }
+        Self { stream, empty, read: 0, kept: None, lane, is_late: false, drain_within: None }
     }
 
-    /// The next piece; `None` at the end.
+    /// The next piece; `None` at the end. Nothing is lost if this is dropped.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
-        let Some(within) = self.within else { return poll_fn(|cx| self.poll_next(cx)).await };
-        match tokio::time::timeout(within, poll_fn(|cx| self.poll_next(cx))).await {
-            Ok(piece) => piece,
-            Err(_elapsed) => {
-                Error::e_explain(ErrorType::ReadTimedout, format!("no more of a body within {within:?}"))
-            }
-        }
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        let piece = ready!(self.stream.poll_data(cx)).transpose();
-        let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
+        if self.is_late {
+            return Poll::Ready(Err(self.late()));
+        }
+        let piece = match self.stream.poll_data(cx) {
+            Poll::Ready(piece) => piece.transpose(),
+            Poll::Pending if self.lane.is_overdue(cx) => return Poll::Ready(Err(self.late())),
+            Poll::Pending => return Poll::Pending,
+        };
+        let piece =
+            piece.or_err(ErrorType::ReadError, "while reading a request body").map_err(Error::into_down)?;
+        self.lane.moved(piece.as_ref().map_or(0, Bytes::len));
+        if piece.is_none() {
+            self.lane.close();
+        }
         if let Some(bytes) = &piece {
             self.read += bytes.len();
             if let Some(kept) = &mut self.kept {
@@ -55,6 +68,12 @@ impl RequestBody {
             let _ = self.stream.flow_control().release_capacity(bytes.len());
         }
         Poll::Ready(Ok(piece))
+    }
+
+    fn late(&mut self) -> Box<Error> {
+        self.is_late = true;
+        let context = format!("no more of a body within {:?}, or too little", self.lane.most());
+        Error::explain(ErrorType::ReadTimedout, context).into_down()
     }
 
     /// Reads the rest and forgets it.
@@ -73,6 +92,21 @@ impl RequestBody {
                 Error::e_explain(ErrorType::ReadTimedout, format!("a body goes on after {within:?}"))
             }),
         }
+    }
+
+    /// The longest wait for the next piece.
+    pub(super) fn within(&self) -> Duration {
+        self.lane.most()
+    }
+
+    /// From now on.
+    pub(super) fn set_within(&mut self, within: Duration) {
+        self.lane.set_most(within);
+    }
+
+    /// Whether the client was too slow to send it.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late
     }
 
     /// Whether there is none.

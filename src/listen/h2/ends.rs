@@ -28,6 +28,8 @@ pub(super) enum End {
     Malformed,
     /// Frames came that HTTP/2 does not allow; the client has been told which.
     Broken,
+    /// A frame came whose form HTTP/2 does not allow, for this reason.
+    Malframed(Reason),
     /// More was sent, beside requests, than a client may.
     Flood,
     /// The same, found and told by `h2`.
@@ -52,6 +54,7 @@ impl End {
         match self {
             Self::Gone | Self::Late | Self::Broken | Self::Excess => None,
             Self::Idle => Some(Reason::NO_ERROR),
+            Self::Malframed(reason) => Some(reason),
             Self::Malformed | Self::Flood => Some(Reason::ENHANCE_YOUR_CALM),
         }
     }
@@ -85,7 +88,7 @@ impl Ends {
             End::Gone | End::Idle => return,
             End::Late => self.late.inc(),
             End::Malformed => self.malformed.inc(),
-            End::Broken => self.broken.inc(),
+            End::Broken | End::Malframed(_) => self.broken.inc(),
             End::Flood | End::Excess => self.flood.inc(),
         };
         let client =

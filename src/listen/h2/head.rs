@@ -3,6 +3,7 @@
 //! What `h2` itself refuses (pseudo-fields, upper case, connection fields, bodies of another length) does not come this
 //! far. The rest of Pingora's own checks stand here, for its own way in is not used.
 
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::authority::{
@@ -20,7 +21,7 @@ pub(super) enum Malformed {
 
 /// Checks what could be read in two ways once the request has become HTTP/1.
 pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
-    if splits_a_line(head.raw_path()) || !is_framed(&head.headers) {
+    if splits_a_line(head.raw_path()) || !is_framed(&head.headers) || has_blank_edges(&head.headers) {
         return Err(Malformed::Reset);
     }
     if is_for_one(head) { Ok(()) } else { Err(Malformed::Answer) }
@@ -29,6 +30,13 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
 /// Whether a target would end a request line, or end in one (RFC 9112 section 3).
 fn splits_a_line(target: &[u8]) -> bool {
     target.iter().any(|byte| matches!(byte, b'\0' | b'\n' | b'\r' | b' '))
+}
+
+/// Whether a value begins or ends in a space or a tab (RFC 9113 section 8.2.1). On HTTP/1 they are no part of a value, so
+/// servers may see another one than we do.
+fn has_blank_edges(fields: &HeaderMap) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    fields.values().map(HeaderValue::as_bytes).any(|value| blank(value.first()) || blank(value.last()))
 }
 
 /// No transfer coding (RFC 9113 section 8.2.2), and one length however often it is said (RFC 9110 section 8.6).
@@ -56,7 +64,12 @@ fn is_for_one(head: &RequestHeader) -> bool {
     // The target of `CONNECT` is its authority; it is refused later, by its method.
     let is_path = head.method == Method::CONNECT
         || matches!(raw_target_authority(head.raw_path()), RawTargetAuthority::None);
-    named && is_path && validate_request_authority(head).is_ok()
+    named && is_path && is_ours(head.uri.scheme()) && validate_request_authority(head).is_ok()
+}
+
+/// Whether a scheme is one that is served here. It need not be that of the connection, as another may end TLS for us.
+fn is_ours(scheme: Option<&Scheme>) -> bool {
+    scheme.is_none_or(|scheme| *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP)
 }
 
 #[cfg(test)]
@@ -87,6 +100,8 @@ mod tests {
             ("https://a.test/", &[("host", "a.test:443")], answer),
             ("https://a.test/", &[("host", "a.test"), ("host", "a.test")], answer),
             ("https://u@a.test/", &[], answer),
+            ("http://a.test/", &[], Ok(())),
+            ("ftp://a.test/", &[], answer),
             ("/", &[("host", "u@a.test")], answer),
         ];
         for (uri, fields, expected) in cases {
@@ -115,6 +130,16 @@ mod tests {
         ];
         for (target, expected) in cases {
             assert_eq!(splits_a_line(target.as_bytes()), expected, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_around_a_value_are_refused() {
+        let cases = [("", false), ("a b\tc", false), (" ", true), (" a", true), ("a\t", true)];
+        for (value, expected) in cases {
+            let fields = [("x", "y"), ("x", value)];
+            let expected = if expected { Err(Malformed::Reset) } else { Ok(()) };
+            assert_eq!(checked("https://a.test/", &fields), expected, "{value:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2::Reason;
 use tokio::time::{Instant, Sleep};
 
 use super::frames::{Frames, Kind};
@@ -43,11 +44,17 @@ impl Intake {
         Self { frames: Frames::new(), left: BURST, filled, sent: 0, exceeded: false, within, timer: None }
     }
 
-    /// These bytes came from the client.
-    pub(super) fn received(&mut self, bytes: &[u8]) {
-        let mut costs = 0;
-        let whole = self.frames.follow(bytes, |kind| costs += cost(kind));
-        if whole {
+    /// These bytes came from the client: as many of them may pass. What is to pass in place of the rest is put in `instead`.
+    pub(super) fn received(&mut self, bytes: &[u8], instead: &mut Vec<u8>) -> usize {
+        let (mut costs, mut passes) = (0, 0);
+        let mut see = |kind| costs += cost(kind);
+        if !self.frames.rewrites() {
+            passes = self.frames.follow(bytes, &mut see);
+        }
+        if passes < bytes.len() {
+            self.frames.rewrite(&bytes[passes..], instead, see);
+        }
+        if self.frames.take_closed() {
             // The next head has the whole time for itself.
             self.timer = None;
         }
@@ -56,6 +63,7 @@ impl Intake {
         }
         self.exceeded |= costs > self.left;
         self.left = self.left.saturating_sub(costs);
+        passes
     }
 
     /// So many bytes were sent to the client.
@@ -66,6 +74,11 @@ impl Intake {
     /// Whether the client has sent more than it may.
     pub(super) fn is_exceeded(&self) -> bool {
         self.exceeded
+    }
+
+    /// Why the connection is to end: the client has sent more than it may, or a frame of a form that it cannot have.
+    pub(super) fn verdict(&self) -> Option<Reason> {
+        if self.exceeded { Some(Reason::ENHANCE_YOUR_CALM) } else { self.frames.fault() }
     }
 
     /// Nothing can be read now: whether a head has taken too long.
@@ -107,19 +120,25 @@ mod tests {
     /// The preface, and settings that change nothing.
     const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    const HEADERS: [u8; 10] = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82];
-    const BEGUN: [u8; 10] = [0, 0, 1, 1, 0, 0, 0, 0, 3, 0x82];
+    const HEADERS: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82];
+    const BEGUN: [u8; 10] = [0, 0, 1, 1, 1, 0, 0, 0, 3, 0x82];
+
+    fn receives(intake: &mut Intake, bytes: &[u8]) {
+        let mut instead = Vec::new();
+        let passes = intake.received(bytes, &mut instead);
+        assert_eq!(passes + instead.len(), bytes.len());
+    }
 
     fn begun() -> Intake {
         let mut intake = Intake::new(WITHIN);
-        intake.received(START);
+        receives(&mut intake, START);
         intake
     }
 
     /// How many pings are taken, up to so many.
     fn pings(intake: &mut Intake, most: u64) -> u64 {
         for ping in 0..most {
-            intake.received(&PING);
+            receives(intake, &PING);
             if intake.is_exceeded() {
                 return ping;
             }
@@ -132,7 +151,7 @@ mod tests {
         assert_eq!(pings(&mut begun(), 10_000), BURST - 1, "the first settings cost as well");
         let mut intake = begun();
         let all = PING.repeat(2000);
-        intake.received(&all);
+        receives(&mut intake, &all);
         assert!(intake.is_exceeded(), "however they come");
     }
 
@@ -162,7 +181,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_are_free() {
         let mut intake = begun();
-        intake.received(&HEADERS.repeat(10_000));
+        receives(&mut intake, &HEADERS.repeat(10_000));
         assert!(!intake.is_exceeded());
     }
 
@@ -182,14 +201,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_head_has_the_whole_time_for_itself_and_no_more() {
         let mut intake = begun();
-        intake.received(&HEADERS);
-        intake.received(&BEGUN);
+        receives(&mut intake, &HEADERS);
+        receives(&mut intake, &BEGUN);
         assert_eq!(strikes(&mut intake, WITHIN / 2).await, None);
         // The end of it, and the begin of another.
-        intake.received(&[0, 0, 0, 9, 4, 0, 0, 0, 3]);
-        intake.received(&BEGUN);
+        receives(&mut intake, &[0, 0, 0, 9, 4, 0, 0, 0, 3]);
+        receives(&mut intake, &BEGUN);
         assert_eq!(strikes(&mut intake, WITHIN / 2).await, None);
-        intake.received(&[0, 0, 0, 9, 0, 0, 0, 0, 3]);
+        receives(&mut intake, &[0, 0, 0, 9, 0, 0, 0, 0, 3]);
         assert_eq!(strikes(&mut intake, WITHIN).await, Some(WITHIN / 2), "however often bytes arrive");
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! mod (the connection) ─┬─ pen     many answers in one write
-//!                       │   └─ intake ── frames   what a client may send beside its requests
+//!                       │   └─ intake ── frames ─┬─ trailers   what a client may send beside its requests
+//!                       │                        └─ uploads
 //!                       ├─ ends    why connections are ended, counted
 //!                       ├─ alarm   no wakes while at work
 //!                       ├─ head    who is let in
 //!                       └─ stream ─┬─ body
-//!                                  └─ answer ── piece   how much waits to be sent
+//!                                  ├─ answer ── piece   how much waits to be sent
+//!                                  └─ lane    how long a client may keep us waiting
 //! ```
 //!
 //! A request is first run in the connection's own task. One whose answer is at hand, or that waits for nothing, is
@@ -21,9 +23,12 @@ mod ends;
 mod frames;
 mod head;
 mod intake;
+mod lane;
 mod pen;
 mod piece;
 mod stream;
+mod trailers;
+mod uploads;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +56,7 @@ use self::alarm::Alarm;
 use self::ends::End;
 use self::head::Malformed;
 use self::intake::Intake;
+use self::lane::{Lane, Lanes};
 use self::pen::Pen;
 use self::piece::{Account, Piece};
 use self::stream::Stream;
@@ -66,6 +72,9 @@ const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 64 << 10;
 /// Bytes of all bodies of a connection that may be under way: the memory one connection may make us hold.
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bodies that fill the window of the connection, as the client may know it, if none of them is read: `h2` tells of room
+/// when half of it is free.
+const BLOCKS: usize = (CONNECTION_WINDOW / 2 / STREAM_WINDOW) as usize;
 /// Requests that a connection may send in vain before it is closed: each costs us more than its sender. Pingora's bound.
 const MALFORMED: usize = 32;
 /// Requests that `h2` may have to break off or to refuse, for what else their client sends, before it closes the
@@ -117,6 +126,8 @@ pub(super) async fn serve<A, H>(
         bounds: *bounds,
         shutdown: shutdown.clone(),
         account: Account::new(),
+        reads: Arc::new(Lanes::new(BLOCKS)),
+        sends: Arc::new(Lanes::new(usize::MAX)),
         busy: Busy::new(),
     });
     // In memory of its own, which is given back once the line is there.
@@ -167,6 +178,10 @@ struct Shared<A, H> {
     bounds: Bounds,
     shutdown: ShutdownWatch,
     account: Account,
+    /// Bodies of requests.
+    reads: Arc<Lanes>,
+    /// Answers.
+    sends: Arc<Lanes>,
     busy: Busy,
 }
 
@@ -247,14 +262,13 @@ impl<A: HttpServerApp + Send + Sync + 'static, H: AtOnce> Line<A, H> {
     fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let accepted = self.frames.poll_accept(cx);
-            if self.pen.is_exceeded() && !self.leaving {
-                return Poll::Ready(End::Flood);
-            }
-            match accepted {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok((request, answer)))) => self.admit(request, answer),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(End::of(&error)),
-                Poll::Ready(None) => return Poll::Ready(End::Gone),
+            match (accepted, self.pen.verdict().filter(|_| !self.leaving)) {
+                (_, Some(Reason::ENHANCE_YOUR_CALM)) => return Poll::Ready(End::Flood),
+                (Poll::Pending, Some(reason)) => return Poll::Ready(End::Malframed(reason)),
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Ready(Some(Ok((request, answer)))), _) => self.admit(request, answer),
+                (Poll::Ready(Some(Err(error))), _) => return Poll::Ready(End::of(&error)),
+                (Poll::Ready(None), _) => return Poll::Ready(End::Gone),
             }
             if self.malformed >= MALFORMED && !self.leaving {
                 return Poll::Ready(End::Malformed);
@@ -292,7 +306,11 @@ where
         let running = Running(shared);
         let shared = &*running.0;
         let Some(Come { head, body, answer }) = answer_at_once(come, shared).await else { return };
-        let session = Stream::boxed(head, body, answer, shared.account.clone(), shared.digest.clone());
+        let bounds = &shared.bounds;
+        let reads = Lane::new(shared.reads.clone(), bounds.body_timeout, bounds.min_body_rate);
+        let sends = Lane::new(shared.sends.clone(), bounds.send_timeout, bounds.min_send_rate);
+        let (account, digest) = (shared.account.clone(), shared.digest.clone());
+        let session = Stream::boxed(head, body, answer, account, (reads, sends), digest);
         shared.app.process_new_http(ServerSession::new_custom(session), &shared.shutdown).await;
     });
     // Nobody needs to be woken: the new task looks at once at what the request waits for.
@@ -315,7 +333,8 @@ async fn answer_at_once<A, H: AtOnce>(come: Come, shared: &Shared<A, H>) -> Opti
         .and_then(|connection| Some((connection, shared.at_once.at_once(&head, connection)?)));
     let Some((connection, (ready, exchange))) = ready else { return Some(Come { head, body, answer }) };
     connection.request_begins();
-    let sent = answer::send_ready(answer, ready, shared.bounds.send_timeout).await;
+    let lane = Lane::new(&*shared.sends, shared.bounds.send_timeout, shared.bounds.min_send_rate);
+    let sent = answer::send_ready(answer, ready, lane).await;
     shared.at_once.sent(&head, connection, exchange, sent);
     None
 }

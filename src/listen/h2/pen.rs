@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use h2::Reason;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -46,6 +47,8 @@ pub(super) struct Pen<T>(Arc<Mutex<Gathered<T>>>);
 struct Gathered<T> {
     io: T,
     intake: Intake,
+    /// What was read and is to be read before anything else; none but behind trailers.
+    ahead: Vec<u8>,
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
@@ -64,14 +67,15 @@ impl<T> Clone for Pen<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin> Pen<T> {
     /// Over a stream that nothing was written to, and a client that is followed. Flushes do not wait yet.
     pub(super) fn new(io: T, intake: Intake) -> Self {
-        let gathered = Gathered { io, intake, bytes: Vec::new(), written: 0, unflushed: false, holds: false };
+        let (ahead, bytes) = (Vec::new(), Vec::new());
+        let gathered = Gathered { io, intake, ahead, bytes, written: 0, unflushed: false, holds: false };
         Self(Arc::new(Mutex::new(gathered)))
     }
 
-    /// Whether the client has sent more than it may. Nothing is read from it any more, and whoever drives the
-    /// connection is to end it.
-    pub(super) fn is_exceeded(&self) -> bool {
-        self.0.lock().intake.is_exceeded()
+    /// Why the connection is to end: its client has sent more than it may, or a frame of a form that it cannot have. Nothing
+    /// is read from it any more; in the second case, what came before the frame has been.
+    pub(super) fn verdict(&self) -> Option<Reason> {
+        self.0.lock().intake.verdict()
     }
 
     /// From now on flushes wait for [`Pen::send`].
@@ -187,21 +191,47 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Gathered<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Pen<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut gathered = self.0.lock();
-        let Gathered { io, intake, .. } = &mut *gathered;
-        if intake.is_exceeded() {
-            return Poll::Pending;
-        }
+        self.0.lock().poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncRead + Unpin> Gathered<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(io).poll_read(cx, buf);
-        intake.received(&buf.filled()[before..]);
-        if read.is_pending() && intake.is_overdue(cx) {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the request head took too long",
-            )));
+        while self.ahead.is_empty() {
+            if self.intake.verdict().is_some() {
+                return Poll::Pending;
+            }
+            let read = Pin::new(&mut self.io).poll_read(cx, buf);
+            let came = &buf.filled()[before..];
+            if read.is_pending() && self.intake.is_overdue(cx) {
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the request head took too long",
+                )));
+            }
+            if came.is_empty() {
+                return read;
+            }
+            let passes = self.intake.received(came, &mut self.ahead);
+            buf.set_filled(before + passes);
+            if passes > 0 {
+                return read;
+            }
         }
-        read
+        self.read_ahead(buf);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what was put in place of what came.
+    fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let count = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..count]);
+        self.ahead.drain(..count);
+        if self.ahead.is_empty() {
+            // Few connections see trailers at all.
+            self.ahead = Vec::new();
+        }
     }
 }
 

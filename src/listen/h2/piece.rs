@@ -1,10 +1,9 @@
 //! Bytes of answers on their way to a client, and how many of them may wait for it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{ErrorType, OrErr, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of answers from servers that may wait to be sent on one connection, all its requests together. What is stored
@@ -21,22 +20,9 @@ impl Account {
     }
 
     /// Takes bytes on the account, until they are sent or their stream is given up. Waits while there are too many.
-    pub(super) async fn take(&self, bytes: Bytes, within: Option<Duration>) -> Result<Piece> {
+    pub(super) async fn take(&self, bytes: Bytes) -> Result<Piece> {
         let count = u32::try_from(bytes.len().min(WAITING)).unwrap_or(u32::MAX);
-        if let Ok(place) = self.0.clone().try_acquire_many_owned(count) {
-            return Ok(Piece { bytes, _place: Some(place) });
-        }
-        let place = self.0.clone().acquire_many_owned(count);
-        let place = match within {
-            None => place.await,
-            Some(within) => match tokio::time::timeout(within, place).await {
-                Ok(place) => place,
-                Err(_elapsed) => {
-                    let context = format!("the connection takes no more for {within:?}");
-                    return Error::e_explain(ErrorType::WriteTimedout, context);
-                }
-            },
-        };
+        let place = self.0.clone().acquire_many_owned(count).await;
         let place = place.or_err(ErrorType::InternalError, "while waiting for others to be sent")?;
         Ok(Piece { bytes, _place: Some(place) })
     }
@@ -73,21 +59,23 @@ impl Buf for Piece {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
-    const WITHIN: Option<Duration> = Some(Duration::from_secs(10));
+    const WITHIN: Duration = Duration::from_secs(10);
 
     #[tokio::test(start_paused = true)]
     async fn so_many_bytes_wait_and_no_more() {
         let account = Account::new();
         let half = Bytes::from(vec![7; WAITING / 2]);
-        let first = account.take(half.clone(), WITHIN).await.unwrap();
-        let _second = account.take(half.clone(), WITHIN).await.unwrap();
-        let late = account.take(half.clone(), WITHIN).await.unwrap_err();
-        assert_eq!(*late.etype(), ErrorType::WriteTimedout);
+        let first = account.take(half.clone()).await.unwrap();
+        let _second = account.take(half.clone()).await.unwrap();
+        assert!(timeout(WITHIN, account.take(half.clone())).await.is_err());
         assert_eq!(Piece::shared(half.clone()).remaining(), WAITING / 2);
-        let waiting =
-            tokio::spawn(async move { account.take(half, WITHIN).await.map(|piece| piece.remaining()) });
+        let waiting = tokio::spawn(async move { account.take(half).await.map(|piece| piece.remaining()) });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(first);
@@ -97,8 +85,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_piece_larger_than_all_has_its_turn_alone() {
         let account = Account::new();
-        let piece = account.take(Bytes::from(vec![7; 2 * WAITING]), WITHIN).await.unwrap();
+        let piece = account.take(Bytes::from(vec![7; 2 * WAITING])).await.unwrap();
         assert_eq!(piece.remaining(), 2 * WAITING);
-        assert!(account.take(Bytes::from_static(b"a"), WITHIN).await.is_err());
+        assert!(timeout(WITHIN, account.take(Bytes::from_static(b"a"))).await.is_err());
     }
 }

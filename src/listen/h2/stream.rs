@@ -21,8 +21,9 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::{Digest, SocketDigest};
 use pingora::{Error, ErrorType, Result};
 
-use super::answer::Answer;
+use super::answer::{Answer, reason};
 use super::body::RequestBody;
+use super::lane::{Lane, Lanes};
 use super::piece::{Account, Piece};
 
 /// A request, its body, and its answer.
@@ -40,11 +41,16 @@ impl Stream {
         body: RecvStream,
         answer: SendResponse<Piece>,
         account: Account,
+        (reads, sends): (Lane<Arc<Lanes>>, Lane<Arc<Lanes>>),
         digest: Arc<Digest>,
     ) -> Box<dyn Session> {
         let length = head.headers.get(header::CONTENT_LENGTH);
-        let body = RequestBody::new(body, length.is_some_and(|length| length == "0"));
-        Box::new(Self { head, body, answer: Answer::new(answer, account), digest })
+        let body = RequestBody::new(body, length.is_some_and(|length| length == "0"), reads);
+        Box::new(Self { head, body, answer: Answer::new(answer, account, sends), digest })
+    }
+
+    fn give_up(&mut self) {
+        self.answer.abandon(reason(self.body.is_late() || self.answer.is_late()));
     }
 
     fn socket(&self) -> Option<&SocketDigest> {
@@ -172,11 +178,11 @@ impl Session for Stream {
     }
 
     async fn shutdown(&mut self, _code: u32, _context: &str) {
-        self.answer.abandon();
+        self.give_up();
     }
 
     async fn abandon(&mut self, _context: &str) {
-        self.answer.abandon();
+        self.give_up();
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
@@ -190,19 +196,23 @@ impl Session for Stream {
     // ── bounds ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     fn set_read_timeout(&mut self, within: Option<Duration>) {
-        self.body.within = within;
+        if let Some(within) = within {
+            self.body.set_within(within);
+        }
     }
 
     fn get_read_timeout(&self) -> Option<Duration> {
-        self.body.within
+        Some(self.body.within())
     }
 
     fn set_write_timeout(&mut self, within: Option<Duration>) {
-        self.answer.within = within;
+        if let Some(within) = within {
+            self.answer.set_within(within);
+        }
     }
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        self.answer.within
+        Some(self.answer.within())
     }
 
     fn set_total_drain_timeout(&mut self, within: Option<Duration>) {

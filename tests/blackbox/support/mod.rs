@@ -7,6 +7,7 @@ pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod h2;
+pub(crate) mod frames;
 pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod handshake;
@@ -56,6 +57,30 @@ pub(crate) async fn pass(time: Duration) {
     while began.elapsed() < time {
         tokio::time::sleep(time.saturating_sub(began.elapsed())).await;
     }
+}
+
+/// The bytes that text stands for in the files of messages: `\r`, `\n`, `\t`, `\0`, `\` and `\xNN` are one each.
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match (byte, byte == b'\\') {
+            (byte, false) => byte,
+            _ => match rest.next() {
+                Some(b'r') => b'\r',
+                Some(b'n') => b'\n',
+                Some(b't') => b'\t',
+                Some(b'0') => 0,
+                Some(b'\\') => b'\\',
+                Some(b'x') => {
+                    let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                    u8::from_str_radix(str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => panic!("{text:?}: {other:?}"),
+            },
+        });
+    }
+    bytes
 }
 
 /// Awaits what must come; panics with `what` when it does not.
