@@ -178,7 +178,9 @@ async fn another_host_is_misdirected_over_http2_while_its_connection_goes_on() {
     let anybody = club.certs.client(&["h2"]);
     let mut raw = Raw::over(handshake(club.gateway.https(), "open.test", &anybody).await.unwrap());
     raw.send(h2::PREFACE).await;
-    for (stream, host, status) in [(1, "members.test", 421), (3, "open.test", 200), (5, "members.test:443", 421)] {
+    for (stream, host, status) in
+        [(1, "members.test", 421), (3, "open.test", 200), (5, "members.test:443", 421)]
+    {
         let fields = [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/h2")];
         raw.send(h2::frame(h2::HEADERS, h2::END_HEADERS | h2::END_STREAM, stream, &h2::block(&fields))).await;
         let block = loop {

@@ -35,6 +35,7 @@ pub(super) enum Kind {
 
 /// Follows a client's bytes from the first on.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each tells of another place in the bytes")]
 pub(super) struct Frames {
     head: [u8; HEAD],
     /// How much of it is there.

@@ -161,11 +161,11 @@ mod tests {
 
     /// Lets a second go by in which these are waited for; whether the first is late.
     async fn second(lanes: &mut [&mut Lane<&Lanes>]) -> bool {
-        let late = poll_fn(|cx| {
+        let overdue = poll_fn(|cx| {
             let late: Vec<_> = lanes.iter_mut().map(|lane| lane.is_overdue(cx)).collect();
             if late[0] { Poll::Ready(()) } else { Poll::Pending }
         });
-        tokio::time::timeout(SECOND, late).await.is_ok()
+        tokio::time::timeout(SECOND, overdue).await.is_ok()
     }
 
     /// After how many seconds one is late that moves nothing, while another moves so many bytes each second; up to 100.
@@ -224,8 +224,8 @@ mod tests {
             assert!(!second(&mut [&mut lane]).await);
         }
         drop(others);
-        let late = poll_fn(|cx| if lane.is_overdue(cx) { Poll::Ready(()) } else { Poll::Pending });
-        assert!(tokio::time::timeout(MOST, late).await.is_ok());
+        let overdue = poll_fn(|cx| if lane.is_overdue(cx) { Poll::Ready(()) } else { Poll::Pending });
+        assert!(tokio::time::timeout(MOST, overdue).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -78,8 +78,10 @@ const BLOCKS: usize = (CONNECTION_WINDOW / 2 / STREAM_WINDOW) as usize;
 /// Requests that a connection may send in vain before it is closed: each costs us more than its sender. Pingora's bound.
 const MALFORMED: usize = 32;
 /// Requests that `h2` may have to break off or to refuse, for what else their client sends, before it closes the
-/// connection (RFC 9113 section 10.5). Its own bound is four times that.
-const BROKEN_OFF: usize = 256;
+/// connection (RFC 9113 section 10.5). Its own bound is eight times that.
+const BROKEN_OFF: usize = 128;
+/// Requests that are begun before other connections have their turn: one read may bring hundreds.
+const TURN: usize = 16;
 /// Bytes that may wait on one request. As many as `h2` takes by itself; [`Account`] bounds those of all together.
 const WAITING: usize = 400 << 10;
 /// How long a connection that was idle may take to say goodbye.
@@ -250,7 +252,12 @@ impl<A: HttpServerApp + Send + Sync + 'static, H: AtOnce> Line<A, H> {
             }
             // Taken whole: a connection that waits holds no memory for it.
             let (come, shared) = (std::mem::take(&mut self.come), &self.shared);
+            let others_turn = come.len() >= TURN;
             self.alarm.muted(|| come.into_iter().for_each(|come| begin(come, shared)));
+            if others_turn {
+                cx.waker().wake_by_ref();
+                break;
+            }
         }
         match self.pen.send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(End::Gone),
@@ -272,6 +279,9 @@ impl<A: HttpServerApp + Send + Sync + 'static, H: AtOnce> Line<A, H> {
             }
             if self.malformed >= MALFORMED && !self.leaving {
                 return Poll::Ready(End::Malformed);
+            }
+            if self.come.len() >= TURN {
+                return Poll::Pending; // the caller goes on with these, and comes back
             }
         }
     }

@@ -260,7 +260,7 @@ fn text(rest: &mut &str, ends: &[char]) -> Vec<u8> {
 fn bytes(digits: &str) -> Option<Vec<u8>> {
     let pairs =
         digits.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
-    (digits.len() % 2 == 0).then(|| pairs.collect())?
+    digits.len().is_multiple_of(2).then(|| pairs.collect())?
 }
 
 fn hex(bytes: &[u8]) -> String {

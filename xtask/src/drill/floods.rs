@@ -180,7 +180,9 @@ fn part(
 /// Both loads began together, so that a time is the same for both.
 fn judge(parts: &[Part], samples: &[Sample], beside: &[Sample]) -> Verdict {
     let mut verdict = Verdict::default();
-    verdict.line("                     honest      p99 ms  beside ms   CPU %   grown MiB   attackers' connections");
+    verdict.line(
+        "                     honest      p99 ms  beside ms   CPU %   grown MiB   attackers' connections",
+    );
     for part in parts {
         let Part { name, grown_mib, cpu_percent, connections, .. } = part;
         let window = Window::of(samples, part.from..part.to);
