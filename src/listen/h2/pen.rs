@@ -315,7 +315,9 @@ mod tests {
             pieces: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
             let mut all = Vec::new();
-            pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+            for piece in pieces {
+                all.extend_from_slice(piece);
+            }
             self.poll_write(cx, &all)
         }
 

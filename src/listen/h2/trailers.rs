@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_field_comes_before_all_others_and_behind_what_is_none() {
-        let cases: [(&[u8], bool, bool, Option<&[u8]>); 11] = [
+        type Case = (&'static [u8], bool, bool, Option<&'static [u8]>);
+        let cases: [Case; 11] = [
             (&[], false, false, Some(&[FIELD])),
             (&[0x84], false, false, Some(&[FIELD, 0x84])),
             // One change of the table, and two.
