@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,8 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
-use pingora::protocols::l4::ext::get_tcp_info;
-use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -28,6 +25,7 @@ use super::edge::Bounds;
 use super::gather::Gathered;
 use super::guard::{Deadline, HeadFailures};
 use super::sending::SendDeadline;
+use super::wire::Wire;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,29 +39,30 @@ const FORGOTTEN: usize = 16 << 20;
 )]
 #[derive(Debug)]
 pub(super) enum Transport {
-    Plain(Tcp),
-    Tls(TlsStream<Tcp>),
+    Plain(Wire),
+    Tls(TlsStream<Wire>),
 }
 
 impl Transport {
     fn io(&mut self) -> Pin<&mut (dyn Io + '_)> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp),
+            Self::Plain(wire) => Pin::new(wire),
             Self::Tls(tls) => Pin::new(tls),
         }
     }
 
-    fn tcp(&self) -> &Tcp {
+    fn wire(&self) -> &Wire {
         match self {
-            Self::Plain(tcp) => tcp,
+            Self::Plain(wire) => wire,
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
 
-    /// How many bytes the client's system has confirmed; nothing where this system does not tell.
-    fn taken(&self) -> Option<u64> {
-        let info = get_tcp_info(self.tcp().as_raw_fd()).ok()?;
-        Some(info.tcpi_bytes_acked)
+    fn wire_mut(&mut self) -> &mut Wire {
+        match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(tls) => tls.get_mut().0,
+        }
     }
 }
 
@@ -169,6 +168,13 @@ impl AsyncRead for Guarded {
         let before = buf.filled().len();
         let read = this.transport.io().poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
+        if read.is_pending() {
+            // What the handshake has left does not wait for the client; if the client does not take it now, this is woken
+            // when it does.
+            if let Poll::Ready(Err(error)) = Pin::new(this.transport.wire_mut()).poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
         if bytes > 0 {
             this.deadline.received();
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
@@ -194,8 +200,8 @@ impl AsyncWrite for Guarded {
         let this = self.get_mut();
         this.deadline.sending();
         let written = this.gathered.poll_write(this.transport.io(), cx, slices);
-        let transport = &this.transport;
-        this.sending.written(written, cx, || transport.taken())
+        let wire = this.transport.wire();
+        this.sending.written(written, cx, || wire.taken())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -208,8 +214,8 @@ impl AsyncWrite for Guarded {
             Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
             waits_or_failed => waits_or_failed,
         };
-        let transport = &this.transport;
-        this.sending.flushed(flushed, cx, || transport.taken())
+        let wire = this.transport.wire();
+        this.sending.flushed(flushed, cx, || wire.taken())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -232,7 +238,7 @@ impl Shutdown for Guarded {
 
 impl UniqueID for Guarded {
     fn id(&self) -> UniqueIDType {
-        self.transport.tcp().id()
+        self.transport.wire().id()
     }
 }
 
@@ -248,7 +254,7 @@ impl Ssl for Guarded {
 
 impl GetTimingDigest for Guarded {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.transport.tcp().get_timing_digest()
+        vec![Some(self.transport.wire().timing())]
     }
 }
 
@@ -260,7 +266,7 @@ impl GetProxyDigest for Guarded {
 
 impl GetSocketDigest for Guarded {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.transport.tcp().get_socket_digest()
+        Some(self.transport.wire().socket())
     }
 }
 
