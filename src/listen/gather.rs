@@ -85,6 +85,14 @@ impl Gathered {
         &self.bytes[self.sent..]
     }
 
+    /// So many bytes of it have been sent another way.
+    pub(super) fn is_sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.waiting().is_empty() {
+            self.clear();
+        }
+    }
+
     /// Sends what has gathered.
     pub(super) fn poll_send<W: AsyncWrite + ?Sized>(
         &mut self,

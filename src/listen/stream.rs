@@ -1,7 +1,7 @@
 //! The stream that Pingora reads requests from: TLS or plain, with a deadline on each request head.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -78,6 +78,8 @@ pub(super) struct Guarded {
     /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
     /// connection has none of.
     carrier: Arc<ProxyDigest>,
+    /// Whether what has gathered is the last.
+    last: bool,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read since, and looked at by nobody.
@@ -111,6 +113,7 @@ impl Guarded {
             alpn,
             ssl,
             carrier,
+            last: false,
             farewell: None,
             forgotten: 0,
         })
@@ -124,6 +127,25 @@ impl Guarded {
     /// Whether the client is under TLS.
     pub(super) fn is_secure(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// The next flush is the last: the client is told along with what it sends that there is no more.
+    pub(super) fn ends(&mut self) {
+        self.last = true;
+    }
+
+    /// Puts the end of a TLS session behind the last bytes, so that both leave in one write. Where these are too many it
+    /// has one of its own, as the connection closes.
+    fn say_goodbye(&mut self) -> io::Result<()> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            let (_, session) = tls.get_mut();
+            let taken = session.writer().write(self.gathered.waiting())?;
+            self.gathered.is_sent(taken);
+            if self.gathered.waiting().is_empty() {
+                session.send_close_notify();
+            }
+        }
+        Ok(())
     }
 
     /// Ends a connection whose client may still be sending, so that it sees the answer that it was given.
@@ -210,6 +232,9 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.last {
+            this.say_goodbye()?;
+        }
         let flushed = match this.gathered.poll_send(this.transport.io(), cx) {
             Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
             waits_or_failed => waits_or_failed,
@@ -271,3 +296,57 @@ impl GetSocketDigest for Guarded {
 }
 
 impl Peek for Guarded {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::listen::certs::tests::{load, make};
+    use crate::listen::guard::HeadGuard;
+    use crate::listen::tests::room::{PATIENCE, client, wide};
+    use crate::listen::{MinVersion, Ticketing, TlsTable, tls};
+
+    #[tokio::test]
+    async fn the_end_of_a_session_leaves_with_its_last_bytes() {
+        tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(dir.path(), "a", &["a.test"]);
+        let table = TlsTable::new(&load(&[&made]), MinVersion::Tls12, &Ticketing::new().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        let connection = Connection {
+            peer,
+            local: accepted.local_addr().unwrap(),
+            secure: true,
+            redirects: false,
+            tls: None,
+            head: HeadGuard::new(false),
+            last: AtomicBool::new(false),
+            leaving: Arc::default(),
+        };
+        let (server, client) = tokio::join!(
+            TlsAcceptor::from(table.for_name(None).unwrap()).accept(Wire::new(accepted, peer)),
+            TlsConnector::from(client(&[&made], rustls::ALL_VERSIONS, &[]))
+                .connect("a.test".try_into().unwrap(), tcp)
+        );
+        let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
+        let transport = Transport::Tls(server.unwrap());
+        let mut server = Guarded::new(transport, connection, &wide(), failures, Counter::default()).unwrap();
+
+        server.write_all(b"answer").await.unwrap();
+        server.ends();
+        server.flush().await.unwrap();
+        let mut answer = String::new();
+        let mut client = client.unwrap();
+        let read = timeout(PATIENCE, client.read_to_string(&mut answer)).await;
+        read.expect("it ends though the connection is open").unwrap();
+        assert_eq!(answer, "answer");
+    }
+}
