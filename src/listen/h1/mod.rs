@@ -81,7 +81,7 @@ where
         };
         // What has to wait does so in memory of its own: a connection that waits is to hold none for it.
         let back = match next {
-            Next::Head(length) => line.answer(length).await,
+            Next::Head(length) => Box::pin(line.answer(length)).await,
             Next::Other => Box::pin(line.refuses(BadHead::LineEnd)).await,
             Next::Late => Box::pin(line.refuses(BadHead::Late)).await,
             Next::Unfinished => Box::pin(line.refuses(BadHead::Unfinished)).await,
