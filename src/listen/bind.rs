@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
 
 /// An address to accept clients on, and what is spoken there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +80,7 @@ pub(super) fn bind_one(listener: &Listener) -> Result<Bound, BindError> {
     let fail = |source| BindError { listener: *listener, source };
 
     let socket = bind_address(listener.address).map_err(fail)?;
-    // Pingora hands the descriptor to its reactor as it is.
-    socket.set_nonblocking(true).map_err(fail)?;
+    set_up(&socket).map_err(fail)?;
     let address = socket.local_addr().map_err(fail)?;
     Ok(Bound { listener: Listener { address, ..*listener }, asked: listener.address, socket })
 }
@@ -92,6 +94,18 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
         }
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).map_err(|_| error)
     })
+}
+
+/// What connections are like: each has what its listener has when it is accepted (tcp(7)), which saves six system calls.
+fn set_up(socket: &TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    // A peer that vanished without a word is found within two minutes.
+    let (idle, interval) = (Duration::from_secs(60), Duration::from_secs(15));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(4))?;
+    // As many may wait to be accepted as the system allows.
+    socket.listen(i32::MAX)
 }
 
 /// A listener that could not be bound.
@@ -154,6 +168,23 @@ mod tests {
         let bound = bind(&[http("[::]:0")]).unwrap();
         let port = bound[0].listener.address.port();
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+
+    #[test]
+    fn connections_have_what_their_listener_has() {
+        let bound = bind(&[http("127.0.0.1:0")]).unwrap();
+        let _client = std::net::TcpStream::connect(bound[0].listener.address).unwrap();
+        let (accepted, _) = loop {
+            match bound[0].socket.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                outcome => break outcome.unwrap(),
+            }
+        };
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 4);
     }
 
     #[test]

@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use pingora::apps::ServerApp;
-use pingora::protocols::l4::stream::Stream as Tcp;
-use pingora::protocols::{ALPN, GetSocketDigest, SocketDigest, Ssl, Stream};
+use pingora::protocols::{ALPN, Ssl};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
@@ -31,9 +29,13 @@ use super::guard::HeadGuard;
 use super::identity::ClientIdentity;
 use super::introduction::{self, Unintroduced};
 use super::stream::{Guarded, Transport};
+use super::wire::Wire;
 use super::{h1, h2, proof};
 
-/// What Pingora runs on one listener.
+/// Bytes that are read ahead where a header of the PROXY protocol comes first, which is read by the byte.
+const HEADER_BUFFER: usize = 256;
+
+/// What serves the connections of one listener.
 pub struct Front<P: ProxyHttp> {
     /// How connections are received that come from now on.
     terms: Arc<ArcSwap<Listener>>,
@@ -79,13 +81,16 @@ impl<P: ProxyHttp> Front<P> {
     /// nobody the connection is its own, and stays under the bound on all connections alone.
     async fn introduce(
         &self,
-        tcp: &mut Tcp,
+        wire: &mut Wire,
         ends: &mut Ends,
         seat: &mut Seat,
         bounds: &Bounds,
     ) -> Option<()> {
         let counts = &self.edge.counts.introductions;
-        let header = tokio::time::timeout(bounds.handshake_timeout, introduction::read(tcp)).await;
+        let mut reader = BufReader::with_capacity(HEADER_BUFFER, &mut *wire);
+        let header = tokio::time::timeout(bounds.handshake_timeout, introduction::read(&mut reader)).await;
+        let rest = reader.buffer().to_vec();
+        wire.put_back(rest);
         let failed = match header {
             Ok(Ok(None)) => return Some(()),
             Ok(Ok(Some(client))) => {
@@ -105,22 +110,22 @@ impl<P: ProxyHttp> Front<P> {
     async fn receive(
         &self,
         listener: &Listener,
-        mut tcp: Tcp,
+        mut wire: Wire,
         mut ends: Ends,
         seat: &mut Seat,
     ) -> Option<Box<Guarded>> {
         let bounds = self.edge.bounds();
         let began = Instant::now();
         if listener.proxy_protocol {
-            self.introduce(&mut tcp, &mut ends, seat, &bounds).await?;
+            self.introduce(&mut wire, &mut ends, seat, &bounds).await?;
         }
         let kind = listener.kind;
         let (transport, tls) = if kind.is_secure() {
             let left = bounds.handshake_timeout.saturating_sub(began.elapsed());
-            let (stream, tls) = self.handshake(tcp, left).await?;
+            let (stream, tls) = self.handshake(wire, left).await?;
             (Transport::Tls(stream), Some(tls))
         } else {
-            (Transport::Plain(tcp), None)
+            (Transport::Plain(wire), None)
         };
         let multiplexed = tls.as_ref().is_some_and(|tls| tls.alpn == Some("h2"));
         let connection = Connection {
@@ -138,10 +143,10 @@ impl<P: ProxyHttp> Front<P> {
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.
-    async fn handshake(&self, tcp: Tcp, within: Duration) -> Option<(TlsStream<Tcp>, TlsInfo)> {
+    async fn handshake(&self, wire: Wire, within: Duration) -> Option<(TlsStream<Wire>, TlsInfo)> {
         let counts = &self.edge.counts;
         let began = Instant::now();
-        let outcome = tokio::time::timeout(within, accept_tls(&self.edge, tcp)).await;
+        let outcome = tokio::time::timeout(within, accept_tls(&self.edge, wire)).await;
         let failed = match outcome {
             Ok(Ok((stream, tls))) => {
                 counts.handshakes[usize::from(tls.version == "1.3")][usize::from(tls.resumed)].inc();
@@ -166,15 +171,15 @@ impl<P: ProxyHttp> Front<P> {
     }
 }
 
-#[async_trait]
-impl<P> ServerApp for Front<P>
+impl<P> Front<P>
 where
     P: ProxyHttp + AtOnce,
     P::CTX: Send + Sync,
 {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let tcp = *stream.into_any().downcast::<Tcp>().ok()?;
-        let ends = Ends::of(&tcp)?;
+    /// Serves a connection from `peer` to its end. Once `shutdown` says so, it ends as soon as nothing is under way.
+    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, shutdown: ShutdownWatch) {
+        let wire = Wire::new(tcp, peer);
+        let Some(ends) = Ends::of(&wire, peer) else { return };
         let listener = **self.terms.load();
         let counts = self.edge.counts.connections(listener.kind.is_secure());
         counts.accepted.inc();
@@ -183,9 +188,9 @@ where
         let peer = ends.peer.ip();
         if listener.proxy_protocol && !self.edge.trusts(peer) {
             self.edge.counts.introductions.untrusted.inc();
-            return None;
+            return;
         }
-        let mut seat = self.seat(&listener, peer, &bounds)?;
+        let Some(mut seat) = self.seat(&listener, peer, &bounds) else { return };
         let _open = Open::new(&counts.open);
 
         // Each step has memory of its own, and gives it back: a connection that waits for a request is to hold none of
@@ -193,24 +198,24 @@ where
         // Who has not said hello when the listener ends has nothing to lose, and is not waited for.
         let mut stopping = shutdown.clone();
         let guarded = tokio::select! {
-            guarded = Box::pin(self.receive(&listener, tcp, ends, &mut seat)) => guarded?,
-            _ = stopping.wait_for(|stop| *stop) => return None,
+            guarded = Box::pin(self.receive(&listener, wire, ends, &mut seat)) => guarded,
+            _ = stopping.wait_for(|stop| *stop) => None,
         };
         drop(stopping);
+        let Some(guarded) = guarded else { return };
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {
             let (proxy, at_once, ends) = (&self.proxy, &self.at_once, &self.edge.counts.http2);
-            Box::pin(h2::serve(guarded, proxy, at_once, &bounds, ends, shutdown)).await;
+            Box::pin(h2::serve(guarded, proxy, at_once, &bounds, ends, &shutdown)).await;
         } else {
             let (app, at_once) = (&self.proxy, &*self.at_once);
             let closing = &self.closing.subscribe();
-            let site = h1::Site { app, at_once, bounds: &bounds, shutdown, closing };
+            let site = h1::Site { app, at_once, bounds: &bounds, shutdown: &shutdown, closing };
             Box::pin(h1::serve(guarded, site)).await;
         }
-        None
     }
 
-    /// The proxy is shared by all listeners, and not told that one of them has stopped.
-    async fn cleanup(&self) {
+    /// The proxy is shared by all listeners, and not told that one of them has stopped: its connections are, here.
+    pub(super) fn end(&self) {
         self.leaving.store(true, Ordering::Release);
         self.closing.send_replace(true);
     }
@@ -240,11 +245,8 @@ struct Ends {
 
 impl Ends {
     /// None if the client has gone already.
-    fn of(tcp: &Tcp) -> Option<Self> {
-        let digest: Arc<SocketDigest> = tcp.get_socket_digest()?;
-        let peer = canonical(*digest.peer_addr()?.as_inet()?);
-        let local = canonical(*digest.local_addr()?.as_inet()?);
-        Some(Self { peer, local })
+    fn of(wire: &Wire, peer: SocketAddr) -> Option<Self> {
+        Some(Self { peer: canonical(peer), local: canonical(wire.local()?) })
     }
 }
 
@@ -262,8 +264,9 @@ enum HandshakeError {
 
 /// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake. The alert that tells a
 /// refused client why leaves as the socket is dropped.
-async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<(TlsStream<Tcp>, TlsInfo), HandshakeError> {
-    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+async fn accept_tls(edge: &Edge, mut wire: Wire) -> Result<(TlsStream<Wire>, TlsInfo), HandshakeError> {
+    wire.holds(true);
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), wire);
     let greeting = acceptor.await.map_err(HandshakeError::Io)?;
     if proof::is_wanted(&greeting.client_hello()) {
         return Err(prove(edge, greeting).await);
@@ -271,13 +274,14 @@ async fn accept_tls(edge: &Edge, tcp: Tcp) -> Result<(TlsStream<Tcp>, TlsInfo), 
     let table = edge.tls().ok_or(HandshakeError::NoCertificate)?;
     let sni = greeting.client_hello().server_name().map(str::to_owned);
     let config = table.for_name(sni.as_deref()).ok_or(HandshakeError::NoCertificate)?;
-    let stream = greeting.into_stream(config).await.map_err(HandshakeError::Io)?;
+    let mut stream = greeting.into_stream(config).await.map_err(HandshakeError::Io)?;
+    stream.get_mut().0.holds(false);
     let tls = describe(stream.get_ref().1, table.clients(sni.as_deref()))?;
     Ok((stream, tls))
 }
 
 /// Shows a certification authority what it came for, if it is there, and says farewell. How that went is all there is.
-async fn prove(edge: &Edge, greeting: StartHandshake<Tcp>) -> HandshakeError {
+async fn prove(edge: &Edge, greeting: StartHandshake<Wire>) -> HandshakeError {
     let host = greeting.client_hello().server_name().map(str::to_owned);
     let (Some(host), Some(prover)) = (host, edge.prover()) else { return HandshakeError::NoCertificate };
     let Some(digest) = prover.of_host(&host).await else { return HandshakeError::NoCertificate };

@@ -32,7 +32,7 @@ impl Gathered {
     /// Takes bytes that are to follow what has gathered; how many. Those that do not fit are sent at once.
     pub(super) fn poll_write<W: AsyncWrite + ?Sized>(
         &mut self,
-        mut io: Pin<&mut W>,
+        io: Pin<&mut W>,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -47,8 +47,21 @@ impl Gathered {
             }
             return Poll::Ready(Ok(length));
         }
+        self.poll_send_with(io, cx, pieces)
+    }
+
+    /// Sends what has gathered and these bytes behind it; how many of these.
+    pub(super) fn poll_send_with<W: AsyncWrite + ?Sized>(
+        &mut self,
+        mut io: Pin<&mut W>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.bytes.is_empty() {
+            return io.poll_write_vectored(cx, pieces);
+        }
         loop {
-            let waiting = &self.bytes[self.sent..];
+            let waiting = self.waiting();
             let first = waiting.len();
             let mut all = [IoSlice::new(&[]); PIECES];
             all[0] = IoSlice::new(waiting);
@@ -64,6 +77,19 @@ impl Gathered {
                 self.clear();
                 return Poll::Ready(Ok(taken - first));
             }
+        }
+    }
+
+    /// What has gathered and is not sent.
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// So many bytes of it have been sent another way.
+    pub(super) fn is_sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.waiting().is_empty() {
+            self.clear();
         }
     }
 

@@ -1,24 +1,26 @@
 //! Accepting clients: bind, count, TLS, a deadline on each request head; and who the client really is.
 //!
 //! ```text
-//! bind ── serve ── front ─┬─ crowd        how many, and from where
-//!                         ├─ introduction ── proxy_protocol
-//!                         ├─ proof     what a certification authority came for
-//!                         ├─ tls ── certs ── dev
-//!                         │   ├──── client_ca ── identity
-//!                         │   ├──── tickets, by_host
-//!                         │   └──── watch ── keyring ── changes ── print
-//!                         ├─ stream ─┬─ guard
-//!                         │          ├─ gather
-//!                         │          └─ sending ── pace
-//!                         ├─ h1        HTTP/1, by our own hand
-//!                         └─ h2        HTTP/2, by our own hand
+//! bind ── serve ── accept ── front ─┬─ crowd        how many, and from where
+//!                                   ├─ introduction ── proxy_protocol
+//!                                   ├─ proof     what a certification authority came for
+//!                                   ├─ tls ── certs ── dev
+//!                                   │   ├──── client_ca ── identity
+//!                                   │   ├──── tickets, by_host
+//!                                   │   └──── watch ── keyring ── changes ── print
+//!                                   ├─ stream ─┬─ wire
+//!                                   │          ├─ guard
+//!                                   │          ├─ gather
+//!                                   │          └─ sending ── pace
+//!                                   ├─ h1        HTTP/1, by our own hand
+//!                                   └─ h2        HTTP/2, by our own hand
 //! at_once ── ready        who has an answer at hand, and what that is
 //! date, head, client      what the gateway asks about each request
 //! ```
 
 pub mod bind;
 pub mod serve;
+mod accept;
 pub mod front;
 pub mod edge;
 mod crowd;
@@ -37,6 +39,7 @@ mod changes;
 pub mod watch;
 mod print;
 mod stream;
+mod wire;
 mod gather;
 mod pace;
 mod sending;

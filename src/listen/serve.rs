@@ -1,35 +1,20 @@
-//! From bound listeners to Pingora services, and from one set of them to the next.
+//! From bound listeners to accepting ones, and from one set of them to the next.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::os::fd::IntoRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use pingora::apps::ServerApp;
-use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
-use pingora::protocols::TcpKeepalive;
+use pingora::apps::HttpServerApp as _;
 use pingora::proxy::{HttpProxy, ProxyHttp};
-use pingora::server::Fds;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::accept::accept;
 use super::at_once::AtOnce;
 use super::bind::{BindError, Bound, Listener, bind_one};
 use super::edge::Edge;
 use super::front::Front;
-
-/// Bytes that are read ahead of whoever asks for fewer: none, since TLS and HTTP read into room of their own, which they
-/// give back, where this would be held for as long as a connection lives.
-const READ_BUFFER: usize = 0;
-/// The same where a header of the PROXY protocol comes first, which is read by the byte.
-const HEADER_BUFFER: usize = 256;
-/// Bytes gathered before they are written: none, since they have been gathered above.
-const WRITE_BUFFER: usize = 0;
 
 /// The listeners that accept. Which those are may change while they do: [`Listeners::line_up`] binds what is new, and
 /// [`Listeners::take`] puts it in force.
@@ -121,7 +106,7 @@ where
     /// Stops accepting, then tells the proxy to let its idle connections go.
     pub async fn stop(&mut self) {
         end(self.running.drain(..)).await;
-        ServerApp::cleanup(&*self.proxy).await;
+        self.proxy.http_cleanup().await;
     }
 }
 
@@ -140,16 +125,8 @@ where
     let Bound { listener, asked, socket } = bound;
     let terms = Arc::new(ArcSwap::from_pointee(listener));
     let front = Front::new(terms.clone(), edge.clone(), proxy.clone(), at_once.clone());
-    let mut service = Service::new(listener.to_string(), front);
-    let address = listener.address.to_string();
-    let read = if listener.proxy_protocol { HEADER_BUFFER } else { READ_BUFFER };
-    service.add_listener(endpoint(&address, read));
-    // With this table, Pingora takes over what was bound instead of binding again.
-    let mut fds = Fds::new();
-    fds.add(address, socket.into_raw_fd());
-    let fds = Arc::new(Mutex::new(fds));
     let (stop, stopping) = watch::channel(false);
-    let accepting = tokio::spawn(async move { service.start_service(Some(fds), stopping, 1).await });
+    let accepting = tokio::spawn(accept(socket, Arc::new(front), stopping));
     Running { asked, terms, stop, accepting }
 }
 
@@ -163,21 +140,4 @@ async fn end(running: impl Iterator<Item = Running>) {
         // A panic in an accept loop was counted and logged; there is nothing more to wait for.
         let _ = accepting.await;
     }
-}
-
-/// How connections of a listener are set up. Pingora sets `TCP_NODELAY` on each and asks for the largest backlog that
-/// the system allows.
-fn endpoint(address: &str, read_buffer: usize) -> ListenerConfig {
-    let mut socket = TcpSocketOptions::default();
-    // A peer that vanished without a word is found within two minutes.
-    socket.tcp_keepalive = Some(TcpKeepalive {
-        idle: Duration::from_secs(60),
-        interval: Duration::from_secs(15),
-        count: 4,
-        #[cfg(target_os = "linux")]
-        user_timeout: Duration::ZERO,
-    });
-    ListenerConfig::tcp(address)
-        .tcp_socket_options(socket)
-        .l4_buffer(L4BufferSettings::new(read_buffer, WRITE_BUFFER))
 }

@@ -1,8 +1,7 @@
 //! The stream that Pingora reads requests from: TLS or plain, with a deadline on each request head.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd as _;
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,8 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::http::ResponseHeader;
-use pingora::protocols::l4::ext::get_tcp_info;
-use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -28,6 +25,7 @@ use super::edge::Bounds;
 use super::gather::Gathered;
 use super::guard::{Deadline, HeadFailures};
 use super::sending::SendDeadline;
+use super::wire::Wire;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,29 +39,30 @@ const FORGOTTEN: usize = 16 << 20;
 )]
 #[derive(Debug)]
 pub(super) enum Transport {
-    Plain(Tcp),
-    Tls(TlsStream<Tcp>),
+    Plain(Wire),
+    Tls(TlsStream<Wire>),
 }
 
 impl Transport {
     fn io(&mut self) -> Pin<&mut (dyn Io + '_)> {
         match self {
-            Self::Plain(tcp) => Pin::new(tcp),
+            Self::Plain(wire) => Pin::new(wire),
             Self::Tls(tls) => Pin::new(tls),
         }
     }
 
-    fn tcp(&self) -> &Tcp {
+    fn wire(&self) -> &Wire {
         match self {
-            Self::Plain(tcp) => tcp,
+            Self::Plain(wire) => wire,
             Self::Tls(tls) => tls.get_ref().0,
         }
     }
 
-    /// How many bytes the client's system has confirmed; nothing where this system does not tell.
-    fn taken(&self) -> Option<u64> {
-        let info = get_tcp_info(self.tcp().as_raw_fd()).ok()?;
-        Some(info.tcpi_bytes_acked)
+    fn wire_mut(&mut self) -> &mut Wire {
+        match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(tls) => tls.get_mut().0,
+        }
     }
 }
 
@@ -79,6 +78,8 @@ pub(super) struct Guarded {
     /// The one slot of Pingora's digest that takes data of ours; it is meant for upstream proxies, which a client's
     /// connection has none of.
     carrier: Arc<ProxyDigest>,
+    /// Whether what has gathered is the last.
+    last: bool,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read since, and looked at by nobody.
@@ -112,6 +113,7 @@ impl Guarded {
             alpn,
             ssl,
             carrier,
+            last: false,
             farewell: None,
             forgotten: 0,
         })
@@ -125,6 +127,25 @@ impl Guarded {
     /// Whether the client is under TLS.
     pub(super) fn is_secure(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// The next flush is the last: the client is told along with what it sends that there is no more.
+    pub(super) fn ends(&mut self) {
+        self.last = true;
+    }
+
+    /// Puts the end of a TLS session behind the last bytes, so that both leave in one write. Where these are too many it
+    /// has one of its own, as the connection closes.
+    fn say_goodbye(&mut self) -> io::Result<()> {
+        if let Transport::Tls(tls) = &mut self.transport {
+            let (_, session) = tls.get_mut();
+            let taken = session.writer().write(self.gathered.waiting())?;
+            self.gathered.is_sent(taken);
+            if self.gathered.waiting().is_empty() {
+                session.send_close_notify();
+            }
+        }
+        Ok(())
     }
 
     /// Ends a connection whose client may still be sending, so that it sees the answer that it was given.
@@ -169,6 +190,13 @@ impl AsyncRead for Guarded {
         let before = buf.filled().len();
         let read = this.transport.io().poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
+        if read.is_pending() {
+            // What the handshake has left does not wait for the client; if the client does not take it now, this is woken
+            // when it does.
+            if let Poll::Ready(Err(error)) = Pin::new(this.transport.wire_mut()).poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
         if bytes > 0 {
             this.deadline.received();
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
@@ -194,8 +222,8 @@ impl AsyncWrite for Guarded {
         let this = self.get_mut();
         this.deadline.sending();
         let written = this.gathered.poll_write(this.transport.io(), cx, slices);
-        let transport = &this.transport;
-        this.sending.written(written, cx, || transport.taken())
+        let wire = this.transport.wire();
+        this.sending.written(written, cx, || wire.taken())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -204,12 +232,15 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.last {
+            this.say_goodbye()?;
+        }
         let flushed = match this.gathered.poll_send(this.transport.io(), cx) {
             Poll::Ready(Ok(())) => this.transport.io().poll_flush(cx),
             waits_or_failed => waits_or_failed,
         };
-        let transport = &this.transport;
-        this.sending.flushed(flushed, cx, || transport.taken())
+        let wire = this.transport.wire();
+        this.sending.flushed(flushed, cx, || wire.taken())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -232,7 +263,7 @@ impl Shutdown for Guarded {
 
 impl UniqueID for Guarded {
     fn id(&self) -> UniqueIDType {
-        self.transport.tcp().id()
+        self.transport.wire().id()
     }
 }
 
@@ -248,7 +279,7 @@ impl Ssl for Guarded {
 
 impl GetTimingDigest for Guarded {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.transport.tcp().get_timing_digest()
+        vec![Some(self.transport.wire().timing())]
     }
 }
 
@@ -260,8 +291,62 @@ impl GetProxyDigest for Guarded {
 
 impl GetSocketDigest for Guarded {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.transport.tcp().get_socket_digest()
+        Some(self.transport.wire().socket())
     }
 }
 
 impl Peek for Guarded {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::listen::certs::tests::{load, make};
+    use crate::listen::guard::HeadGuard;
+    use crate::listen::tests::room::{PATIENCE, client, wide};
+    use crate::listen::{MinVersion, Ticketing, TlsTable, tls};
+
+    #[tokio::test]
+    async fn the_end_of_a_session_leaves_with_its_last_bytes() {
+        tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let made = make(dir.path(), "a", &["a.test"]);
+        let table = TlsTable::new(&load(&[&made]), MinVersion::Tls12, &Ticketing::new().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        let connection = Connection {
+            peer,
+            local: accepted.local_addr().unwrap(),
+            secure: true,
+            redirects: false,
+            tls: None,
+            head: HeadGuard::new(false),
+            last: AtomicBool::new(false),
+            leaving: Arc::default(),
+        };
+        let (server, client) = tokio::join!(
+            TlsAcceptor::from(table.for_name(None).unwrap()).accept(Wire::new(accepted, peer)),
+            TlsConnector::from(client(&[&made], rustls::ALL_VERSIONS, &[]))
+                .connect("a.test".try_into().unwrap(), tcp)
+        );
+        let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
+        let transport = Transport::Tls(server.unwrap());
+        let mut server = Guarded::new(transport, connection, &wide(), failures, Counter::default()).unwrap();
+
+        server.write_all(b"answer").await.unwrap();
+        server.ends();
+        server.flush().await.unwrap();
+        let mut answer = String::new();
+        let mut client = client.unwrap();
+        let read = timeout(PATIENCE, client.read_to_string(&mut answer)).await;
+        read.expect("it ends though the connection is open").unwrap();
+        assert_eq!(answer, "answer");
+    }
+}

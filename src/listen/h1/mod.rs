@@ -81,7 +81,7 @@ where
         };
         // What has to wait does so in memory of its own: a connection that waits is to hold none for it.
         let back = match next {
-            Next::Head(length) => line.answer(length).await,
+            Next::Head(length) => Box::pin(line.answer(length)).await,
             Next::Other => Box::pin(line.refuses(BadHead::LineEnd)).await,
             Next::Late => Box::pin(line.refuses(BadHead::Late)).await,
             Next::Unfinished => Box::pin(line.refuses(BadHead::Unfinished)).await,
@@ -145,6 +145,9 @@ where
             return Box::pin(self.has_session(request, length)).await;
         };
         self.connection.request_begins();
+        if last {
+            self.client.ends();
+        }
         let sent = answer::send(&mut *self.client, &ready, last).await;
         self.site.at_once.sent(&request, self.connection, exchange, sent);
         if last && sent.whole {
@@ -197,6 +200,7 @@ where
         }
         let (ready, exchange) = self.site.at_once.refused(request, self.connection, bad)?;
         self.connection.request_begins();
+        self.client.ends();
         let sent = answer::send(&mut *self.client, &ready, true).await;
         self.site.at_once.sent(request, self.connection, exchange, sent);
         if sent.whole {

@@ -13,7 +13,6 @@ use pingora::ErrorType;
 use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::{HttpTask, ServerSession};
-use pingora::protocols::l4::stream::Stream as Tcp;
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +25,7 @@ use crate::listen::connection::Connection;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};
 use crate::listen::tests::room::wide;
+use crate::listen::wire::Wire;
 use crate::listen::{AtOnce, BadHead, Ready, Sent};
 use crate::telemetry::Meters;
 
@@ -152,7 +152,8 @@ fn guarded(tcp: TcpStream) -> Guarded {
         leaving: Arc::default(),
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
-    Guarded::new(Transport::Plain(Tcp::from(tcp)), connection, &wide(), failures, Counter::default()).unwrap()
+    let transport = Transport::Plain(Wire::new(tcp, connection.peer));
+    Guarded::new(transport, connection, &wide(), failures, Counter::default()).unwrap()
 }
 
 async fn pair() -> Pair {

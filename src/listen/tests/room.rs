@@ -30,7 +30,7 @@ use crate::listen::{
 use crate::telemetry::Meters;
 
 /// No test waits for longer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::listen) const PATIENCE: Duration = Duration::from_secs(10);
 /// The deadlines under test.
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 
@@ -242,7 +242,7 @@ impl Room {
 }
 
 /// A client's settings that trust these certificates.
-pub(super) fn client(
+pub(in crate::listen) fn client(
     trusted: &[&Made],
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&str],

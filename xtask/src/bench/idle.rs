@@ -13,11 +13,15 @@ use crate::{Doing as _, Outcome};
 
 /// What an idle connection of ours may cost at most.
 pub(crate) const TARGET_KIB: f64 = 20.0;
-const CONNECTIONS: u32 = 5_000;
-/// Connections that are made each second.
-const RATE: u32 = 500;
+const CONNECTIONS: u32 = 2_000;
+/// Connections that are made in each tenth of a second. More at once would measure how well an allocator bears a thousand
+/// handshakes at a time.
+const RATE: u32 = 50;
+const PERIOD: &str = "100ms";
+/// By then all are there, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What was taken for the handshakes is given back to the system in a while: jemalloc takes ten seconds.
-const SETTLE: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(11);
 /// Milliseconds until the next request of a connection: it is ended before.
 const NEVER: u32 = 70_000;
 const PATH: &str = "/hit/1k";
@@ -51,12 +55,11 @@ impl Idle {
         let script = times.map(|time| format!("{time}.0\t{url}\n")).concat();
         let script = site.write("idle.tsv", &script)?;
         let mut clients = self.command(site);
-        clients.args([&format!("-c{CONNECTIONS}"), &format!("-r{RATE}")]);
+        clients.args([&format!("-c{CONNECTIONS}"), &format!("-r{RATE}"), &format!("--rate-period={PERIOD}")]);
         clients.arg(format!("--timing-script-file={}", script.display()));
         children.start("h2load", &mut clients)?;
         let all = || established(site.address()).is_ok_and(|count| count >= CONNECTIONS);
-        let patience = Duration::from_secs((CONNECTIONS / RATE * 4).into());
-        children.wait_until(patience, "all connections are there", all)?;
+        children.wait_until(PATIENCE, "all connections are there", all)?;
         let began = std::time::Instant::now();
         children.wait_until(SETTLE * 2, "they are idle", || began.elapsed() >= SETTLE)?;
         let after = resident_kib(pids)?;

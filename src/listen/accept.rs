@@ -1,0 +1,73 @@
+//! Accepting: a task for each connection, until the listener is told to stop.
+//!
+//! It stands in for Pingora's own loop, whose tasks keep room for a handshake that is not theirs as long as a connection
+//! lives: eight times what else a task here is.
+
+use std::io::{self, ErrorKind};
+use std::net::TcpListener as Socket;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::proxy::ProxyHttp;
+use pingora::server::ShutdownWatch;
+use tokio::net::TcpListener;
+
+use super::at_once::AtOnce;
+use super::front::Front;
+
+/// How long to wait where the system has no more descriptors or memory: others are to give theirs back first.
+const RESPITE: Duration = Duration::from_millis(100);
+
+/// Accepts on `socket` until `stop` says so; what was accepted goes on to the end of its request.
+pub(super) async fn accept<P>(socket: Socket, front: Arc<Front<P>>, stop: ShutdownWatch)
+where
+    P: ProxyHttp + AtOnce,
+    P::CTX: Send + Sync,
+{
+    match TcpListener::from_std(socket) {
+        Ok(listener) => accept_all(&listener, &front, &stop).await,
+        Err(error) => tracing::error!(%error, "a listener cannot be waited for"),
+    }
+    front.end();
+}
+
+async fn accept_all<P>(listener: &TcpListener, front: &Arc<Front<P>>, stop: &ShutdownWatch)
+where
+    P: ProxyHttp + AtOnce,
+    P::CTX: Send + Sync,
+{
+    let mut stopping = stop.clone();
+    let mut stopping = pin!(stopping.wait_for(|stop| *stop));
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // An error means that nobody is left to say so.
+            _ = &mut stopping => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                failing = false;
+                tokio::spawn(front.clone().serve(tcp, peer, stop.clone()));
+            }
+            Err(error) if is_of_one(&error) => {}
+            Err(error) => {
+                if !failing {
+                    tracing::error!(%error, "connections cannot be accepted");
+                }
+                failing = true;
+                tokio::time::sleep(RESPITE).await;
+            }
+        }
+    }
+}
+
+/// Whether the error is that of one connection, which ended before it was accepted.
+fn is_of_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
