@@ -113,11 +113,11 @@ async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_reader() {
     let flights = Flights::new(Held::new(1 << 30, Gauge::default()));
     let (mut pilot, mut first) = lead(&flights);
     pilot.fill(head(), stored(), 10, "tale");
-    let piece = Bytes::from(vec![7; 300 << 10]);
+    let piece = Bytes::from(vec![7; 60 << 10]);
     let writer = tokio::spawn(async move {
         for _ in 0..40 {
             pilot.push(piece.clone()).await.unwrap();
-            assert!(pilot.flight.state.borrow().held <= LAG_MAX + (600 << 10));
+            assert!(pilot.flight.state.borrow().held <= LEAD_MAX + (120 << 10));
         }
         pilot.land();
     });
@@ -127,7 +127,7 @@ async fn what_turns_out_too_large_goes_on_at_the_pace_of_its_reader() {
         tokio::task::yield_now().await;
     }
     writer.await.unwrap();
-    assert_eq!(read, 40 * (300 << 10));
+    assert_eq!(read, 40 * (60 << 10));
     assert!(flights.held.bytes() > 0, "what a reader may yet read counts, whatever became of the fetch");
     drop(first);
     assert_eq!(flights.held.bytes(), 0);
@@ -185,7 +185,7 @@ async fn who_lags_behind_what_is_not_stored_is_let_go_and_holds_nobody_up() {
     let mut fast = follow(&flights);
     pilot.fill(head(), stored(), 10, "tale");
     for _ in 0..40 {
-        pilot.push(Bytes::from(vec![7; 300 << 10])).await.unwrap();
+        pilot.push(Bytes::from(vec![7; 60 << 10])).await.unwrap();
         fast.next().await.unwrap();
     }
     pilot.land();

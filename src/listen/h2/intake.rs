@@ -120,8 +120,16 @@ mod tests {
     /// The preface, and settings that change nothing.
     const START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    const HEADERS: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x82];
-    const BEGUN: [u8; 10] = [0, 0, 1, 1, 1, 0, 0, 0, 3, 0x82];
+
+    /// A request, whole.
+    fn headers(stream: u32) -> Vec<u8> {
+        [&[0, 0, 1, 1, 5], &stream.to_be_bytes()[..], &[0x82]].concat()
+    }
+
+    /// The begin of a request.
+    fn begun_on(stream: u32) -> Vec<u8> {
+        [&[0, 0, 1, 1, 1], &stream.to_be_bytes()[..], &[0x82]].concat()
+    }
 
     fn receives(intake: &mut Intake, bytes: &[u8]) {
         let mut instead = Vec::new();
@@ -181,7 +189,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_are_free() {
         let mut intake = begun();
-        receives(&mut intake, &HEADERS.repeat(10_000));
+        let requests: Vec<_> = (0..10_000).flat_map(|number| headers(2 * number + 1)).collect();
+        receives(&mut intake, &requests);
         assert!(!intake.is_exceeded());
     }
 
@@ -201,14 +210,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_head_has_the_whole_time_for_itself_and_no_more() {
         let mut intake = begun();
-        receives(&mut intake, &HEADERS);
-        receives(&mut intake, &BEGUN);
+        receives(&mut intake, &headers(1));
+        receives(&mut intake, &begun_on(3));
         assert_eq!(strikes(&mut intake, WITHIN / 2).await, None);
         // The end of it, and the begin of another.
         receives(&mut intake, &[0, 0, 0, 9, 4, 0, 0, 0, 3]);
-        receives(&mut intake, &BEGUN);
+        receives(&mut intake, &begun_on(5));
         assert_eq!(strikes(&mut intake, WITHIN / 2).await, None);
-        receives(&mut intake, &[0, 0, 0, 9, 0, 0, 0, 0, 3]);
+        receives(&mut intake, &[0, 0, 0, 9, 0, 0, 0, 0, 5]);
         assert_eq!(strikes(&mut intake, WITHIN).await, Some(WITHIN / 2), "however often bytes arrive");
     }
 }

@@ -459,13 +459,16 @@ mod tests {
         const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let (mut pen, _client, _) = pen(4 << 20);
         pen.hold();
-        pen.0.lock().intake.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &mut Vec::new());
-        pen.0.lock().intake.received(&PING.repeat(1000), &mut Vec::new());
+        pen.0
+            .lock()
+            .intake
+            .received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &mut Vec::new());
+        pen.0.lock().intake.received(&PING.repeat(999), &mut Vec::new());
         assert!(pen.verdict().is_none(), "a burst");
         for _ in 0..64 {
             write(&mut pen, &[&[0; 9], &[0; RECORD]]).await;
         }
-        pen.0.lock().intake.received(&PING.repeat(1000), &mut Vec::new());
+        pen.0.lock().intake.received(&PING.repeat(999), &mut Vec::new());
         assert!(pen.verdict().is_none(), "a mebibyte pays for a thousand");
         pen.0.lock().intake.received(&PING.repeat(1000), &mut Vec::new());
         assert!(pen.verdict().is_some());
