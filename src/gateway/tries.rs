@@ -81,7 +81,9 @@ pub(super) fn broken(
     }
     error.set_retry(false);
     if let Some(fault) = fault_of(&error) {
-        if fault == Fault::Timeout && !session.is_body_done() && session.response_written().is_none() {
+        // A request that would change the protocol has no body, and yet may go on.
+        let body_goes_on = !session.is_body_done() && !session.is_upgrade_req();
+        if fault == Fault::Timeout && body_goes_on && session.response_written().is_none() {
             // The server waits for the rest of the request as we do: nothing is said of it.
             exchange.tries.lease = None;
             exchange.refusal = Some(Refusal::BodyStalled);

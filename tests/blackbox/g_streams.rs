@@ -52,6 +52,20 @@ async fn a_websocket_is_passed_through_both_ways_until_one_side_ends_it() {
     eventually(PATIENCE, "the upgraded request ends", quiet).await;
 }
 
+/// A server may agree before it has been told that no body comes.
+#[tokio::test]
+async fn a_websocket_lasts_however_quickly_its_server_agrees() {
+    let origin = Speaker::start(echo_twice).await;
+    let gateway = before(origin.address(), "").await;
+    for _ in 0..60 {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(HANDSHAKE).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+        client.send("word").await;
+        assert_eq!(client.bytes(8).await, b"wordword");
+    }
+}
+
 #[tokio::test]
 async fn an_upgrade_to_anything_else_is_not_passed_on() {
     let origin = Origin::start("one").await;

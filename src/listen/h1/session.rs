@@ -52,6 +52,14 @@ pub(super) struct Lent {
     pub(super) reply: Reply,
 }
 
+impl Lent {
+    /// Whether it is not known yet if bytes of another protocol follow. Were the proxy told that the body ends here, it
+    /// could take that for the end of what comes after a change of protocol, if that is quick.
+    fn may_go_on(&self) -> bool {
+        self.reply.may_upgrade() && self.reply.head().is_none()
+    }
+}
+
 /// Where it goes back to. A connection and its session are one task: the lock is never waited for.
 pub(super) type Home = Arc<Mutex<Option<Lent>>>;
 
@@ -162,7 +170,7 @@ impl server::Session for Session {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.lent.as_ref().is_none_or(|lent| lent.body.is_done())
+        self.lent.as_ref().is_none_or(|lent| lent.body.is_done() && !lent.may_go_on())
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -184,7 +192,9 @@ impl server::Session for Session {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.lent.as_ref()?.body.kept()
+        let lent = self.lent.as_ref()?;
+        // No bytes, and not the end: the proxy then tells its server of neither.
+        if lent.may_go_on() { Some(Bytes::new()) } else { lent.body.kept() }
     }
 
     fn is_upgrade_req(&self) -> bool {
