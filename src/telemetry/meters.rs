@@ -111,7 +111,7 @@ meters! {
         "Connections ended for the head of a request that was late or refused (`timeout`, `malformed`)",
         "A steady rate of `timeout` is a slow-header attack being turned away.";
     send_timeouts: counter[] "send_timeouts",
-        "Connections ended because their clients took no bytes within `downstream.send_timeout`, or fewer than `downstream.min_send_rate`",
+        "Connections, and answers on HTTP/2, ended because their clients took no bytes within `downstream.send_timeout`, or fewer than `downstream.min_send_rate`",
         "A few are phones out of reach. Many at once are an attack by slow reading being turned away.";
     http2_ended: counter["reason"] "http2_connections_ended",
         "HTTP/2 connections ended for what their clients sent (`flood`: too much beside requests, `malformed`: too many requests that are none, `protocol`: frames that HTTP/2 does not allow)",

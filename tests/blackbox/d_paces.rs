@@ -153,6 +153,7 @@ async fn who_makes_room_by_the_byte_is_let_go() {
         };
         eventually(PATIENCE, "it is logged", told).await;
     }
+    assert_eq!(gateway.count("tidegate_send_timeouts_total").await, 2);
 }
 
 #[tokio::test]

@@ -67,6 +67,8 @@ pub(in crate::listen) struct Ends {
     malformed: Counter,
     broken: Counter,
     flood: Counter,
+    /// Of answers whose clients take them too slowly.
+    pub(super) slow: Counter,
     /// When the last flood was.
     last: Mutex<Option<Instant>>,
 }
@@ -79,6 +81,7 @@ impl Ends {
             malformed: ended("malformed"),
             broken: ended("protocol"),
             flood: ended("flood"),
+            slow: meters.send_timeouts.with([]),
             last: Mutex::new(None),
         }
     }

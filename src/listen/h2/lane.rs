@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::listen::pace::Pace;
 
 /// One direction of a connection.
@@ -24,13 +26,14 @@ pub(super) struct Lanes {
     open: AtomicUsize,
     /// So many that are open, and that we do not wait for, can hold up those that we do.
     blocks: usize,
+    late: Counter,
 }
 
 impl Lanes {
-    /// None is open. So many that are left standing by us leave no room for others.
-    pub(super) fn new(blocks: usize) -> Self {
-        let moved = AtomicU64::new(0);
-        Self { moved, waiting: AtomicUsize::new(0), open: AtomicUsize::new(0), blocks }
+    /// None is open. So many that are left standing by us leave no room for others. Those that are late are counted.
+    pub(super) fn new(blocks: usize, late: Counter) -> Self {
+        let (waiting, open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { moved: AtomicU64::new(0), waiting, open, blocks, late }
     }
 
     /// Whether one that has kept us waiting while so many bytes came on all, and who owes so many, may have been held up.
@@ -99,12 +102,15 @@ impl<L: Deref<Target = Lanes>> Lane<L> {
         self.since.is_some()
     }
 
-    /// Waits for this, but not for too long: then there is nothing.
+    /// Waits for this, but not for too long: then there is nothing, and it is counted.
     pub(super) async fn wait_for<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
         let mut what = pin!(what);
         poll_fn(|cx| match what.as_mut().poll(cx) {
             Poll::Ready(came) => Poll::Ready(Some(came)),
-            Poll::Pending if self.is_overdue(cx) => Poll::Ready(None),
+            Poll::Pending if self.is_overdue(cx) => {
+                self.lanes.late.inc();
+                Poll::Ready(None)
+            }
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -182,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_held_up_by_another_is_not_late() {
-        let lanes = Lanes::new(8);
+        let lanes = Lanes::new(8, Counter::default());
         assert_eq!(seconds(&lanes, 0).await, 9);
         assert_eq!(seconds(&lanes, 300).await, 100);
         assert_eq!(seconds(&lanes, 150).await, 9, "both are to move at the rate, together");
@@ -192,7 +198,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_trickles_is_late_though_it_never_stops() {
         for (bytes, most) in [(1, 12), (50, 25), (90, 110)] {
-            let lanes = Lanes::new(8);
+            let lanes = Lanes::new(8, Counter::default());
             let mut lane = open(&lanes);
             let mut count = 0;
             while !second(&mut [&mut lane]).await {
@@ -205,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_makes_up_for_it_is_not_late() {
-        let lanes = Lanes::new(8);
+        let lanes = Lanes::new(8, Counter::default());
         let mut lane = open(&lanes);
         for _ in 0..100 {
             assert!(!second(&mut [&mut lane]).await);
@@ -217,7 +223,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_is_not_late_while_we_leave_others_standing() {
-        let lanes = Lanes::new(2);
+        let lanes = Lanes::new(2, Counter::default());
         let others = [open(&lanes), open(&lanes)];
         let mut lane = open(&lanes);
         for _ in 0..30 {
@@ -230,10 +236,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_waited_for_comes_or_is_late() {
-        let lanes = Lanes::new(8);
+        let overdue = Counter::default();
+        let lanes = Lanes::new(8, overdue.clone());
         let mut lane = open(&lanes);
         assert_eq!(lane.wait_for(tokio::time::sleep(SECOND)).await, Some(()));
         lane.moved(1000);
+        assert_eq!(overdue.get(), 0);
         assert_eq!(lane.wait_for(std::future::pending::<()>()).await, None);
+        assert_eq!(overdue.get(), 1);
     }
 }

@@ -48,6 +48,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl};
 use pingora::server::ShutdownWatch;
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 pub(super) use self::ends::Ends;
@@ -128,8 +129,9 @@ pub(super) async fn serve<A, H>(
         bounds: *bounds,
         shutdown: shutdown.clone(),
         account: Account::new(),
-        reads: Arc::new(Lanes::new(BLOCKS)),
-        sends: Arc::new(Lanes::new(usize::MAX)),
+        // Bodies that are late are counted as refusals.
+        reads: Arc::new(Lanes::new(BLOCKS, Counter::default())),
+        sends: Arc::new(Lanes::new(usize::MAX, ends.slow.clone())),
         busy: Busy::new(),
     });
     // In memory of its own, which is given back once the line is there.
