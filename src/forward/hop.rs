@@ -126,18 +126,38 @@ pub fn is_websocket(head: &RequestHeader) -> bool {
 /// Whether an answer may be passed on: it ends where every recipient will think it does, and changes the protocol to none but
 /// what was asked for.
 ///
-/// With a transfer coding other than `chunked`, or two, its end is a matter of opinion (RFC 9112 §6.3); a 101 that nobody asked
-/// for would make a tunnel out of a connection on which others' answers follow (RFC 9110 §15.2.2).
+/// A 101 that nobody asked for would make a tunnel out of a connection on which others' answers follow (RFC 9110 §15.2.2).
 pub fn is_sound(answer: &ResponseHeader, upgrades: bool) -> bool {
-    let is = |name: &HeaderName, word: &str| {
-        let mut values = answer.headers.get_all(name).into_iter();
-        values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(word.as_bytes()))
-            && values.next().is_none()
-    };
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrades && is(&UPGRADE, "websocket");
+        let protocol = only(&answer.headers, &UPGRADE);
+        return upgrades && protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     }
-    !answer.headers.contains_key(TRANSFER_ENCODING) || is(&TRANSFER_ENCODING, "chunked")
+    !answer.headers.contains_key(TRANSFER_ENCODING)
+        || only(&answer.headers, &TRANSFER_ENCODING).is_some_and(|coding| {
+            coding.eq_ignore_ascii_case(b"chunked")
+                || is_no_coding(coding) && !answer.headers.contains_key(CONTENT_LENGTH)
+        })
+}
+
+/// The value of a field that is there once.
+fn only<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = fields.get_all(name).into_iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes())
+}
+
+/// Whether `Transfer-Encoding` is one word that means nothing: no registered coding, and nothing in which anyone might see
+/// `chunked`.
+///
+/// The body then lasts to the close of its connection (RFC 9112 §6.3, rule 4), is as it stands, and is framed anew. A coding
+/// that has a meaning is refused: what it wraps would be passed off as the content.
+fn is_no_coding(coding: &[u8]) -> bool {
+    const CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
+    let word = coding.to_ascii_lowercase();
+    let is_token = !word.is_empty() && word.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    is_token
+        && !word.windows(5).any(|part| part == b"chunk")
+        && !CODINGS.iter().any(|known| known.as_bytes() == word)
 }
 
 #[cfg(test)]
@@ -351,9 +371,12 @@ mod tests {
             is_sound(&answer, upgrades)
         };
         assert!(sound(200, false, &[]) && sound(200, false, &[("transfer-encoding", "Chunked")]));
-        for coding in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "xchunked", ""] {
+        for coding in ["gzip", "X-Compress", "gzip, chunked", "chunked, chunked", "xchunked", "chunke", "a b", ""] {
             assert!(!sound(200, false, &[("transfer-encoding", coding)]), "{coding}");
         }
+        assert!(sound(200, false, &[("transfer-encoding", "cow")]), "it ends with its connection");
+        assert!(!sound(200, false, &[("transfer-encoding", "cow"), ("content-length", "5")]));
+        assert!(!sound(200, false, &[("transfer-encoding", "cow"), ("transfer-encoding", "cow")]));
         assert!(!sound(200, false, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]));
         assert!(sound(101, true, &[("upgrade", "WebSocket")]));
         assert!(!sound(101, false, &[("upgrade", "websocket")]));

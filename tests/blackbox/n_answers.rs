@@ -206,7 +206,9 @@ async fn what_is_not_http_is_a_502() {
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nfives!",
         "\0\u{1}\u{2}\u{3}\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\n5\r\nfives\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nfives",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n5\r\nfives\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\nContent-Length: 5\r\n\r\nfives",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nGET / HTTP/1.1\r\n",
@@ -238,8 +240,13 @@ async fn a_connection_closed_without_an_answer_is_a_502() {
 
 #[tokio::test]
 async fn an_answer_ended_by_closing_is_whole() {
-    for seen in seen_of("HTTP/1.1 200 OK\r\n\r\nto the end").await {
-        assert_eq!(seen.unwrap().text(), "to the end");
+    // A transfer coding that means nothing leaves the end to the connection (RFC 9112 §6.3), and goes no further.
+    for fields in ["", "Transfer-Encoding: cow\r\nConnection: keep-alive\r\n"] {
+        for seen in seen_of(&format!("HTTP/1.1 200 OK\r\n{fields}\r\nto the end")).await {
+            let answer = seen.unwrap();
+            assert_eq!(answer.text(), "to the end");
+            assert!(answer.field("transfer-encoding").is_none_or(|coding| coding == "chunked"));
+        }
     }
 }
 
