@@ -371,7 +371,9 @@ mod tests {
             is_sound(&answer, upgrades)
         };
         assert!(sound(200, false, &[]) && sound(200, false, &[("transfer-encoding", "Chunked")]));
-        for coding in ["gzip", "X-Compress", "gzip, chunked", "chunked, chunked", "xchunked", "chunke", "a b", ""] {
+        for coding in
+            ["gzip", "X-Compress", "gzip, chunked", "chunked, chunked", "xchunked", "chunke", "a b", ""]
+        {
             assert!(!sound(200, false, &[("transfer-encoding", coding)]), "{coding}");
         }
         assert!(sound(200, false, &[("transfer-encoding", "cow")]), "it ends with its connection");

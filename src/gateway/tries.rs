@@ -43,7 +43,8 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
-    let mut peer = peer::http_peer(&lease, &timeouts, left);
+    let mut peer =
+        peer::http_peer(&lease, &timeouts, left).map_err(|_| Refusal::Failed(Fault::Unreachable))?;
     if exchange.upgrades {
         // Pingora takes the bound for the answer's head as well: it cannot be changed once the protocol has.
         peer.options.read_timeout = peer.options.read_timeout.max(Some(UPGRADED_IDLE));

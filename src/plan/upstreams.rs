@@ -1,5 +1,7 @@
 //! Upstreams, as `[upstreams.NAME]` and the routes say them.
 
+mod settings;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,9 +10,7 @@ use crate::config::upstream as written;
 use crate::config::{Config, Place, Problem, Upstream as Written};
 use crate::place;
 use crate::telemetry::Meters;
-use crate::upstream::{
-    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, Settings, Split, Timeouts, Upstream,
-};
+use crate::upstream::{Split, Upstream};
 
 use super::Plan;
 use super::layers::{Layered, suggestion};
@@ -107,7 +107,7 @@ impl<'a> Upstreams<'a> {
 
     fn add(&mut self, name: &str, written: &Written) -> Arc<Upstream> {
         let running = self.running.and_then(|plan| plan.upstreams.get(name));
-        let upstream = Upstream::follow(settings(name, written), running, self.meters);
+        let upstream = Upstream::follow(settings::settings(name, written), running, self.meters);
         self.by_name.insert(name.to_owned(), upstream.clone());
         upstream
     }
@@ -120,96 +120,11 @@ fn is_host(name: &str) -> bool {
 
 fn check_servers(place: &Place, servers: &[written::Server], problems: &mut Vec<Problem>) {
     for (index, server) in servers.iter().enumerate() {
-        let (address, _) = parts(server);
-        if servers[..index].iter().any(|earlier| parts(earlier).0 == address) {
+        let address = server.address();
+        if servers[..index].iter().any(|earlier| earlier.address() == address) {
             let message = format!("{address} is listed twice");
             let remedy = "list it once; to send it more requests, give it a `weight`";
             problems.push(Problem::new(place.then(index), message, remedy));
         }
-    }
-}
-
-fn parts(server: &written::Server) -> (&str, u16) {
-    match server {
-        written::Server::Address(address) => (address, 1),
-        written::Server::Table(table) => (&table.address, table.weight),
-    }
-}
-
-fn settings(name: &str, written: &Written) -> Settings {
-    let servers = written.servers.iter().map(parts);
-    Settings {
-        name: name.to_owned(),
-        servers: servers.map(|(address, weight)| (address.to_owned(), weight)).collect(),
-        balance: match written.balance {
-            written::Balance::LeastRequest => Balance::LeastRequest,
-            written::Balance::RoundRobin => Balance::RoundRobin,
-        },
-        health: health(&written.health),
-        outlier: outlier(&written.outlier_detection),
-        timeouts: timeouts(&written.timeouts),
-        retries: retries(&written.retries),
-        limits: Limits {
-            max_connections: written.limits.max_connections,
-            max_pending: written.limits.max_pending,
-            // Who would not be waited for at the server's door is not waited for at ours.
-            max_wait: written.timeouts.connect.0,
-        },
-    }
-}
-
-fn health(written: &written::Health) -> Option<HealthCheck> {
-    let table = match written {
-        written::Health::Switch(_) => return None,
-        written::Health::Path(path) => &written::HealthTable::of_path(path.clone()),
-        written::Health::Table(table) => table,
-    };
-    Some(HealthCheck {
-        path: table.path.clone(),
-        host: table.host.clone(),
-        interval: table.interval.0,
-        timeout: table.timeout.0,
-        healthy_threshold: table.healthy_threshold,
-        unhealthy_threshold: table.unhealthy_threshold,
-    })
-}
-
-fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
-    let table = match written {
-        written::OutlierDetection::Switch(false) => return None,
-        written::OutlierDetection::Switch(true) => &written::OutlierTable::default(),
-        written::OutlierDetection::Table(table) => table,
-    };
-    Some(Outlier {
-        consecutive_errors: table.consecutive_errors,
-        ejection_time: table.ejection_time.0,
-        max_ejected: table.max_ejected,
-    })
-}
-
-fn timeouts(written: &written::Timeouts) -> Timeouts {
-    Timeouts {
-        connect: written.connect.0,
-        first_byte: written.first_byte.0,
-        idle: written.idle.0,
-        total: (!written.total.0.is_zero()).then_some(written.total.0),
-        keep_alive: written.keep_alive.0,
-    }
-}
-
-fn retries(written: &written::Retries) -> Retries {
-    let on = written.on.iter().map(|on| match on {
-        written::RetryOn::Connect => Failure::Connect,
-        written::RetryOn::Reset => Failure::Reset,
-        written::RetryOn::Timeout => Failure::Timeout,
-        written::RetryOn::Status502 => Failure::Status502,
-        written::RetryOn::Status503 => Failure::Status503,
-        written::RetryOn::Status504 => Failure::Status504,
-    });
-    Retries {
-        attempts: written.attempts,
-        on: on.collect(),
-        backoff: Backoff { base: written.backoff.base.0, max: written.backoff.max.0 },
-        budget: written.budget,
     }
 }

@@ -1,6 +1,5 @@
 //! One server: what is configured of it, where it is, how it is, and how much it has to do.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -8,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::Upstream;
+use super::address::Address;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
 use super::health::Health;
@@ -98,7 +98,7 @@ impl Vitals {
 /// A server at one address.
 #[derive(Debug)]
 pub struct Endpoint {
-    address: SocketAddr,
+    address: Address,
     server: Arc<Server>,
     vitals: Arc<Vitals>,
     /// Asked only when the server is due for ejection.
@@ -108,7 +108,7 @@ pub struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         server: Arc<Server>,
-        address: SocketAddr,
+        address: Address,
         vitals: Arc<Vitals>,
         group: Weak<Upstream>,
     ) -> Self {
@@ -131,8 +131,8 @@ impl Endpoint {
     }
 
     /// Where it is.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Its share of requests next to the others' weights; at least 1.

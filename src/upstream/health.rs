@@ -1,7 +1,6 @@
 //! Asking servers how they are: one GET in a while, and what the answers make of a server's state.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -14,9 +13,11 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::address::Address;
 use super::clock::Moment;
 
 /// An active health check.
@@ -140,7 +141,7 @@ impl Health {
 }
 
 /// Checks a server once, and says how it went.
-pub async fn check(address: SocketAddr, name: &str, rules: &HealthCheck) -> LastCheck {
+pub async fn check(address: &Address, name: &str, rules: &HealthCheck) -> LastCheck {
     let began = Instant::now();
     let host = rules.host.as_deref().unwrap_or(name);
     let result = match timeout(rules.timeout, ask(address, host, &rules.path)).await {
@@ -166,14 +167,24 @@ enum CheckFailed {
     Request(#[from] http::Error),
 }
 
-async fn ask(address: SocketAddr, host: &str, path: &str) -> Result<(), CheckFailed> {
+async fn ask(address: &Address, host: &str, path: &str) -> Result<(), CheckFailed> {
     let request = Request::get(path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, "tidegate-health")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
     // A connection of its own: what is asked is whether a new one can be made.
-    let stream = TcpStream::connect(address).await.map_err(CheckFailed::Connect)?;
+    match address {
+        Address::Inet(address) => exchange(TcpStream::connect(address).await, request).await,
+        Address::Unix(path) => exchange(UnixStream::connect(path).await, request).await,
+    }
+}
+
+async fn exchange<S>(connected: io::Result<S>, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = connected.map_err(CheckFailed::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
 
     let mut answer = pin!(sender.send_request(request));
@@ -188,6 +199,8 @@ async fn ask(address: SocketAddr, host: &str, path: &str) -> Result<(), CheckFai
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::super::testing::{Origin, Says, refusing_address};
     use super::*;
 
@@ -253,17 +266,37 @@ mod tests {
     async fn success_and_redirects_pass() {
         for status in [200, 204, 302] {
             let origin = Origin::start(Says::status(status)).await;
-            let last = check(origin.address(), "users:80", &rules()).await;
+            let last = check(&origin.address().into(), "users:80", &rules()).await;
             assert_eq!(last.failure, None, "{status}");
         }
     }
 
     #[tokio::test]
+    async fn a_socket_of_the_file_system_is_checked_like_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.sock");
+        let address = Address::Unix(path.as_path().into());
+        let refused = check(&address, "users", &rules()).await.failure.expect("nobody listens");
+        assert!(refused.starts_with("cannot connect"), "{refused}");
+
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 20];
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.write_all(b"HTTP/1.1 204 Fine\r\n\r\n").await.unwrap();
+            asked
+        });
+        assert_eq!(check(&address, "users", &rules()).await.failure, None);
+        assert_eq!(&served.await.unwrap(), b"GET /healthz HTTP/1.");
+    }
+
+    #[tokio::test]
     async fn a_check_asks_for_the_path_under_the_configured_name() {
         let origin = Origin::start(Says::status(200)).await;
-        check(origin.address(), "users:80", &rules()).await;
+        check(&origin.address().into(), "users:80", &rules()).await;
         let host = HealthCheck { host: Some("users.example".into()), ..rules() };
-        check(origin.address(), "users:80", &host).await;
+        check(&origin.address().into(), "users:80", &host).await;
         let asked = origin.requests();
         assert!(asked[0].starts_with("GET /healthz HTTP/1.1\r\n"), "{asked:?}");
         assert!(asked[0].contains("host: users:80\r\n"), "{asked:?}");
@@ -273,7 +306,11 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_wrong_is_a_failure_with_its_reason() {
         let reason = async |address| {
-            check(address, "users:80", &rules()).await.failure.expect("it must fail").to_string()
+            check(&Address::from(address), "users:80", &rules())
+                .await
+                .failure
+                .expect("it must fail")
+                .to_string()
         };
         let refusing = refusing_address().await;
         assert!(reason(refusing).await.starts_with("cannot connect: "), "refuses");
@@ -283,7 +320,7 @@ mod tests {
 
         let silent = Origin::start(Says::Nothing).await;
         let soon = HealthCheck { timeout: Duration::from_millis(50), ..rules() };
-        let last = check(silent.address(), "users:80", &soon).await;
+        let last = check(&silent.address().into(), "users:80", &soon).await;
         assert_eq!(last.failure.as_deref(), Some("no answer within 50ms"));
 
         let closing = Origin::start(Says::text("")).await;

@@ -1,7 +1,10 @@
 //! Choosing a server: groups of interchangeable servers, and a lease for each request sent to one.
 
+mod settings;
 pub mod balance;
 mod lease;
+mod assembly;
+pub mod address;
 pub mod endpoint;
 pub mod health;
 pub mod outlier;
@@ -15,9 +18,6 @@ mod upkeep;
 mod counts;
 pub mod clock;
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,12 +31,13 @@ use crate::telemetry::Meters;
 
 use self::balance::Group;
 use self::clock::Moment;
-use self::counts::{GroupCounts, ServerCounts};
-use self::endpoint::{Common, Endpoint, Server, Vitals};
+use self::counts::GroupCounts;
+use self::endpoint::{Endpoint, Server};
 use self::limits::Admission;
 use self::retry::Budget;
 use self::upkeep::Tasks;
 
+pub use self::address::Address;
 pub use self::balance::Balance;
 pub use self::health::HealthCheck;
 pub use self::lease::{Lease, Tried};
@@ -44,45 +45,9 @@ pub use self::limits::{Limits, Permit, Saturated};
 pub use self::outlier::Outlier;
 pub use self::peer::{Overrides, Timeouts};
 pub use self::retry::{Backoff, Failure, Failures, Retries};
+pub use self::settings::{ServerSettings, Settings};
 pub use self::split::Split;
 pub use self::view::UpstreamView;
-
-/// What an upstream is made from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Its name; also the label of its metrics.
-    pub name: String,
-    /// Its servers: `ip:port` or `host:port`, and the weight, at least 1. Each address of a name has the name's weight.
-    pub servers: Vec<(String, u16)>,
-    /// How one of them is chosen.
-    pub balance: Balance,
-    /// Active checks; without them every server counts as up.
-    pub health: Option<HealthCheck>,
-    /// Ejection of servers whose answers fail; `None` for never.
-    pub outlier: Option<Outlier>,
-    /// How long each step with a server may take.
-    pub timeouts: Timeouts,
-    /// When a request is sent once more.
-    pub retries: Retries,
-    /// Bounds on what is sent at once.
-    pub limits: Limits,
-}
-
-impl Settings {
-    /// These servers, all else by default: passive ejection, no active checks.
-    pub fn new<'a>(name: &str, servers: impl IntoIterator<Item = (&'a str, u16)>) -> Self {
-        Self {
-            name: name.to_owned(),
-            servers: servers.into_iter().map(|(place, weight)| (place.to_owned(), weight)).collect(),
-            balance: Balance::default(),
-            health: None,
-            outlier: Some(Outlier::default()),
-            timeouts: Timeouts::default(),
-            retries: Retries::default(),
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// A group of interchangeable servers.
 #[derive(Debug)]
@@ -132,12 +97,12 @@ impl Upstream {
         let admission = admission.cloned().unwrap_or_else(|| {
             Arc::new(Admission::new(name.clone(), settings.limits, counts.pending.clone()))
         });
-        let servers = servers_of(&settings, &name, &counts, running, meters);
+        let servers = assembly::servers(&settings, &name, &counts, running, meters);
 
         Arc::new_cyclic(|me| {
             let known = running.map(Self::group);
             let upstream = Self {
-                group: ArcSwap::from_pointee(assemble(&servers, known.as_deref(), me)),
+                group: ArcSwap::from_pointee(assembly::group(&servers, known.as_deref(), me)),
                 servers,
                 name,
                 settings,
@@ -281,7 +246,7 @@ impl Upstream {
     /// Makes the group anew from what its names stand for now.
     fn publish(&self) {
         let guard = self.changing.lock();
-        let group = assemble(&self.servers, Some(&self.group.load()), &self.me);
+        let group = assembly::group(&self.servers, Some(&self.group.load()), &self.me);
         self.group.store(Arc::new(group));
         drop(guard);
         self.show_up(Moment::now());
@@ -326,58 +291,6 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.tasks.end();
     }
-}
-
-/// The servers that the settings name, with the metrics and lookups of their predecessors.
-fn servers_of(
-    settings: &Settings,
-    name: &Arc<str>,
-    counts: &Arc<GroupCounts>,
-    running: Option<&Upstream>,
-    meters: &Meters,
-) -> Box<[Arc<Server>]> {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    let common = Common {
-        upstream: name.clone(),
-        checked: settings.health.is_some(),
-        ejectable: settings.outlier.is_some(),
-        // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
-        group_key: hasher.finish(),
-        counts: counts.clone(),
-    };
-    let predecessors = running.into_iter().flat_map(|running| &running.servers);
-    let known: HashMap<&str, &Arc<Server>> = predecessors.map(|server| (&*server.name, server)).collect();
-    // A server written twice has one set of metrics, as it has one set of labels.
-    let mut counted: HashMap<&str, Arc<ServerCounts>> =
-        known.iter().map(|(place, server)| (*place, server.counts.clone())).collect();
-
-    settings
-        .servers
-        .iter()
-        .map(|(place, weight)| {
-            let resolution = known.get(place.as_str()).map(|server| server.resolution.load_full());
-            let label: Arc<str> = place.as_str().into();
-            let counts =
-                counted.entry(place).or_insert_with(|| Arc::new(ServerCounts::new(name, &label, meters)));
-            Arc::new(Server::new(&common, &label, *weight, resolution, counts.clone()))
-        })
-        .collect()
-}
-
-/// The group that the servers make with what their names stand for, each address with what is known of it.
-fn assemble(servers: &[Arc<Server>], known: Option<&Group>, me: &Weak<Upstream>) -> Group {
-    let known = known.into_iter().flat_map(Group::endpoints);
-    let mut vitals: HashMap<SocketAddr, Arc<Vitals>> =
-        known.map(|endpoint| (endpoint.address(), endpoint.vitals().clone())).collect();
-    let mut endpoints = Vec::new();
-    for server in servers {
-        for address in &server.resolution.load().addresses {
-            let vitals = vitals.entry(*address).or_insert_with(|| Arc::new(Vitals::new(server.checked)));
-            endpoints.push(Arc::new(Endpoint::new(server.clone(), *address, vitals.clone(), me.clone())));
-        }
-    }
-    Group::new(endpoints)
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use pingora::Result;
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+use super::address::Address;
 use super::lease::Lease;
 
 /// How long each step with a server may take. None is without end.
@@ -69,14 +71,20 @@ const PROBES: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::ZERO,
 };
 
-/// The peer for the server of this lease: HTTP/1.1 over TCP.
+/// The peer for the server of this lease: HTTP/1.1 over TCP, or over a socket of the file system.
 ///
 /// Pingora knows one read timeout where there are two waits: that for the first byte, and those between reads. The
 /// longer counts for both, but never longer than what is `left` of the time for the whole exchange.
-pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> HttpPeer {
+///
+/// # Errors
+/// The path is none that a socket can have.
+pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> Result<HttpPeer> {
     let within = |bound: Duration| Some(left.map_or(bound, |left| bound.min(left)));
     let server = lease.server();
-    let mut peer = HttpPeer::new(server.address(), false, String::new());
+    let mut peer = match server.address() {
+        Address::Inet(address) => HttpPeer::new(address, false, String::new()),
+        Address::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
+    };
     peer.group_key = server.group_key();
     peer.options.connection_timeout = within(timeouts.connect);
     peer.options.total_connection_timeout = within(timeouts.connect);
@@ -88,7 +96,7 @@ pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> 
     // What is for one hop is taken off by `forward::hop`. Pingora's own rules would come first, and let a client name
     // `Authorization` away, or end without an answer where it names `Host`.
     peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    peer
+    Ok(peer)
 }
 
 #[cfg(test)]
@@ -100,7 +108,7 @@ mod tests {
     #[test]
     fn every_step_with_a_server_has_an_end() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
-        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None);
+        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None).unwrap();
         let options = &peer.options;
         assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
         for bound in [
@@ -115,10 +123,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_of_the_file_system_is_connected_to_by_its_path() {
+        let peer = |place: &str| {
+            let upstream = upstream_of(Settings::new("users", [(place, 1)]));
+            http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None)
+        };
+        assert_eq!(peer("unix:/run/users.sock").unwrap()._address.to_string(), "/run/users.sock");
+        assert!(
+            peer(&format!("unix:/{}", "x".repeat(200))).is_err(),
+            "longer than the path of a socket may be"
+        );
+    }
+
+    #[test]
     fn no_step_lasts_longer_than_what_is_left_for_the_whole() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
         let left = Some(Duration::from_millis(300));
-        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), left);
+        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), left).unwrap();
         assert_eq!(peer.options.read_timeout, left);
         assert_eq!(peer.options.total_connection_timeout, left);
     }

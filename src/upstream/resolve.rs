@@ -1,18 +1,20 @@
 //! What `host:port` stands for: an address at once, or a name that is looked up in the background.
 
 use std::io;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use super::address::Address;
+
 /// A server's place as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An address and a port.
-    Fixed(SocketAddr),
+    /// An address.
+    Fixed(Address),
     /// A name and a port, `host:port`.
     Name(String),
 }
@@ -26,20 +28,28 @@ pub enum BadAddress {
     /// Several colons that are not an IPv6 address in brackets.
     #[error("an IPv6 address stands in brackets: `[::1]:8080`")]
     Brackets,
+    /// The path of a socket does not begin with `/`.
+    #[error("a socket of the file system is written with its whole path, as in `unix:/run/users.sock`")]
+    Path,
     /// The host is neither an address nor a name.
     #[error("the host is neither an IP address nor a name of letters, digits, `-`, `_` and `.`")]
     Host,
 }
 
 impl Target {
-    /// Reads `ip:port` or `host:port`.
+    /// Reads `ip:port`, `host:port` or `unix:PATH`.
     pub fn parse(text: &str) -> Result<Self, BadAddress> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = Path::new(path);
+            let socket = path.is_absolute().then(|| Self::Fixed(Address::Unix(path.into())));
+            return socket.ok_or(BadAddress::Path);
+        }
         let (host, port) = text.rsplit_once(':').ok_or(BadAddress::Port)?;
         if !matches!(port.parse::<u16>(), Ok(1..)) || port.starts_with('+') {
             return Err(BadAddress::Port);
         }
         if let Ok(address) = text.parse() {
-            return Ok(Self::Fixed(address));
+            return Ok(Self::Fixed(Address::Inet(address)));
         }
         if host.contains(':') {
             return Err(BadAddress::Brackets);
@@ -61,7 +71,7 @@ fn is_name(host: &str) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
     /// In order, without repetition. Those of the last lookup that succeeded.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Why the last lookup failed, if it did.
     pub trouble: Option<String>,
 }
@@ -70,7 +80,7 @@ impl Resolution {
     /// What is known before the first lookup.
     pub fn before_lookup(target: &Result<Target, BadAddress>) -> Self {
         match target {
-            Ok(Target::Fixed(address)) => Self { addresses: vec![*address], trouble: None },
+            Ok(Target::Fixed(address)) => Self { addresses: vec![address.clone()], trouble: None },
             Ok(Target::Name(_)) => {
                 Self { addresses: Vec::new(), trouble: Some("not looked up yet".to_owned()) }
             }
@@ -81,7 +91,7 @@ impl Resolution {
     /// What is known after a lookup. One that failed keeps the addresses: a name server that is away takes no server
     /// with it.
     #[must_use]
-    pub fn after(&self, lookup: Result<Vec<SocketAddr>, LookupFailed>) -> Self {
+    pub fn after(&self, lookup: Result<Vec<Address>, LookupFailed>) -> Self {
         match lookup {
             Ok(addresses) => Self { addresses, trouble: None },
             Err(failed) => Self { addresses: self.addresses.clone(), trouble: Some(failed.to_string()) },
@@ -115,13 +125,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_ADDRESSES: usize = 256;
 
 /// Looks up `host:port`.
-pub async fn lookup(name: &str) -> Result<Vec<SocketAddr>, LookupFailed> {
+pub async fn lookup(name: &str) -> Result<Vec<Address>, LookupFailed> {
     let found = match timeout(PATIENCE, lookup_host(name)).await {
         Ok(found) => found.map_err(LookupFailed::System)?,
         Err(_) => return Err(LookupFailed::TimedOut(PATIENCE)),
     };
     // Name servers shuffle their answers; in order, the same answer looks the same.
-    let mut addresses: Vec<SocketAddr> = found.collect();
+    let mut addresses: Vec<Address> = found.map(Address::Inet).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses.truncate(MOST_ADDRESSES);
@@ -135,8 +145,10 @@ mod tests {
     #[test]
     fn addresses_and_names_are_told_apart() {
         for fixed in ["10.0.0.1:8080", "[::1]:8080", "[2001:db8::1]:65535"] {
-            assert_eq!(Target::parse(fixed), Ok(Target::Fixed(fixed.parse().unwrap())));
+            assert_eq!(Target::parse(fixed), Ok(Target::Fixed(Address::Inet(fixed.parse().unwrap()))));
         }
+        let socket = Address::Unix(Path::new("/run/users.sock").into());
+        assert_eq!(Target::parse("unix:/run/users.sock"), Ok(Target::Fixed(socket)));
         for name in ["localhost:80", "users:8080", "users_1.internal:1", "a.example.:443", "1and1.example:80"]
         {
             assert_eq!(Target::parse(name), Ok(Target::Name(name.to_owned())));
@@ -161,6 +173,7 @@ mod tests {
             ("users..example:80", BadAddress::Host),
             ("-users:80", BadAddress::Host),
             ("10.0.0.300:80", BadAddress::Host),
+            ("unix:users.sock", BadAddress::Path),
         ] {
             assert_eq!(Target::parse(text), Err(bad), "{text}");
         }
@@ -168,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_failed_lookup_keeps_the_addresses() {
-        let known = Resolution { addresses: vec!["10.0.0.1:80".parse().unwrap()], trouble: None };
+        let known =
+            Resolution { addresses: vec![Address::Inet("10.0.0.1:80".parse().unwrap())], trouble: None };
         let after = known.after(Err(LookupFailed::NoAddresses));
         assert_eq!(after.addresses, known.addresses);
         assert_eq!(after.trouble.as_deref(), Some("the name has no addresses"));
@@ -178,7 +192,11 @@ mod tests {
     #[tokio::test]
     async fn localhost_resolves() {
         let addresses = lookup("localhost:4711").await.unwrap();
-        assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 4711));
+        let found = |address: &Address| match address {
+            Address::Inet(address) => address.ip().is_loopback() && address.port() == 4711,
+            Address::Unix(_) => false,
+        };
+        assert!(!addresses.is_empty() && addresses.iter().all(found));
         assert!(addresses.is_sorted());
     }
 }

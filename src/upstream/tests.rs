@@ -13,13 +13,15 @@ use proptest::prelude::*;
 use crate::config::units::Share;
 use crate::telemetry::Meters;
 
+use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::health::LastCheck;
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Balance, Failure, Failures, HealthCheck, Lease, NoServer, Outlier, Retries, Settings, Tried, Upstream,
+    Balance, Failure, Failures, HealthCheck, Lease, NoServer, Outlier, Retries, ServerSettings, Settings,
+    Tried, Upstream,
 };
 
 const BOTH: [Balance; 2] = [Balance::LeastRequest, Balance::RoundRobin];
@@ -29,7 +31,10 @@ const NOW: Moment = Moment::from_millis(1_000_000);
 /// Servers `10.0.0.1:80`, `10.0.0.2:80`, … with these weights.
 fn settings(weights: &[u16]) -> Settings {
     let mut settings = Settings::new("users", []);
-    settings.servers = (1..).zip(weights).map(|(n, weight)| (format!("10.0.0.{n}:80"), *weight)).collect();
+    settings.servers = (1..)
+        .zip(weights)
+        .map(|(n, weight)| ServerSettings::new(format!("10.0.0.{n}:80"), *weight))
+        .collect();
     settings
 }
 
@@ -215,7 +220,8 @@ proptest! {
 fn a_few_servers_that_are_up_are_found_among_a_thousand() {
     for balance in BOTH {
         let mut settings = Settings::new("users", []);
-        settings.servers = (0..1000).map(|n| (format!("10.0.{}.{}:80", n / 250, n % 250), 1)).collect();
+        settings.servers =
+            (0..1000).map(|n| ServerSettings::new(format!("10.0.{}.{}:80", n / 250, n % 250), 1)).collect();
         let upstream = upstream_of(Settings { balance, health: Some(HealthCheck::of_path("/")), ..settings });
         let all = endpoints(&upstream);
         set_up(&all[700], true);
@@ -641,7 +647,7 @@ async fn a_name_stands_for_all_its_addresses_and_is_unresolved_until_looked_up()
     eventually("resolved", || upstream.is_available()).await;
     let lease = upstream.pick(&Tried::default()).unwrap();
     assert_eq!(lease.server().name(), place);
-    assert_eq!(lease.server().address().port(), origin.address().port());
+    assert_eq!(lease.server().address(), &Address::Inet(origin.address()));
 
     let reloaded = Upstream::new(upstream.settings().clone(), Some(&upstream), &Meters::new());
     assert!(reloaded.is_available(), "a reload does not forget the addresses");
@@ -668,7 +674,7 @@ fn addresses_that_a_name_keeps_keep_their_state() {
         ..Settings::new("users", [("users:80", 2)])
     });
     let stands_for = |addresses: &[&str]| {
-        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let addresses = addresses.iter().map(|address| Address::Inet(address.parse().unwrap())).collect();
         let server = &upstream.servers[0];
         server.resolution.store(Arc::new(server.resolution.load().after(Ok(addresses))));
         upstream.publish();

@@ -1,7 +1,6 @@
 //! What goes on in the background for an upstream: health checks, lookups, the ends of ejections.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::Upstream;
+use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
 use super::health::{self, Change, HealthCheck};
@@ -26,10 +26,10 @@ struct TaskTable {
 }
 
 /// What a task is for; there is one of each at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Job {
     /// Checks whatever answers at this address.
-    Check(SocketAddr),
+    Check(Address),
     /// Looks up the name of the server at this place of the configuration.
     Lookup(usize),
     /// Notices the ends of ejections.
@@ -45,7 +45,7 @@ impl Tasks {
     }
 
     /// Ends the checks of all other addresses.
-    fn keep_checks(&self, addresses: &[SocketAddr]) {
+    fn keep_checks(&self, addresses: &[Address]) {
         self.0.lock().handles.retain(|job, handle| {
             let keep = !matches!(job, Job::Check(address) if !addresses.contains(address));
             if !keep {
@@ -93,12 +93,12 @@ impl Upstream {
         let Some(rules) = &self.settings().health else { return };
         let rules = Arc::new(rules.clone());
         let group = self.group();
-        let addresses: Vec<SocketAddr> =
-            group.endpoints().iter().map(|endpoint| endpoint.address()).collect();
+        let addresses: Vec<Address> =
+            group.endpoints().iter().map(|endpoint| endpoint.address().clone()).collect();
         self.tasks().keep_checks(&addresses);
         for endpoint in group.endpoints() {
             let work = keep_checking(endpoint.clone(), rules.clone());
-            self.tasks().ensure(Job::Check(endpoint.address()), work);
+            self.tasks().ensure(Job::Check(endpoint.address().clone()), work);
         }
     }
 }
@@ -147,7 +147,7 @@ async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: Stri
     }
 }
 
-fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Vec<SocketAddr>, resolve::LookupFailed>) {
+fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Vec<Address>, resolve::LookupFailed>) {
     let before = server.resolution.load_full();
     let after = before.after(found);
     if after == *before {

@@ -1,10 +1,9 @@
 //! How an upstream stands, for `/upstreams` on the admin listener.
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 
 use super::Upstream;
+use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
 
@@ -24,7 +23,7 @@ pub struct ServerView {
     pub server: String,
     /// Where it is; absent while a name is not resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
     /// Its weight.
     pub weight: u16,
     /// Whether it may be chosen.
@@ -108,7 +107,7 @@ impl ServerView {
         });
         Self {
             server: endpoint.name().to_owned(),
-            address: Some(endpoint.address()),
+            address: Some(endpoint.address().clone()),
             weight: endpoint.weight(),
             state,
             reason,

@@ -1,0 +1,95 @@
+//! What an upstream runs by, out of what `[upstreams.NAME]` says.
+
+use crate::config::Upstream as Written;
+use crate::config::upstream as written;
+use crate::upstream::{
+    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings, Settings, Timeouts,
+};
+
+pub(super) fn settings(name: &str, written: &Written) -> Settings {
+    Settings {
+        name: name.to_owned(),
+        servers: written.servers.iter().map(server).collect(),
+        balance: balance(written.balance),
+        health: health(&written.health),
+        outlier: outlier(&written.outlier_detection),
+        timeouts: timeouts(&written.timeouts),
+        retries: retries(&written.retries),
+        limits: Limits {
+            max_connections: written.limits.max_connections,
+            max_pending: written.limits.max_pending,
+            // Who would not be waited for at the server's door is not waited for at ours.
+            max_wait: written.timeouts.connect.0,
+        },
+    }
+}
+
+fn server(written: &written::Server) -> ServerSettings {
+    match written {
+        written::Server::Address(address) => ServerSettings::new(address, 1),
+        written::Server::Table(table) => ServerSettings::new(&table.address, table.weight),
+    }
+}
+
+fn balance(written: written::Balance) -> Balance {
+    match written {
+        written::Balance::LeastRequest => Balance::LeastRequest,
+        written::Balance::RoundRobin => Balance::RoundRobin,
+    }
+}
+
+fn health(written: &written::Health) -> Option<HealthCheck> {
+    let table = match written {
+        written::Health::Switch(_) => return None,
+        written::Health::Path(path) => &written::HealthTable::of_path(path.clone()),
+        written::Health::Table(table) => table,
+    };
+    Some(HealthCheck {
+        path: table.path.clone(),
+        host: table.host.clone(),
+        interval: table.interval.0,
+        timeout: table.timeout.0,
+        healthy_threshold: table.healthy_threshold,
+        unhealthy_threshold: table.unhealthy_threshold,
+    })
+}
+
+fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
+    let table = match written {
+        written::OutlierDetection::Switch(false) => return None,
+        written::OutlierDetection::Switch(true) => &written::OutlierTable::default(),
+        written::OutlierDetection::Table(table) => table,
+    };
+    Some(Outlier {
+        consecutive_errors: table.consecutive_errors,
+        ejection_time: table.ejection_time.0,
+        max_ejected: table.max_ejected,
+    })
+}
+
+fn timeouts(written: &written::Timeouts) -> Timeouts {
+    Timeouts {
+        connect: written.connect.0,
+        first_byte: written.first_byte.0,
+        idle: written.idle.0,
+        total: (!written.total.0.is_zero()).then_some(written.total.0),
+        keep_alive: written.keep_alive.0,
+    }
+}
+
+fn retries(written: &written::Retries) -> Retries {
+    let on = written.on.iter().map(|on| match on {
+        written::RetryOn::Connect => Failure::Connect,
+        written::RetryOn::Reset => Failure::Reset,
+        written::RetryOn::Timeout => Failure::Timeout,
+        written::RetryOn::Status502 => Failure::Status502,
+        written::RetryOn::Status503 => Failure::Status503,
+        written::RetryOn::Status504 => Failure::Status504,
+    });
+    Retries {
+        attempts: written.attempts,
+        on: on.collect(),
+        backoff: Backoff { base: written.backoff.base.0, max: written.backoff.max.0 },
+        budget: written.budget,
+    }
+}

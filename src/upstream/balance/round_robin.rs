@@ -1,0 +1,96 @@
+//! One server after the other, as often as their weights say, evenly spread.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::{DRAWS, Group};
+use crate::upstream::endpoint::Endpoint;
+
+impl Group {
+    /// The next fit server in turn. The turns of the others are passed over, so the rest keep their shares.
+    pub(super) fn next_in_turn(&self, turn: &AtomicUsize, fit: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let next = || self.at(turn.fetch_add(1, Relaxed) % self.turns.len());
+        (0..DRAWS).map(|_| next()).find(|index| fit(&self.endpoints[*index]))
+    }
+}
+
+/// One round in which each server has as many turns as its weight, evenly spread.
+///
+/// A server of weight `w` has the round divided into `w` equal parts, and a turn in each. Of the servers whose next
+/// part has begun, the one whose part ends first has the turn, as in fair queueing (WF²Q); of several, the first in
+/// the configuration.
+pub(super) fn round(weights: &[u16]) -> Box<[u32]> {
+    let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
+    let shares: Vec<u64> = weights.iter().map(|weight| u64::from(weight / divisor)).collect();
+    let turns: u64 = shares.iter().sum();
+    // When a part begins, and when it ends (as a fraction of the round), with its server and its number.
+    let mut to_come: BinaryHeap<_> =
+        (0_u32..).zip(&shares).map(|(server, _)| Reverse((0, server, 0))).collect();
+    let mut begun = BinaryHeap::new();
+    let next = |turn: u64| {
+        while let Some(&Reverse((begins, server, part))) = to_come.peek()
+            && begins <= turn
+        {
+            to_come.pop();
+            begun.push(Reverse((((part + 1) << 32) / shares[server as usize], server, part)));
+        }
+        let Reverse((_, server, part)) = begun.pop()?;
+        let begins = ((part + 1) * turns).div_ceil(shares[server as usize]);
+        to_come.push(Reverse((begins, server, part + 1)));
+        Some(server)
+    };
+    (0..turns).map_while(next).collect()
+}
+
+fn greatest_common_divisor(a: u16, b: u16) -> u16 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(weights: &[u16]) -> String {
+        round(weights).iter().map(|server| char::from(b'a' + u8::try_from(*server).unwrap())).collect()
+    }
+
+    #[test]
+    fn turns_are_spread_over_the_round() {
+        assert_eq!(written(&[1, 1, 1]), "abc");
+        assert_eq!(written(&[7, 7]), "ab");
+        assert_eq!(written(&[1, 3]), "babb");
+        assert_eq!(written(&[5, 1, 1]), "abaacaa");
+        assert_eq!(written(&[20, 40, 20]), "babc");
+        assert_eq!(written(&[9]), "a");
+        assert_eq!(written(&[]), "");
+    }
+
+    proptest! {
+        #[test]
+        fn a_round_has_exactly_the_turns_that_the_weights_say(weights in prop::collection::vec(1_u16..=100, 1..8)) {
+            let turns = round(&weights);
+            let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+            for (server, weight) in (0_u32..).zip(&weights) {
+                let count = turns.iter().filter(|turn| **turn == server).count();
+                prop_assert_eq!(count * total, usize::from(*weight) * turns.len());
+            }
+        }
+
+        #[test]
+        fn every_turn_comes_in_its_part_of_the_round(weights in prop::collection::vec(1_u16..=100, 1..8)) {
+            let turns = round(&weights);
+            let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+            for (server, weight) in (0_u32..).zip(&weights) {
+                let mine = (0..turns.len()).filter(|turn| turns[*turn] == server);
+                let share = usize::from(*weight) * turns.len() / total;
+                for (part, turn) in mine.enumerate() {
+                    prop_assert!(turn * share >= part * turns.len(), "not before its part begins");
+                    prop_assert!(turn * share <= (part + 1) * turns.len(), "a turn late at most");
+                }
+            }
+        }
+    }
+}
