@@ -30,9 +30,9 @@ pub use pilot::Pilot;
 
 /// How far a reader may lag behind the writer of a body that is not stored, in bytes.
 const LAG_MAX: u64 = 1 << 20;
-/// How far the writer of such a body may be ahead of its fastest reader, in bytes: enough for both to be at work, and all
-/// that a client costs here who asks and does not read.
-const LEAD_MAX: u64 = 128 << 10;
+/// How far the writer of such a body may be ahead of its fastest reader and still read on, in bytes: with one read more
+/// (64 KiB), enough for both to be at work, and all that a client costs here who asks and does not read.
+const LEAD_MAX: u64 = 32 << 10;
 /// How long a request waits for what comes of another's fetch, and after how long a fetch is joined no more.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
