@@ -126,9 +126,9 @@ impl Process {
             tokio::spawn(follow::on_change(reloader.clone())),
         ];
 
+        ready.has("listeners"); // before anybody is told where to ask for it
         announce(&addresses, &admin_address);
         tracing::info!(listening = addresses.join(" "), admin = %admin_address, "listening");
-        ready.has("listeners");
         let _starting = tokio::spawn(get_ready(ready.clone(), upstreams));
 
         match signals.next().await {
