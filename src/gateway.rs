@@ -145,9 +145,12 @@ impl ProxyHttp for Gateway {
     // ── the upstream ────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Chooses a server, for the first try and for each that follows.
-    async fn upstream_peer(&self, _: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        tries::next_server(exchange).await.map_err(|refusal| refuse(exchange, refusal))
+        let peer = tries::next_server(exchange).await;
+        let mut peer = peer.map_err(|refusal| refuse(exchange, refusal))?;
+        tries::bound_word(session, exchange, &mut peer);
+        Ok(peer)
     }
 
     /// No connection: perhaps another server.

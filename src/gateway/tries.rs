@@ -43,14 +43,23 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
-    let mut peer =
-        peer::http_peer(&lease, &timeouts, left).map_err(|_| Refusal::Failed(Fault::Unreachable))?;
-    if exchange.upgrades {
-        // Pingora takes the bound for the answer's head as well: it cannot be changed once the protocol has.
-        peer.options.read_timeout = peer.options.read_timeout.max(Some(UPGRADED_IDLE));
-    }
+    let peer = peer::http_peer(&lease, &timeouts, left).map_err(|_| Refusal::Failed(Fault::Unreachable))?;
     exchange.tries.begin(lease);
     Ok(Box::new(peer))
+}
+
+/// Sets the bounds on the word of a server on another protocol. Pingora has one for its connection, for good, so that is
+/// as long as the new protocol may be silent; the session's ends the wait before.
+pub(super) fn bound_word(session: &mut Session, exchange: &Exchange, peer: &mut HttpPeer) {
+    if !session.is_upgrade_req() {
+        return;
+    }
+    let mut within = peer.options.read_timeout;
+    if exchange.upgrades {
+        peer.options.read_timeout = within.max(Some(UPGRADED_IDLE));
+        within = exchange.timeouts().map(|timeouts| within.unwrap_or(Duration::MAX).min(timeouts.first_byte));
+    }
+    session.set_read_timeout(within);
 }
 
 /// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say, but its ends
@@ -81,6 +90,12 @@ pub(super) fn broken(
         return error; // decided where the answer came in
     }
     error.set_retry(false);
+    if session.is_upgrade_req()
+        && session.response_written().is_none()
+        && *error.etype() == ErrorType::ReadTimedout
+    {
+        error.as_up(); // the session tells the time for the server: see `bound_word`
+    }
     if let Some(fault) = fault_of(&error) {
         // A request that would change the protocol has no body, and yet may go on.
         let body_goes_on = !session.is_body_done() && !session.is_upgrade_req();

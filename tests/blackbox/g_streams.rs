@@ -1,11 +1,13 @@
 //! What flows: upgraded connections, streams of events, bodies of all sizes, and answers that have none.
 
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::passing::{before, before_tls, get};
 use crate::support::speaker::{self, Speaker};
-use crate::support::{Certs, Client, Gate, Origin, PATIENCE, Raw, Reply, eventually, must};
+use crate::support::{Certs, Client, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, must, plain};
 
 /// Answers a WebSocket handshake, and from then on says everything twice.
 async fn echo_twice(mut stream: TcpStream) {
@@ -64,6 +66,44 @@ async fn a_websocket_lasts_however_quickly_its_server_agrees() {
         client.send("word").await;
         assert_eq!(client.bytes(8).await, b"wordword");
     }
+}
+
+/// What follows lasts longer than that.
+#[tokio::test]
+async fn a_server_has_first_byte_to_agree_to_a_websocket() {
+    let mute = Speaker::start(|mut stream| async move {
+        speaker::head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let echo = Speaker::start(echo_twice).await;
+    let (mute, echo) = (mute.address(), echo.address());
+    let bound = "timeouts = { first_byte = \"100ms\" }";
+    let gateway = Gateway::start(&format!(
+        "{}\n[upstreams.both]\nservers = [\"{mute}\", \"{echo}\"]\nbalance = \"round_robin\"\n{bound}\n\
+         retries = {{ on = [\"timeout\"] }}\n\
+         [routes.both]\npath = \"/chat\"\nupstream = \"both\"\n\
+         [routes.mute]\npath = \"/mute\"\nupstream = \"{mute}\"\n{bound}\n",
+        plain()
+    ))
+    .await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    let answer = client.ask(HANDSHAKE.replace("/chat", "/mute")).await;
+    assert_eq!((answer.status, &answer.json()["reason"]), (504, &"upstream-timeout".into()));
+
+    // One of the two, at least, is sent to the mute one first.
+    for _ in 0..2 {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(HANDSHAKE).await;
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+        let agreed = Instant::now();
+        while agreed.elapsed() < Duration::from_millis(300) {
+            client.send("word").await;
+            assert_eq!(client.bytes(8).await, b"wordword");
+        }
+    }
+    assert!(gateway.count("tidegate_upstream_retries_total{reason=\"timeout\"}").await >= 1);
 }
 
 #[tokio::test]

@@ -369,6 +369,12 @@ impl Reply {
         self.asked.upgrades
     }
 
+    /// Whether it is not known yet if bytes of another protocol follow. Were the proxy told that the body ends here, it
+    /// could take that for the end of what comes after a change of protocol, if that is quick.
+    pub(super) fn awaits_word(&self) -> bool {
+        self.asked.upgrades && self.head.is_none()
+    }
+
     /// Whether the connection speaks another protocol.
     pub(super) fn is_upgraded(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)

@@ -41,6 +41,8 @@ pub(super) struct Session {
     home: Home,
     digest: Arc<Digest>,
     upgraded: bool,
+    /// Runs while it is not known yet if the protocol changes.
+    word: Option<Pin<Box<Sleep>>>,
     /// Runs once the client has closed its side.
     farewell: Option<Pin<Box<Sleep>>>,
 }
@@ -50,14 +52,6 @@ pub(super) struct Lent {
     pub(super) client: Box<Guarded>,
     pub(super) body: RequestBody,
     pub(super) reply: Reply,
-}
-
-impl Lent {
-    /// Whether it is not known yet if bytes of another protocol follow. Were the proxy told that the body ends here, it
-    /// could take that for the end of what comes after a change of protocol, if that is quick.
-    fn may_go_on(&self) -> bool {
-        self.reply.may_upgrade() && self.reply.head().is_none()
-    }
 }
 
 /// Where it goes back to. A connection and its session are one task: the lock is never waited for.
@@ -72,7 +66,7 @@ impl Session {
         digest: &Arc<Digest>,
     ) -> Box<dyn server::Session> {
         let (home, digest) = (home.clone(), digest.clone());
-        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, farewell: None })
+        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, word: None, farewell: None })
     }
 
     fn socket(&self) -> Option<&SocketDigest> {
@@ -104,6 +98,14 @@ impl Session {
         }
         if !body.is_done() {
             return if idle { Poll::Pending } else { body.poll_next(&mut **client, cx) };
+        }
+        if reply.awaits_word() {
+            let within = body.within();
+            let word = self.word.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+            if word.as_mut().poll(cx).is_ready() {
+                let context = format!("no word on another protocol within {within:?}");
+                return Poll::Ready(Error::e_explain(ErrorType::ReadTimedout, context));
+            }
         }
         if self.farewell.is_none() {
             ready!(body.poll_ahead(&mut **client, cx))?;
@@ -170,7 +172,7 @@ impl server::Session for Session {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.lent.as_ref().is_none_or(|lent| lent.body.is_done() && !lent.may_go_on())
+        self.lent.as_ref().is_none_or(|lent| lent.body.is_done() && !lent.reply.awaits_word())
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -194,7 +196,7 @@ impl server::Session for Session {
     fn get_retry_buffer(&self) -> Option<Bytes> {
         let lent = self.lent.as_ref()?;
         // No bytes, and not the end: the proxy then tells its server of neither.
-        if lent.may_go_on() { Some(Bytes::new()) } else { lent.body.kept() }
+        if lent.reply.awaits_word() { Some(Bytes::new()) } else { lent.body.kept() }
     }
 
     fn is_upgrade_req(&self) -> bool {
@@ -250,7 +252,10 @@ impl server::Session for Session {
 
     // ── bounds; those on writes are the connection's ────────────────────────────────────────────────────────────
 
+    /// Holds for the word on another protocol as well: the proxy has one bound on its server for the time before and
+    /// after it, and only the client's side can tell the two apart.
     fn set_read_timeout(&mut self, within: Option<Duration>) {
+        self.word = None;
         if let (Some(lent), Some(within)) = (&mut self.lent, within) {
             lent.body.set_within(within);
         }
