@@ -32,7 +32,7 @@ pub use pilot::Pilot;
 const LAG_MAX: u64 = 1 << 20;
 /// How far the writer of such a body may be ahead of its fastest reader and still read on, in bytes: with one read more
 /// (64 KiB), enough for both to be at work, and all that a client costs here who asks and does not read.
-const LEAD_MAX: u64 = 32 << 10;
+const LEAD_MAX: u64 = 64 << 10;
 /// How long a request waits for what comes of another's fetch, and after how long a fetch is joined no more.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 

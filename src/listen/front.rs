@@ -273,7 +273,7 @@ async fn accept_tls(edge: &Edge, mut wire: Wire) -> Result<(TlsStream<Wire>, Tls
     }
     let table = edge.tls().ok_or(HandshakeError::NoCertificate)?;
     let sni = greeting.client_hello().server_name().map(str::to_owned);
-    let config = table.for_name(sni.as_deref()).ok_or(HandshakeError::NoCertificate)?;
+    let config = table.for_client(&greeting.client_hello()).ok_or(HandshakeError::NoCertificate)?;
     let mut stream = greeting.into_stream(config).await.map_err(HandshakeError::Io)?;
     stream.get_mut().0.holds(false);
     let tls = describe(stream.get_ref().1, table.clients(sni.as_deref()))?;

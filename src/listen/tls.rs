@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 
 use super::by_host::ByHost;
 use super::certs::{Cert, CertSet};
@@ -56,7 +56,15 @@ pub struct TlsTable {
 #[derive(Debug)]
 struct Asked {
     clients: Option<ClientCa>,
-    configs: Vec<Arc<ServerConfig>>,
+    offers: Vec<Offer>,
+}
+
+/// A certificate, with the suites in two orders.
+#[derive(Debug)]
+struct Offer {
+    ours: Arc<ServerConfig>,
+    /// For a client that would rather have ChaCha20: its processor has no instructions for AES.
+    theirs: Arc<ServerConfig>,
 }
 
 impl TlsTable {
@@ -87,11 +95,21 @@ impl TlsTable {
         Self { exact, wildcard, asked }
     }
 
+    /// What to offer a client that says hello: as [`Self::for_name`], in the order of suites that suits it.
+    pub(super) fn for_client(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        let offer = self.offer(hello.server_name())?;
+        Some(if prefers_chacha(hello.cipher_suites()) { &offer.theirs } else { &offer.ours }.clone())
+    }
+
     /// What to offer a client that asks for `sni`: the certificate of that name, else the wildcard above it, else the
     /// first of all; and what to ask of it, by the same name. None only if there is no certificate.
     pub fn for_name(&self, sni: Option<&str>) -> Option<Arc<ServerConfig>> {
+        self.offer(sni).map(|offer| offer.ours.clone())
+    }
+
+    fn offer(&self, sni: Option<&str>) -> Option<&Offer> {
         let index = sni.and_then(|name| self.find(name)).unwrap_or(0);
-        self.asked(sni).configs.get(index).cloned()
+        self.asked(sni).offers.get(index)
     }
 
     /// Whose certificates a client is asked for that asks for `sni`, if it is.
@@ -126,16 +144,38 @@ impl Asked {
         // Sessions are resumed without a certificate being shown again, so those of one policy are good for it alone;
         // and they end when its authorities or revocations change.
         let ticketer = ticketing.ticketer(clients.as_ref().map_or([0; 32], |ca| ca.print));
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(provider());
         let verifier = clients.as_ref().map(|ca| ca.verifier.clone());
-        let config = |cert: &Cert| {
+        let offer = |cert: &Cert| {
             let settings =
                 Settings { min: policy.min, verifier: verifier.clone(), ticketer: ticketer.clone() };
-            Arc::new(server_config(cert.key.clone(), settings, &provider))
+            let ours = server_config(cert.key.clone(), settings, &provider);
+            let mut theirs = ours.clone();
+            theirs.ignore_client_order = false;
+            Offer { ours: Arc::new(ours), theirs: Arc::new(theirs) }
         };
-        let configs = certs.certs.iter().map(config).collect();
-        Self { clients, configs }
+        Self { offers: certs.certs.iter().map(offer).collect(), clients }
     }
+}
+
+/// Cryptography with the suites in our order: AES with 128 bits first. It is as safe as anyone asks for, and its handshakes and
+/// bytes cost less than those of AES with 256 bits, whose hash few processors have instructions for. The key exchange is in
+/// our order, too: X25519MLKEM768 first.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let name = suite.suite().as_str().unwrap_or_default();
+        ["AES_128", "AES_256"].iter().position(|cipher| name.contains(cipher)).unwrap_or(2)
+    });
+    provider
+}
+
+/// Whether the first suite of a client has ChaCha20 (RFC 8446 section 4.1.2: in its order). What it says to keep servers from
+/// ossifying is passed over (RFC 8701).
+fn prefers_chacha(suites: &[CipherSuite]) -> bool {
+    let is_grease = |suite: &CipherSuite| u16::from(*suite) & 0x0f0f == 0x0a0a;
+    let first = suites.iter().find(|suite| !is_grease(suite));
+    first.and_then(CipherSuite::as_str).is_some_and(|name| name.contains("CHACHA20"))
 }
 
 struct Settings {
@@ -152,7 +192,6 @@ fn server_config(key: Arc<CertifiedKey>, settings: Settings, provider: &Arc<Cryp
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Our order of suites: AES with 256 bits first. The key exchange is in our order in any case, X25519MLKEM768 first.
     config.ignore_client_order = true;
     // All that a session needs is in its ticket, so nothing is kept here for clients that never return.
     config.ticketer = settings.ticketer;

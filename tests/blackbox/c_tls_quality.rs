@@ -76,12 +76,17 @@ async fn the_order_is_ours_with_a_key_exchange_that_outlasts_quantum_computers_f
     let group = connection.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
     let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
-    assert_eq!(suite, Some(CipherSuite::TLS13_AES_256_GCM_SHA384));
+    assert_eq!(suite, Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
 
-    let others_first =
-        "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384";
-    let said = s_client(gateway.https(), &["-tls1_2", "-cipher", others_first], "").await;
-    assert!(said.contains("Cipher is ECDHE-ECDSA-AES256-GCM-SHA384"), "{said}");
+    // Only who has no instructions for AES is asked first.
+    for (offered, agreed) in [
+        (["AES256-GCM-SHA384", "CHACHA20-POLY1305", "AES128-GCM-SHA256"], "AES128-GCM-SHA256"),
+        (["CHACHA20-POLY1305", "AES256-GCM-SHA384", "AES128-GCM-SHA256"], "CHACHA20-POLY1305"),
+    ] {
+        let offered = offered.map(|suite| format!("ECDHE-ECDSA-{suite}")).join(":");
+        let said = s_client(gateway.https(), &["-tls1_2", "-cipher", &offered], "").await;
+        assert!(said.contains(&format!("Cipher is ECDHE-ECDSA-{agreed}")), "{offered}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -135,7 +140,7 @@ async fn of_all_suites_of_tls_1_2_those_with_forward_secrecy_and_sealed_records_
         let top =
             format!("listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\ntls.certs = [{file:?}]\n");
         let gateway = Gateway::start(&format!("{top}[routes.all]\nrespond = {{ body = \"fine\" }}\n")).await;
-        let suites = ["AES256-GCM-SHA384", "AES128-GCM-SHA256", "CHACHA20-POLY1305"];
+        let suites = ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"];
         assert_eq!(taken(gateway.https()).await, suites.map(|suite| format!("ECDHE-{key}-{suite}")));
     }
 }
@@ -147,9 +152,9 @@ async fn a_grader_finds_the_new_version_preferred_its_suites_alone_and_hsts() {
     let routes = "[routes.all]\nrespond = { body = \"fine\" }\n";
     let gateway = Gateway::start(&format!("{}{hsts}{routes}", https(&certs))).await;
 
-    let all = "TLS_AES_128_CCM_8_SHA256:TLS_AES_128_CCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384";
+    let all = "TLS_AES_128_CCM_8_SHA256:TLS_AES_128_CCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
     let said = s_client(gateway.https(), &["-ciphersuites", all], "").await;
-    assert!(said.contains("New, TLSv1.3, Cipher is TLS_AES_256_GCM_SHA384"), "{said}");
+    assert!(said.contains("New, TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256"), "{said}");
     assert!(said.contains("Compression: NONE"), "{said}");
     for suite in ["TLS_AES_128_CCM_8_SHA256", "TLS_AES_128_CCM_SHA256"] {
         let said = s_client(gateway.https(), &["-tls1_3", "-ciphersuites", suite], "").await;
