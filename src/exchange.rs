@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
+use crate::forward::compress::Encoder;
 use crate::limit::Standing;
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
@@ -30,6 +31,8 @@ pub struct Exchange {
     pub cache: Option<Asking>,
     /// A copy of its answer, taken for the store on the way to the client.
     pub copy: Option<Box<Copy>>,
+    /// What compresses the body of its answer while it passes, if anything does.
+    pub encoder: Option<Encoder>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
@@ -103,6 +106,7 @@ impl Exchange {
             standing: None,
             cache: None,
             copy: None,
+            encoder: None,
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,

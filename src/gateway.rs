@@ -16,6 +16,7 @@ mod settle;
 mod confirm;
 mod tally;
 mod deliver;
+mod encode;
 mod past;
 mod place;
 mod claims;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -250,6 +251,28 @@ impl ProxyHttp for Gateway {
         }
         answer::finish(session, exchange, answer);
         Ok(())
+    }
+
+    /// Compresses the body, where its client takes that.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        encode::pass(exchange, body, end)?;
+        Ok(None)
+    }
+
+    /// What is left of a compressed body comes before the trailers.
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        Ok(Some(encode::finish(exchange)?).filter(|rest| !rest.is_empty()))
     }
 
     /// Went wrong: the client is told, if it still can be.

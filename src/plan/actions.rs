@@ -77,6 +77,7 @@ pub(super) fn forbid_idle_keys(
     };
     let idle = [
         ("cache", own.cache.is_some()),
+        ("compress", own.compress.is_some()),
         ("strip_prefix", own.strip_prefix.is_some()),
         ("rewrite", own.rewrite.is_some()),
         ("upstream_host", own.upstream_host.is_some()),

@@ -105,6 +105,7 @@ settings!(
     upstream_host,
     request_headers,
     response_headers,
+    compress,
     hsts,
     timeouts,
 );

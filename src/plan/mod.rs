@@ -11,6 +11,7 @@ mod caching;
 pub mod change;
 mod client_cert;
 mod compile;
+mod compress;
 mod effective;
 mod edits;
 mod files;
@@ -36,6 +37,7 @@ use ipnet::IpNet;
 use crate::acme::Settings as Obtained;
 use crate::cache;
 use crate::config::Config;
+use crate::forward::compress::Compress;
 use crate::forward::{Edit, PathRule};
 use crate::limit::{Addresses, Limits};
 use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
@@ -125,6 +127,8 @@ pub struct Route {
     pub request_edit: Edit,
     /// Changes to fields of the answer.
     pub response_edit: Edit,
+    /// Which answers are compressed, if any are.
+    pub compress: Option<Compress>,
     /// `Strict-Transport-Security` of its answers under TLS.
     pub hsts: Option<HeaderValue>,
     /// Who answers.

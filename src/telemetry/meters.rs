@@ -128,6 +128,9 @@ meters! {
     refusals: counter["route", "reason"] "refusals",
         "Answers that the gateway made itself, by reason code",
         "[reasons.md](reasons.md) says what each reason means and who can mend it.";
+    compressed: counter["route", "coding"] "compressed_answers",
+        "Answers that were compressed on their way to the client, by coding (`zstd`, `br`, `gzip`)",
+        "Those that their servers have compressed already are not among them.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`)",
         "A large refused share on a route is an attack, or a limit set too low.";

@@ -24,6 +24,8 @@ pub struct RouteMeters {
     pub cache: CacheMeters,
     refusals: Metric<Counter, 2>,
     by_reason: RwLock<Vec<(&'static str, Counter)>>,
+    compressed: Metric<Counter, 2>,
+    by_coding: [OnceLock<Counter>; 3],
 }
 
 /// Statuses of HTTP: three digits, the first of them 1 to 5 (RFC 9110 §15).
@@ -40,6 +42,8 @@ impl RouteMeters {
             cache: CacheMeters::new(meters, route),
             refusals: meters.refusals.clone(),
             by_reason: RwLock::default(),
+            compressed: meters.compressed.clone(),
+            by_coding: Default::default(),
         }
     }
 
@@ -54,6 +58,13 @@ impl RouteMeters {
             None => self.requests.with([&self.route, "0"]).inc(),
         };
         self.seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts an answer that was compressed: in which coding, and where that stands among the three.
+    pub fn compressed(&self, coding: &str, place: usize) {
+        if let Some(counter) = self.by_coding.get(place) {
+            counter.get_or_init(|| self.compressed.with([&self.route, coding])).inc();
+        }
     }
 
     /// Counts an answer that the gateway made itself, by reason code.
