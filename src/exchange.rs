@@ -13,6 +13,7 @@ use crate::limit::Standing;
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
+use crate::telemetry::Websocket;
 use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
@@ -39,6 +40,8 @@ pub struct Exchange {
     pub upgrades: bool,
     /// Whether it did.
     pub changed_protocol: bool,
+    /// The connection under its new protocol, counted while it is open.
+    pub websocket: Option<Websocket>,
     /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
     pub lasting: bool,
     /// Bytes of the request body so far.
@@ -110,6 +113,7 @@ impl Exchange {
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,
+            websocket: None,
             lasting: false,
             body_bytes: 0,
             refusal: None,

@@ -24,6 +24,7 @@ mod by_url;
 mod purge;
 mod prove;
 mod tries;
+mod websocket;
 mod record;
 
 use std::sync::Arc;
@@ -46,8 +47,8 @@ use crate::forward::hop;
 use crate::listen::{self, AtOnce, BadHead, Connection, Edge, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::{RouteMeters, WebsocketEnd};
 
 use record::Answered;
 
@@ -150,7 +151,7 @@ impl ProxyHttp for Gateway {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
         let peer = tries::next_server(exchange).await;
         let mut peer = peer.map_err(|refusal| refuse(exchange, refusal))?;
-        tries::bound_word(session, exchange, &mut peer);
+        websocket::bound_word(session, exchange, &mut peer);
         Ok(peer)
     }
 
@@ -187,6 +188,9 @@ impl ProxyHttp for Gateway {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
+        if end {
+            websocket::ended(exchange, WebsocketEnd::Client);
+        }
         exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))
     }
@@ -221,6 +225,7 @@ impl ProxyHttp for Gateway {
         past::copy(body.as_ref(), end, exchange, &self.fetching);
         if end {
             exchange.tries.end(true);
+            websocket::ended(exchange, WebsocketEnd::Server);
         }
         Ok(None)
     }
@@ -291,6 +296,9 @@ impl ProxyHttp for Gateway {
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.tries.end(error.is_none());
+        if let Some(error) = error {
+            websocket::failed(exchange, error);
+        }
         let answered = Answered::of(session, error);
         record::count(&answered, exchange, &self.unrouted);
         if self.access.is_on() {

@@ -89,6 +89,11 @@ pub struct Route {
     /// Overrides timeouts of the upstream, one by one.
     #[schemars(example = serde_json::json!({ "first_byte": "5s" }))]
     pub timeouts: Option<TimeoutOverrides>,
+    /// How long a connection that has become a WebSocket may be silent, both ways together; then it is closed. Absent:
+    /// 5 minutes, longer than the pings of common servers and clients are apart. No time for the whole, and none between two
+    /// reads, counts for it.
+    #[schemars(extend("x-least" = "1s", "x-most" = "1d"), example = "5m")]
+    pub websocket_idle: Option<Period>,
 }
 
 /// Timeouts of a route; those that are absent are the upstream's.

@@ -178,6 +178,9 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     listen::end(session);
+    if exchange.changed_protocol {
+        return 0; // nobody expects an answer any more
+    }
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = final_head(session).is_none();

@@ -108,6 +108,7 @@ settings!(
     compress,
     hsts,
     timeouts,
+    websocket_idle,
 );
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -169,6 +170,8 @@ pub struct Forward {
     pub host_of_server: bool,
     /// The route's own timeouts.
     pub timeouts: Overrides,
+    /// How long a connection that has changed its protocol may be silent.
+    pub websocket_idle: Duration,
 }
 
 /// What compiling needs to know besides the configuration.
@@ -188,6 +191,10 @@ pub struct Running<'a> {
     /// Its certificates, which the listeners hold.
     pub tls: Option<&'a Keyring>,
 }
+
+/// How long a connection that has changed its protocol may be silent, where a route does not say: longer than the pings of
+/// common servers and clients are apart.
+pub const WEBSOCKET_IDLE: Duration = Duration::from_secs(300);
 
 /// The largest request body in bytes, where a route sets no bound of its own.
 pub const MAX_BODY: u64 = 10 << 20;
