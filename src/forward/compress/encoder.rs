@@ -13,11 +13,12 @@ use zstd::stream::write::Encoder as ZstdEncoder;
 
 use super::Coding;
 
-/// The most answers that are compressed at once while they come. Each takes up to 2 MiB; what comes beyond goes as it is.
+/// The most answers that are compressed at once while they come: each holds a window and tables. What comes beyond goes as
+/// it is.
 const STREAMS: usize = 256;
 static ROOM: Semaphore = Semaphore::const_new(STREAMS);
 
-/// How hard each tries: about 200, 60 and 60 MiB a second on one core. More costs several times that for a few percent.
+/// How hard each tries: as is usual for what is compressed while somebody waits.
 const ZSTD_LEVEL: i32 = 3;
 const BR_QUALITY: i32 = 4;
 const GZIP_LEVEL: u32 = 6;
