@@ -1,7 +1,6 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use http::{StatusCode, Uri, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -16,7 +15,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
 
-use super::place;
+use super::{place, websocket};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
@@ -48,24 +47,6 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
     Ok(Box::new(peer))
 }
 
-/// Sets the bounds on the word of a server on another protocol. Pingora has one for its connection, for good, so that is
-/// as long as the new protocol may be silent; the session's ends the wait before.
-pub(super) fn bound_word(session: &mut Session, exchange: &Exchange, peer: &mut HttpPeer) {
-    if !session.is_upgrade_req() {
-        return;
-    }
-    let mut within = peer.options.read_timeout;
-    if exchange.upgrades {
-        peer.options.read_timeout = within.max(Some(UPGRADED_IDLE));
-        within = exchange.timeouts().map(|timeouts| within.unwrap_or(Duration::MAX).min(timeouts.first_byte));
-    }
-    session.set_read_timeout(within);
-}
-
-/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say, but its ends
-/// send a ping now and then, most often within a minute.
-const UPGRADED_IDLE: Duration = Duration::from_secs(75);
-
 /// No connection to the server could be made.
 pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
     exchange.tries.fault = Some(match error.etype() {
@@ -94,7 +75,7 @@ pub(super) fn broken(
         && session.response_written().is_none()
         && *error.etype() == ErrorType::ReadTimedout
     {
-        error.as_up(); // the session tells the time for the server: see `bound_word`
+        error.as_up(); // the session tells the time for the server: see `websocket::bound_word`
     }
     if let Some(fault) = fault_of(&error) {
         // A request that would change the protocol has no body, and yet may go on.
@@ -142,7 +123,7 @@ pub(super) fn answered(
     exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
     exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
     if exchange.changed_protocol {
-        session.set_read_timeout(Some(UPGRADED_IDLE));
+        websocket::opened(session, exchange);
     }
     let Some(failure) = Failure::of_status(status.as_u16()) else {
         exchange.tries.answered();
