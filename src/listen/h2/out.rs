@@ -209,6 +209,8 @@ mod tests {
     }
 
     proptest! {
+        // Each is a megabyte, byte by byte.
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn all_bytes_arrive_in_order(frames in frames(), most in prop_oneof![100..40_000_usize, Just(usize::MAX)], is_all: bool) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
