@@ -25,6 +25,7 @@ mod purge;
 mod prove;
 mod tries;
 mod websocket;
+mod affinity;
 mod record;
 
 use std::sync::Arc;
@@ -141,6 +142,7 @@ impl ProxyHttp for Gateway {
         if answer::at_once(session, exchange).await? {
             return Ok(true);
         }
+        affinity::take(session.req_header_mut(), exchange);
         serve::serve(session, exchange, &self.fetching).await
     }
 
@@ -149,7 +151,7 @@ impl ProxyHttp for Gateway {
     /// Chooses a server, for the first try and for each that follows.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        let peer = tries::next_server(exchange).await;
+        let peer = tries::next_server(session.req_header(), exchange).await;
         let mut peer = peer.map_err(|refusal| refuse(exchange, refusal))?;
         websocket::bound_word(session, exchange, &mut peer);
         Ok(peer)
