@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use crate::cache::conditional::Answer;
@@ -20,7 +20,7 @@ use crate::cache::stored::{Stored, within};
 use crate::cache::{conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
 use crate::forward;
-use crate::listen::{self, Fields, Ready, ReadyHead, dated};
+use crate::listen::{self, Fields, Ready, ReadyHead, dated, Session};
 use crate::telemetry::{StaleReason, Tier};
 
 use super::answer;
@@ -251,10 +251,10 @@ impl Plan {
             (Send::Part(range), Source::Stored(stored)) => send_stored(session, &stored, range, true).await,
             (Send::Parts(ranges, framing), Source::Stored(stored)) => {
                 for (head, range) in framing.heads.into_iter().zip(ranges) {
-                    session.write_response_body(Some(head), false).await?;
+                    session.write_body(head, false).await?;
                     send_stored(session, &stored, range, false).await?;
                 }
-                session.write_response_body(Some(framing.tail), true).await
+                session.write_body(framing.tail, true).await
             }
             (Send::Part(range), Source::Flight(follower)) => send_flight(session, follower, range).await,
             (_, Source::Flight(follower)) => send_flight(session, follower, 0..u64::MAX).await,
@@ -302,11 +302,11 @@ async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, 
     let pieces = parts::cut(&stored.body, &range).ok_or_else(not_held)?;
     let mut pieces = pieces.peekable();
     if pieces.peek().is_none() && ends {
-        return session.write_response_body(None, true).await;
+        return session.write_body(Bytes::new(), true).await;
     }
     while let Some(piece) = pieces.next() {
         let last = pieces.peek().is_none();
-        session.write_response_body(Some(piece), ends && last).await?;
+        session.write_body(piece, ends && last).await?;
     }
     Ok(())
 }
@@ -328,10 +328,10 @@ async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range:
         let part = within(&piece, offset, &range);
         offset += piece.len() as u64;
         if !part.is_empty() {
-            session.write_response_body(Some(part), false).await?;
+            session.write_body(part, false).await?;
         }
     }
-    session.write_response_body(None, true).await
+    session.write_body(Bytes::new(), true).await
 }
 
 /// Whether the request has a condition that a stored answer may meet.

@@ -63,6 +63,29 @@ async fn an_answer_that_does_not_begin_in_time_is_asked_for_elsewhere_if_that_is
     assert_eq!(retries(&gateway, "timeout").await, 1);
 }
 
+/// Neither a longer bound on other waits nor a byte now and then gives it more.
+#[tokio::test]
+async fn the_whole_head_of_an_answer_has_the_time_of_its_first_byte() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Wire::start(|_, mut line| async move {
+        line.request().await;
+        line.say("HTTP/1.1 200 OK\r\nX-Slow: ").await;
+        while line.say("x").await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let settings = "timeouts = { first_byte = \"150ms\", idle = \"1h\", total = \"0s\" }";
+    let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        for request in [client.request("GET", URL), client.request("POST", URL).body("some")] {
+            let answer = client.send(request).await;
+            assert_refused(&answer, 504, "upstream-timeout");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_time_for_the_whole_counts_all_tries() {
     let certs = Certs::for_names(&["a.test"]);
@@ -103,6 +126,25 @@ async fn the_time_for_the_whole_ends_an_answer_that_trickles() {
         assert!(answer.is_err(), "{answer:?}");
     }
     assert!(began.elapsed() < PATIENCE);
+    assert_eq!(gateway.count("tidegate_refusals_total{reason=\"upstream-timeout\"}").await, 2);
+}
+
+#[tokio::test]
+async fn the_time_for_the_whole_ends_an_answer_that_falls_silent() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Wire::start(|_, mut line| async move {
+        line.request().await;
+        line.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+        line.closed().await;
+    })
+    .await;
+    let settings = "timeouts = { total = \"300ms\", idle = \"1h\" }";
+    let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        let answer = must("the answer ends", Answer::try_of(client.request("GET", URL))).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
     assert_eq!(gateway.count("tidegate_refusals_total{reason=\"upstream-timeout\"}").await, 2);
 }
 
