@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, hop, request_id};
-use crate::listen::{self, Connection, MinVersion, client, Session};
+use crate::listen::{self, Connection, MinVersion, Session, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};

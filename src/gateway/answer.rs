@@ -10,7 +10,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, request_id};
-use crate::listen::{self, Connection, Ready, dated, Session};
+use crate::listen::{self, Connection, Ready, Session, dated};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
@@ -76,11 +76,7 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
 }
 
 /// Answers with a "no".
-pub(super) async fn refusal(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    refusal: Refusal,
-) -> Result<()> {
+pub(super) async fn refusal(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<()> {
     let refusal = exchange.refusal.insert(refusal).clone();
     let fields = refusal_fields(exchange, &refusal);
     refusal.answer(session, exchange.id(), &fields).await
@@ -184,9 +180,7 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
 /// The refusal that an error amounts to; `None` where the client is gone.
 fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
     match error.esource() {
-        ErrorSource::Upstream => {
-            Some(Refusal::Failed(exchange.tries.fault.unwrap_or(Fault::BrokeOff)))
-        }
+        ErrorSource::Upstream => Some(Refusal::Failed(exchange.tries.fault.unwrap_or(Fault::BrokeOff))),
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),
             ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),

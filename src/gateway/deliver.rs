@@ -20,7 +20,7 @@ use crate::cache::stored::{Stored, within};
 use crate::cache::{conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
 use crate::forward;
-use crate::listen::{self, Fields, Ready, ReadyHead, dated, Session};
+use crate::listen::{self, Fields, Ready, ReadyHead, Session, dated};
 use crate::telemetry::{StaleReason, Tier};
 
 use super::answer;

@@ -49,9 +49,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
             Err(Cut::Client(error)) => return Err(error),
             Err(Cut::Refused(refusal)) => Err(refusal),
             Err(Cut::Again) => Ok(()),
-            Err(Cut::Server(fault)) => {
-                tries::broken(exchange, fault, reused, tries::is_repeatable(session))
-            }
+            Err(Cut::Server(fault)) => tries::broken(exchange, fault, reused, tries::is_repeatable(session)),
         };
         again.map_err(|refusal| refuse(exchange, refusal))?;
     }
@@ -101,13 +99,10 @@ impl Relay<'_> {
         let mut overdue = pin!(sleep_until(self.due()));
         let last = loop {
             overdue.as_mut().reset(self.due());
-            let idle = self.sending != Sending::Body;
-            // The client is asked last: to ask it sends what was written to it, so that there is nothing more to be sent with it.
             let event = tokio::select! {
                 biased;
                 () = &mut overdue => return Err(self.overdue()),
-                news = self.server.news(self.exchange.upgrades) => Event::Server(news),
-                piece = self.session.read_body_or_idle(idle) => Event::Client(piece),
+                event = self.event() => event,
             };
             let task = match event {
                 Event::Client(piece) => self.sent(piece).await?,
@@ -125,6 +120,26 @@ impl Relay<'_> {
         self.exchange.tries.end(true);
         self.server.done(&self.fetching.connector).await;
         self.session.response_duplex_vec(vec![last]).await.map(drop).map_err(Cut::Client)
+    }
+
+    async fn event(&mut self) -> Event {
+        let idle = self.sending != Sending::Body;
+        let news = self.server.news(self.exchange.upgrades);
+        let piece = self.session.read_body_or_idle(idle);
+        if idle {
+            // The client is asked last: that sends what was written to it, as there is nothing more to go with it.
+            tokio::select! {
+                biased;
+                news = news => Event::Server(news),
+                piece = piece => Event::Client(piece),
+            }
+        } else {
+            // Who always has something more to say does not keep the other from being heard.
+            tokio::select! {
+                news = news => Event::Server(news),
+                piece = piece => Event::Client(piece),
+            }
+        }
     }
 
     // ── the request ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -107,7 +107,11 @@ impl Server {
 
     /// What comes next. `upgrades`: whether the request asks to change the protocol.
     pub(super) async fn news(&mut self, upgrades: bool) -> Result<News, Fault> {
-        if self.answered { self.piece().await.map(News::Piece) } else { self.head(upgrades).await.map(News::Head) }
+        if self.answered {
+            self.piece().await.map(News::Piece)
+        } else {
+            self.head(upgrades).await.map(News::Head)
+        }
     }
 
     /// The next head: an interim one, or the final one if it may be passed on.
@@ -174,10 +178,7 @@ pub(super) fn is_interim(status: StatusCode) -> bool {
 }
 
 /// A step with a server that is to be over by then.
-async fn by<T>(
-    until: Instant,
-    step: impl Future<Output = pingora::Result<T>>,
-) -> Result<T, Fault> {
+async fn by<T>(until: Instant, step: impl Future<Output = pingora::Result<T>>) -> Result<T, Fault> {
     match timeout_at(until, step).await {
         Ok(done) => done.map_err(|error| tries::fault(error.etype())),
         Err(_elapsed) => Err(Fault::Timeout),

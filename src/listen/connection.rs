@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::Version;
 use pingora::Result;
-use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::http::custom::server;
+use pingora::protocols::raw_connect::ProxyDigest;
 
 use super::client_ca::ClientCaSource;
 use super::guard::HeadGuard;

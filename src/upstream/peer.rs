@@ -109,11 +109,7 @@ mod tests {
         let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None).unwrap();
         let options = &peer.options;
         assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
-        for bound in [
-            options.connection_timeout,
-            options.total_connection_timeout,
-            options.idle_timeout,
-        ] {
+        for bound in [options.connection_timeout, options.total_connection_timeout, options.idle_timeout] {
             assert!(bound.is_some_and(|bound| bound > Duration::ZERO && bound <= Duration::from_secs(60)));
         }
     }

@@ -68,6 +68,29 @@ async fn a_websocket_lasts_however_quickly_its_server_agrees() {
     }
 }
 
+#[tokio::test]
+async fn a_websocket_hears_its_client_while_its_server_never_pauses() {
+    let flood = Speaker::start(|mut stream| async move {
+        speaker::head(&mut stream).await;
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let _ = stream.write_all(switch.as_bytes()).await;
+        let (mut reads, mut writes) = stream.split();
+        let mut word = [0; 4];
+        tokio::select! {
+            _ = reads.read_exact(&mut word) => {}
+            () = async { while writes.write_all(&[b'x'; 64 << 10]).await.is_ok() {} } => {}
+        }
+    })
+    .await;
+    let gateway = before(flood.address(), "").await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(HANDSHAKE).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    client.bytes(1 << 20).await;
+    client.send("stop").await;
+    must("the server hears it", async { while client.take(64 << 10).await.is_some() {} }).await;
+}
+
 /// What follows lasts longer than that.
 #[tokio::test]
 async fn a_server_has_first_byte_to_agree_to_a_websocket() {
