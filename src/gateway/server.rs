@@ -152,17 +152,12 @@ impl Server {
     // ── its end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// The answer has come to its end. If nothing is left of it or of its request, the connection is free for the next one.
+    /// Who does not get here closes it by letting go of it, which waits for nobody.
     pub(super) async fn done(mut self, connector: &Connector) {
-        if !self.sent || !self.is_done() {
-            return self.give_up().await;
+        if self.sent && self.is_done() {
+            let keep = self.peer.options.idle_timeout;
+            connector.release_http_session(self.http, &*self.peer, keep).await;
         }
-        let keep = self.peer.options.idle_timeout;
-        connector.release_http_session(self.http, &*self.peer, keep).await;
-    }
-
-    /// Nobody wants the rest.
-    pub(super) async fn give_up(mut self) {
-        self.http.shutdown().await;
     }
 
     /// The end of a step that begins now and takes so long at most.

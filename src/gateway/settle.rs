@@ -136,8 +136,8 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
     tally::filled(&errand.exchange, Err(broken));
     let Errand { pilot, fetching, key, lease, .. } = errand;
     drop(pilot); // breaks the body off for all who follow
+    drop(answer);
     share::give_up(fetching.tiers, &key, lease, None).await;
-    answer.server.give_up().await;
 }
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
@@ -235,7 +235,7 @@ async fn pass(
         answer.server.done(&errand.fetching.connector).await;
         part
     } else {
-        answer.server.give_up().await;
+        drop(answer);
         copy.map(|_| Err(NotKept::BrokenOff))
     };
     if let Some(kept) = part {

@@ -78,7 +78,7 @@ async fn a_websocket_hears_its_client_while_its_server_never_pauses() {
         let mut word = [0; 4];
         tokio::select! {
             _ = reads.read_exact(&mut word) => {}
-            () = async { while writes.write_all(&[b'x'; 64 << 10]).await.is_ok() {} } => {}
+            () = async { while writes.write_all(&[b'x'; 8 << 10]).await.is_ok() {} } => {}
         }
     })
     .await;
