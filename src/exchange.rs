@@ -8,10 +8,12 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
+use crate::forward::compress::Encoder;
 use crate::limit::Standing;
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
+use crate::telemetry::Websocket;
 use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
@@ -30,12 +32,16 @@ pub struct Exchange {
     pub cache: Option<Asking>,
     /// A copy of its answer, taken for the store on the way to the client.
     pub copy: Option<Box<Copy>>,
+    /// What compresses the body of its answer while it passes, if anything does.
+    pub encoder: Option<Encoder>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
     pub upgrades: bool,
     /// Whether it did.
     pub changed_protocol: bool,
+    /// The connection under its new protocol, counted while it is open.
+    pub websocket: Option<Websocket>,
     /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
     pub lasting: bool,
     /// Bytes of the request body so far.
@@ -103,9 +109,11 @@ impl Exchange {
             standing: None,
             cache: None,
             copy: None,
+            encoder: None,
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,
+            websocket: None,
             lasting: false,
             body_bytes: 0,
             refusal: None,

@@ -17,6 +17,7 @@ mod settle;
 mod confirm;
 mod tally;
 mod deliver;
+mod encode;
 mod past;
 mod place;
 mod claims;
@@ -24,6 +25,7 @@ mod by_url;
 mod purge;
 mod prove;
 mod tries;
+mod websocket;
 mod record;
 
 use std::sync::Arc;
@@ -175,6 +177,7 @@ impl Gateway {
 fn refuse(exchange: &mut Exchange, refusal: Refusal) -> Box<Error> {
     let status = refusal.reason().status.as_u16();
     let error = Error::explain(ErrorType::HTTPStatus(status), refusal.reason().code);
+    let is_of_server = matches!(refusal, Refusal::Failed(_));
     exchange.refusal = Some(refusal);
-    error.into_in()
+    if is_of_server { error.into_up() } else { error.into_in() }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::addresses::{admin_address, bad_port, listen_url};
 use super::problem::nearest;
 use super::units::{ByteSize, Period, Rate, Share};
-use super::{acme, cache, meant, redis};
+use super::{acme, cache, compress, meant, redis};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -70,6 +70,7 @@ const KINDS: &[Kind] = &[
         example: "currency",
         check: cache::cookie_name,
     },
+    Kind { format: "media-range", noun: "a media type", example: "text/*", check: compress::media_range },
     Kind { format: "tag", noun: "a tag", example: "users", check: cache::tag },
     Kind {
         format: "redis-url",
@@ -129,6 +130,7 @@ markers! {
     Parameter "parameter",
     CookieName "cookie-name",
     Tag "tag",
+    MediaRange "media-range",
 }
 
 fn time(text: &str) -> Result<(), String> {

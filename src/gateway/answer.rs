@@ -16,6 +16,7 @@ use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 
+use super::encode;
 use super::tries::final_head;
 
 /// Fields that every answer of an exchange carries, whoever made it.
@@ -106,8 +107,9 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 }
 
 /// The last touches to an answer that came from an upstream.
-pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut ResponseHeader) {
+pub(super) fn finish(session: &mut Session, exchange: &mut Exchange, answer: &mut ResponseHeader) {
     frame(session);
+    encode::begin(session.req_header(), exchange, answer);
     label(exchange, answer, answer.version);
     listen::keep_date(answer);
 }
@@ -168,6 +170,9 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     listen::end(session);
+    if exchange.changed_protocol {
+        return; // nobody expects an answer any more
+    }
     let Some(refusal) = refusal else { return };
     let unanswered = final_head(session).is_none();
     let fields = refusal_fields(exchange, &refusal);

@@ -10,7 +10,6 @@
 //! held here, however slow a side is. What its client sent so far is kept by the session, up to a bound, for another try.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
@@ -23,17 +22,12 @@ use crate::exchange::Exchange;
 use crate::forward::hop;
 use crate::listen::Session;
 use crate::refusal::{Fault, Refusal};
+use crate::telemetry::WebsocketEnd;
 use crate::upstream::Timeouts;
 
 use super::fetch::Fetching;
 use super::server::{News, Server, is_interim};
-use super::{answer, past, place, refuse, tries};
-
-/// How long a connection that changed its protocol may be silent both ways: a `WebSocket` may have little to say, but its
-/// ends send a ping now and then, most often within a minute.
-const UPGRADED_IDLE: Duration = Duration::from_secs(75);
-/// That bound is on both ways together; the client alone is given more time than any connection has.
-const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3600);
+use super::{answer, encode, past, place, refuse, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
 pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetching: &Fetching) -> Result<()> {
@@ -46,10 +40,17 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
         let relay = Relay { session, exchange, fetching, server, sending: Sending::Body };
         let again = match relay.run().await {
             Ok(()) => return Ok(()),
-            Err(Cut::Client(error)) => return Err(error),
+            Err(Cut::Client(error)) => {
+                websocket::ended(exchange, WebsocketEnd::Client);
+                return Err(error);
+            }
+            Err(Cut::Inside(error)) => return Err(error),
             Err(Cut::Refused(refusal)) => Err(refusal),
             Err(Cut::Again) => Ok(()),
-            Err(Cut::Server(fault)) => tries::broken(exchange, fault, reused, tries::is_repeatable(session)),
+            Err(Cut::Server(fault)) => {
+                websocket::ended(exchange, WebsocketEnd::Server);
+                tries::broken(exchange, fault, reused, tries::is_repeatable(session))
+            }
         };
         again.map_err(|refusal| refuse(exchange, refusal))?;
     }
@@ -81,6 +82,8 @@ enum Cut {
     Refused(Refusal),
     /// The client does.
     Client(Box<Error>),
+    /// The gateway cannot go on.
+    Inside(Box<Error>),
     /// The server failed.
     Server(Fault),
     /// Its answer is worth another try.
@@ -107,7 +110,7 @@ impl Relay<'_> {
             let task = match event {
                 Event::Client(piece) => self.sent(piece).await?,
                 Event::Server(Ok(News::Head(head))) => Some(self.head(*head)?),
-                Event::Server(Ok(News::Piece(piece))) => Some(self.piece(piece)),
+                Event::Server(Ok(News::Piece(piece))) => Some(self.piece(piece)?),
                 Event::Server(Err(fault)) => return Err(self.failed(fault)),
             };
             match task {
@@ -171,6 +174,7 @@ impl Relay<'_> {
     async fn sent(&mut self, piece: Result<Option<Bytes>>) -> Result<Option<HttpTask>, Cut> {
         let piece = piece.map_err(|error| Cut::Client(error.into_down()))?;
         if piece.is_none() && self.exchange.changed_protocol {
+            websocket::ended(self.exchange, WebsocketEnd::Client);
             return Ok(Some(HttpTask::Done));
         }
         // Trailers may follow the end of a body; nobody is told of them.
@@ -219,20 +223,25 @@ impl Relay<'_> {
         past::answered(self.session.req_header(), &head, self.exchange, self.fetching);
         answer::finish(self.session, self.exchange, &mut head);
         if self.exchange.changed_protocol {
-            self.session.set_read_timeout(Some(UNBOUNDED));
+            websocket::opened(self.session, self.exchange);
             self.sending = Sending::Body;
         }
-        let end = self.server.is_done();
+        // What is put in a coding has an end, though it is empty.
+        let end = self.server.is_done() && self.exchange.encoder.is_none();
         if end {
             past::copy(None, true, self.exchange, self.fetching);
         }
         Ok(HttpTask::Header(Box::new(head), end))
     }
 
-    fn piece(&mut self, piece: Option<Bytes>) -> HttpTask {
+    fn piece(&mut self, mut piece: Option<Bytes>) -> Result<HttpTask, Cut> {
         let end = piece.is_none() || self.server.is_done();
         past::copy(piece.as_ref(), end, self.exchange, self.fetching);
-        HttpTask::Body(piece, end)
+        encode::pass(self.exchange, &mut piece, end).map_err(Cut::Inside)?;
+        if end {
+            websocket::ended(self.exchange, WebsocketEnd::Server);
+        }
+        Ok(HttpTask::Body(piece, end))
     }
 
     /// Has the client take what is not the last of the answer: the time for the whole counts on.
@@ -254,7 +263,7 @@ impl Relay<'_> {
     fn due(&self) -> Instant {
         let Timeouts { first_byte, idle, .. } = self.server.timeouts;
         self.server.until(match self.sending {
-            _ if self.exchange.changed_protocol => UPGRADED_IDLE,
+            _ if self.exchange.changed_protocol => websocket::idle(self.exchange),
             _ if self.server.answered => idle,
             // The server may have to wait for more of the request.
             Sending::Body => first_byte.max(idle),
@@ -277,6 +286,7 @@ impl Relay<'_> {
         }
         if self.exchange.lasting {
             self.exchange.tries.lease = None; // silence is what lasts, and no failure
+            websocket::ended(self.exchange, WebsocketEnd::Idle);
             return Cut::Refused(Refusal::Failed(Fault::Timeout));
         }
         self.failed(Fault::Timeout)

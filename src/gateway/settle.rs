@@ -9,6 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
 use crate::cache::directives::RequestDirectives;
+use crate::cache::forms::Forms;
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
@@ -100,6 +101,7 @@ pub(super) fn to_store(
         terms,
         selecting,
         body: Body::Whole(Pieces::default()),
+        forms: Forms::default(),
         tags: tags_of(&head.headers, rules, &named)?,
         stamp,
         stored: SystemTime::now(),

@@ -128,6 +128,18 @@ meters! {
     refusals: counter["route", "reason"] "refusals",
         "Answers that the gateway made itself, by reason code",
         "[reasons.md](reasons.md) says what each reason means and who can mend it.";
+    compressed: counter["route", "coding"] "compressed_answers",
+        "Answers that were compressed on their way to the client, by coding (`zstd`, `br`, `gzip`)",
+        "Those that their servers have compressed already are not among them.";
+    websockets: counter["route"] "websockets",
+        "Connections that have changed their protocol, most often to WebSocket",
+        "Compare with requests that ask for it: where servers refuse, clients fall back to polling.";
+    websockets_open: gauge["route"] "websockets_open",
+        "Connections that have changed their protocol and are open now",
+        "Each counts as a request in flight, and keeps a gateway that drains for up to `shutdown_grace`.";
+    websockets_closed: counter["route", "reason"] "websockets_closed",
+        "Connections that had changed their protocol and have ended, by reason (`client`, `server`: closed it or are gone; `idle`: neither said anything for `websocket_idle`)",
+        "Many `idle`: have one side send pings more often, or raise `websocket_idle` of the route.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`)",
         "A large refused share on a route is an attack, or a limit set too low.";

@@ -31,6 +31,7 @@ mod d_smuggling;
 mod e_route;
 mod f_addresses;
 mod f_limit;
+mod g_compress;
 mod g_forward;
 mod g_streams;
 mod h_refusal;
