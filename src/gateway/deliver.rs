@@ -310,7 +310,7 @@ impl Plan {
             (Send::All, Source::Stored(stored)) => {
                 send_stored(session, &stored, 0..parts::length(&stored.body), true).await
             }
-            (Send::Form(form), _) => session.write_response_body(Some(form), true).await,
+            (Send::Form(form), _) => session.write_body(form, true).await,
             (Send::Part(range), Source::Stored(stored)) => send_stored(session, &stored, range, true).await,
             (Send::Parts(ranges, framing), Source::Stored(stored)) => {
                 for (head, range) in framing.heads.into_iter().zip(ranges) {
