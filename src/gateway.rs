@@ -13,6 +13,7 @@ mod share;
 mod renew;
 mod fetch;
 mod server;
+mod trailers;
 mod settle;
 mod confirm;
 mod tally;

@@ -7,8 +7,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::Connector;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use tokio::runtime::Runtime;
 
 use super::desk::Desk;
@@ -166,7 +165,7 @@ fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threa
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.
         flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
-        connector: Connector::new(Some(connector_options(threads))),
+        connector: TransportConnector::new(Some(connector_options(threads))),
         under_way: Arc::default(),
     })
 }

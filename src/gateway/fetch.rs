@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{Method, header};
-use pingora::connectors::http::Connector;
+use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::conditional;
@@ -33,7 +33,7 @@ pub struct Fetching {
     /// The fetches under way.
     pub flights: Arc<Flights<Tale>>,
     /// Connections to servers.
-    pub connector: Connector,
+    pub connector: TransportConnector,
     /// A share of it is held by each fetch that is under way.
     pub under_way: Arc<()>,
 }
@@ -237,8 +237,8 @@ impl Errand {
     async fn exchange_heads(&mut self, server: &mut Server) -> Result<Box<ResponseHeader>, Broken> {
         let request = self.to_send().map_err(Broken::Refused)?;
         self.sent = SystemTime::now();
-        server.send_head(request).await.map_err(Broken::Off)?;
-        server.send_end().await.map_err(Broken::Off)?;
+        server.send_head(&request).map_err(Broken::Refused)?;
+        server.send_end();
         loop {
             let head = server.head_in_time().await.map_err(Broken::Off)?;
             if !is_interim(head.status) {

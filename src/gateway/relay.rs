@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One loop moves both. A piece is asked for when the one before it was taken, so that no more than one of each direction is
-//! held here, however slow a side is. What its client sent so far is kept by the session, up to a bound, for another try.
+//! held here, however slow a side is; a server that takes nothing is heard all the same. What its client sent so far is kept by
+//! the session, up to a bound, for another try.
 
 use std::pin::pin;
 
@@ -27,7 +28,7 @@ use crate::upstream::Timeouts;
 
 use super::fetch::Fetching;
 use super::server::{News, Server, is_interim};
-use super::{answer, encode, past, place, refuse, tries, websocket};
+use super::{answer, encode, past, place, refuse, trailers, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
 pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetching: &Fetching) -> Result<()> {
@@ -37,7 +38,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
         let server = Server::connect(exchange, &fetching.connector).await;
         let server = server.map_err(|refusal| refuse(exchange, refusal))?;
         let reused = server.reused;
-        let relay = Relay { session, exchange, fetching, server, sending: Sending::Body };
+        let relay = Relay { session, exchange, fetching, server, sent: false };
         let again = match relay.run().await {
             Ok(()) => return Ok(()),
             Err(Cut::Client(error)) => {
@@ -62,18 +63,8 @@ struct Relay<'a> {
     exchange: &'a mut Exchange,
     fetching: &'a Fetching,
     server: Server,
-    sending: Sending,
-}
-
-/// How far the request is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    /// The client has more to say.
-    Body,
-    /// All of it was sent.
-    Done,
-    /// The server takes no more of it; it may answer all the same.
-    Stuck(Fault),
+    /// Whether the client has nothing more to say.
+    sent: bool,
 }
 
 /// Why a try ended before its answer did.
@@ -92,44 +83,52 @@ enum Cut {
 
 /// What happens next.
 enum Event {
+    /// Nothing has, for too long.
+    Overdue,
     Server(Result<News, Fault>),
     Client(Result<Option<Bytes>>),
 }
 
 impl Relay<'_> {
     async fn run(mut self) -> Result<(), Cut> {
-        self.send_head().await?;
+        self.begin()?;
         let mut overdue = pin!(sleep_until(self.due()));
         let last = loop {
             overdue.as_mut().reset(self.due());
             let event = tokio::select! {
                 biased;
-                () = &mut overdue => return Err(self.overdue()),
+                () = &mut overdue => Event::Overdue,
                 event = self.event() => event,
             };
-            let task = match event {
-                Event::Client(piece) => self.sent(piece).await?,
-                Event::Server(Ok(News::Head(head))) => Some(self.head(*head)?),
-                Event::Server(Ok(News::Piece(piece))) => Some(self.piece(piece)?),
-                Event::Server(Err(fault)) => return Err(self.failed(fault)),
+            let tasks = match event {
+                Event::Overdue => {
+                    self.overdue()?;
+                    continue;
+                }
+                Event::Client(piece) => self.client_sent(piece)?,
+                Event::Server(Ok(News::Taken)) => continue,
+                Event::Server(Ok(News::Head(head))) => vec![self.head(*head)?],
+                Event::Server(Ok(News::Piece(piece))) => self.piece(piece)?,
+                Event::Server(Err(fault)) => return Err(Cut::Server(fault)),
             };
-            match task {
-                Some(task) if task.is_end() => break task,
-                Some(task) => self.tell(task).await?,
+            match tasks.last() {
+                Some(last) if last.is_end() => break tasks,
+                Some(_) => self.tell(tasks).await?,
                 None => {}
             }
         };
         // The server is free, whatever its client still has to read.
         self.exchange.tries.end(true);
-        self.server.done(&self.fetching.connector).await;
-        self.session.response_duplex_vec(vec![last]).await.map(drop).map_err(Cut::Client)
+        self.server.done(&self.fetching.connector);
+        self.session.response_duplex_vec(last).await.map(drop).map_err(Cut::Client)
     }
 
     async fn event(&mut self) -> Event {
-        let idle = self.sending != Sending::Body;
+        let idle = !self.wants_more();
+        let is_last = self.sent || self.server.is_stuck();
         let news = self.server.news(self.exchange.upgrades);
         let piece = self.session.read_body_or_idle(idle);
-        if idle {
+        if is_last {
             // The client is asked last: that sends what was written to it, as there is nothing more to go with it.
             tokio::select! {
                 biased;
@@ -145,17 +144,22 @@ impl Relay<'_> {
         }
     }
 
+    /// Whether the client may say more.
+    fn wants_more(&self) -> bool {
+        !self.sent && !self.server.is_busy() && !self.server.is_stuck()
+    }
+
     // ── the request ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Sends the head, and what has come of the body before.
-    async fn send_head(&mut self) -> Result<(), Cut> {
+    /// Begins with the head, and what has come of the body before.
+    fn begin(&mut self) -> Result<(), Cut> {
         let request = self.request().map_err(Cut::Refused)?;
-        self.server.send_head(request).await.map_err(Cut::Server)?;
+        self.server.send_head(&request).map_err(Cut::Refused)?;
         if let Some(kept) = self.session.get_retry_buffer() {
-            self.send(kept).await?;
+            self.send(kept)?;
         }
         if self.session.is_body_done() {
-            self.send_end().await;
+            self.send_end();
         }
         Ok(())
     }
@@ -167,41 +171,40 @@ impl Relay<'_> {
             let chunked = request.insert_header(header::TRANSFER_ENCODING, "chunked");
             chunked.map_err(|_| Refusal::Internal)?;
         }
+        if trailers::are_wanted(self.session.req_header()) {
+            let asks = request.insert_header(header::TE, "trailers");
+            let asks = asks.and_then(|()| request.append_header(header::CONNECTION, "TE"));
+            asks.map_err(|_| Refusal::Internal)?;
+        }
         Ok(request)
     }
 
     /// The client said more of its request; after a change of protocol, the end of that is the end of all.
-    async fn sent(&mut self, piece: Result<Option<Bytes>>) -> Result<Option<HttpTask>, Cut> {
+    fn client_sent(&mut self, piece: Result<Option<Bytes>>) -> Result<Vec<HttpTask>, Cut> {
         let piece = piece.map_err(|error| Cut::Client(error.into_down()))?;
         if piece.is_none() && self.exchange.changed_protocol {
             websocket::ended(self.exchange, WebsocketEnd::Client);
-            return Ok(Some(HttpTask::Done));
+            return Ok(vec![HttpTask::Done]);
         }
         // Trailers may follow the end of a body; nobody is told of them.
         let end = piece.is_none() || self.session.is_body_done();
-        self.send(piece.unwrap_or_default()).await?;
+        self.send(piece.unwrap_or_default())?;
         if end {
-            self.send_end().await;
+            self.send_end();
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
-    async fn send(&mut self, piece: Bytes) -> Result<(), Cut> {
+    fn send(&mut self, piece: Bytes) -> Result<(), Cut> {
         self.exchange.body_bytes += piece.len() as u64;
         tries::within_bounds(self.exchange).map_err(Cut::Refused)?;
-        if let Err(fault) = self.server.send(piece).await {
-            self.sending = Sending::Stuck(fault);
-        }
+        self.server.send(piece);
         Ok(())
     }
 
-    async fn send_end(&mut self) {
-        if self.sending == Sending::Body {
-            self.sending = match self.server.send_end().await {
-                Ok(()) => Sending::Done,
-                Err(fault) => Sending::Stuck(fault),
-            };
-        }
+    fn send_end(&mut self) {
+        self.server.send_end();
+        self.sent = true;
     }
 
     // ── its answer ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +227,7 @@ impl Relay<'_> {
         answer::finish(self.session, self.exchange, &mut head);
         if self.exchange.changed_protocol {
             websocket::opened(self.session, self.exchange);
-            self.sending = Sending::Body;
+            self.sent = false;
         }
         // What is put in a coding has an end, though it is empty.
         let end = self.server.is_done() && self.exchange.encoder.is_none();
@@ -234,19 +237,23 @@ impl Relay<'_> {
         Ok(HttpTask::Header(Box::new(head), end))
     }
 
-    fn piece(&mut self, mut piece: Option<Bytes>) -> Result<HttpTask, Cut> {
+    fn piece(&mut self, mut piece: Option<Bytes>) -> Result<Vec<HttpTask>, Cut> {
         let end = piece.is_none() || self.server.is_done();
         past::copy(piece.as_ref(), end, self.exchange, self.fetching);
         encode::pass(self.exchange, &mut piece, end).map_err(Cut::Inside)?;
-        if end {
-            websocket::ended(self.exchange, WebsocketEnd::Server);
+        if !end {
+            return Ok(vec![HttpTask::Body(piece, false)]);
         }
-        Ok(HttpTask::Body(piece, end))
+        websocket::ended(self.exchange, WebsocketEnd::Server);
+        Ok(match self.server.take_trailers().and_then(trailers::to_pass_on) {
+            Some(trailers) => vec![HttpTask::Body(piece, false), HttpTask::Trailer(Some(Box::new(trailers)))],
+            None => vec![HttpTask::Body(piece, true)],
+        })
     }
 
     /// Has the client take what is not the last of the answer: the time for the whole counts on.
-    async fn tell(&mut self, task: HttpTask) -> Result<(), Cut> {
-        let told = self.session.response_duplex_vec(vec![task]);
+    async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Cut> {
+        let told = self.session.response_duplex_vec(tasks);
         let told = match self.server.end {
             None => told.await,
             Some(end) => match timeout_at(end, told).await {
@@ -262,41 +269,39 @@ impl Relay<'_> {
     /// Until when something has to happen, as nothing does now.
     fn due(&self) -> Instant {
         let Timeouts { first_byte, idle, .. } = self.server.timeouts;
-        self.server.until(match self.sending {
-            _ if self.exchange.changed_protocol => websocket::idle(self.exchange),
-            _ if self.server.answered => idle,
-            // The server may have to wait for more of the request.
-            Sending::Body => first_byte.max(idle),
-            Sending::Done | Sending::Stuck(_) => first_byte,
+        self.server.until(if self.exchange.changed_protocol {
+            websocket::idle(self.exchange)
+        } else if self.server.answered || self.server.is_busy() {
+            idle
+        } else if self.wants_more() {
+            first_byte.max(idle) // the server may have to wait for more of the request
+        } else {
+            first_byte
         })
     }
 
     /// Nothing has happened for too long.
-    fn overdue(&mut self) -> Cut {
+    fn overdue(&mut self) -> Result<(), Cut> {
         let answered = self.server.answered;
-        let uploads = self.sending == Sending::Body && !self.exchange.changed_protocol;
+        let uploads = self.wants_more() && !self.exchange.changed_protocol;
         let is_over = self.server.end.is_some_and(|end| end <= Instant::now());
         if is_over && (answered || uploads) {
-            return Cut::Refused(Refusal::Failed(Fault::Timeout));
+            return Err(Cut::Refused(Refusal::Failed(Fault::Timeout)));
         }
         if uploads && !answered {
             // The server waits for the rest of the request as we do: nothing is said of it.
             self.exchange.tries.lease = None;
-            return Cut::Refused(Refusal::BodyStalled);
+            return Err(Cut::Refused(Refusal::BodyStalled));
         }
         if self.exchange.lasting {
             self.exchange.tries.lease = None; // silence is what lasts, and no failure
             websocket::ended(self.exchange, WebsocketEnd::Idle);
-            return Cut::Refused(Refusal::Failed(Fault::Timeout));
+            return Err(Cut::Refused(Refusal::Failed(Fault::Timeout)));
         }
-        self.failed(Fault::Timeout)
-    }
-
-    /// That the server took no more of the request says more of a failure than how its answer ended.
-    fn failed(&self, fault: Fault) -> Cut {
-        match self.sending {
-            Sending::Stuck(before) => Cut::Server(before),
-            Sending::Body | Sending::Done => Cut::Server(fault),
+        if !answered && !is_over && self.server.is_busy() {
+            self.server.give_up_sending(); // it may answer all the same
+            return Ok(());
         }
+        Err(Cut::Server(self.server.fault(Fault::Timeout)))
     }
 }

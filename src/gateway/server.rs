@@ -1,17 +1,31 @@
 //! A server while it answers one request: the same for a request that is passed on and for a fetch.
 //!
-//! What is sent is bounded here. What is read is not: who reads knows what it waits for, and may let go of it at any time, as
-//! nothing is lost then.
+//! ```text
+//! request ── sending ──►┐
+//!                       ├── connection
+//! answer ◄─ receiving ──┘
+//!           head, chunks
+//! ```
+//!
+//! Both ways move at the same time, so that an answer is heard while its request is still on its way. Who waits knows what
+//! for, and may let go of it at any time, as nothing is lost then.
 
-use std::future::Future;
+mod chunks;
+mod head;
+mod receiving;
+mod sending;
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
-use pingora::connectors::http::Connector;
+use http::{HeaderMap, Method, StatusCode};
+use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::protocols::Stream;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 use tokio::time::{Instant, timeout_at};
 
 use crate::exchange::Exchange;
@@ -19,6 +33,8 @@ use crate::forward::hop;
 use crate::refusal::{Fault, Refusal};
 use crate::upstream::Timeouts;
 
+use self::receiving::Receiving;
+use self::sending::Sending;
 use super::tries;
 
 /// The most interim answers before the final one. Those who wait for a fetch may be slow, so they are held.
@@ -26,8 +42,11 @@ const INTERIM_MAX: usize = 32;
 
 /// A connection to a server.
 pub(super) struct Server {
-    http: HttpSession,
+    stream: Stream,
     peer: Box<HttpPeer>,
+    request: Sending,
+    method: Method,
+    answer: Receiving,
     /// Whether it has answered other requests before.
     pub(super) reused: bool,
     /// How long each step may take.
@@ -37,12 +56,14 @@ pub(super) struct Server {
     /// Whether the head of the answer has come.
     pub(super) answered: bool,
     interim: usize,
-    /// Whether all of the request was sent.
-    sent: bool,
+    /// Whether the server will answer another request.
+    is_kept: bool,
 }
 
-/// What comes of an answer.
+/// What happens at a server.
 pub(super) enum News {
+    /// It took what it was sent, or never will.
+    Taken,
     /// An interim head, or the final one.
     Head(Box<ResponseHeader>),
     /// A piece of the body; `None` at its end.
@@ -51,112 +72,168 @@ pub(super) enum News {
 
 impl Server {
     /// Connects to one server after the other, until there is a connection.
-    pub(super) async fn connect(exchange: &mut Exchange, connector: &Connector) -> Result<Self, Refusal> {
+    pub(super) async fn connect(
+        exchange: &mut Exchange,
+        connector: &TransportConnector,
+    ) -> Result<Self, Refusal> {
         loop {
             let peer = tries::next_server(exchange).await?;
-            match connector.get_http_session(&*peer).await {
-                Ok((http, reused)) => return Self::new(http, peer, reused, exchange),
+            match connector.get_stream(&*peer).await {
+                Ok((stream, reused)) => return Self::new(stream, peer, reused, exchange),
                 Err(error) => tries::not_connected(exchange, &error)?,
             }
         }
     }
 
     fn new(
-        mut http: HttpSession,
+        stream: Stream,
         peer: Box<HttpPeer>,
         reused: bool,
         exchange: &Exchange,
     ) -> Result<Self, Refusal> {
-        let timeouts = exchange.timeouts().ok_or(Refusal::Internal)?;
-        let end = exchange.time_left().map(|left| Instant::now() + left);
-        // One bound on each read, and the same for all, is not what is wanted.
-        http.set_read_timeout(None);
-        http.set_write_timeout(None);
-        Ok(Self { http, peer, reused, timeouts, end, answered: false, interim: 0, sent: false })
+        Ok(Self {
+            stream,
+            peer,
+            request: Sending::default(),
+            method: Method::GET,
+            answer: Receiving::new(),
+            reused,
+            timeouts: exchange.timeouts().ok_or(Refusal::Internal)?,
+            end: exchange.time_left().map(|left| Instant::now() + left),
+            answered: false,
+            interim: 0,
+            is_kept: false,
+        })
     }
 
-    // ── the request ─────────────────────────────────────────────────────────────────────────────────────────────
+    // ── the request: what is left here to be sent goes out while somebody waits for news ────────────────────────
 
-    /// Sends the head.
-    pub(super) async fn send_head(&mut self, request: RequestHeader) -> Result<(), Fault> {
+    /// Leaves the head to be sent.
+    pub(super) fn send_head(&mut self, request: &RequestHeader) -> Result<(), Refusal> {
+        self.method = request.method.clone();
+        self.request.put_head(request)
+    }
+
+    /// Leaves a piece of the body to be sent, or of what follows a change of protocol.
+    pub(super) fn send(&mut self, piece: Bytes) {
+        self.request.put(piece);
+    }
+
+    /// Leaves the end of the body to be sent.
+    pub(super) fn send_end(&mut self) {
+        self.request.put_end();
+    }
+
+    /// Whether something waits to be sent.
+    pub(super) fn is_busy(&self) -> bool {
+        self.request.waits()
+    }
+
+    /// Whether it takes no more of the request.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.request.stuck().is_some()
+    }
+
+    /// It has had its time to take what waits to be sent.
+    pub(super) fn give_up_sending(&mut self) {
+        self.request.give_up(Fault::Timeout);
+    }
+
+    /// Sends all that waits to be sent, within the time for it.
+    async fn send_in_time(&mut self) {
         let until = self.until(self.timeouts.idle);
-        by(until, self.http.write_request_header(Box::new(request))).await
-    }
-
-    /// Sends a piece of the body, or what follows a change of protocol.
-    pub(super) async fn send(&mut self, piece: Bytes) -> Result<(), Fault> {
-        if piece.is_empty() {
-            return Ok(()); // an empty chunk would be the last
+        let sent = poll_fn(|cx| self.request.poll_send(&mut self.stream, cx));
+        if timeout_at(until, sent).await.is_err() {
+            self.give_up_sending();
         }
-        if let HttpSession::H1(http) = &mut self.http {
-            http.maybe_upgrade_body_writer();
-        }
-        let until = self.until(self.timeouts.idle);
-        by(until, self.http.write_request_body(piece, false)).await
-    }
-
-    /// Ends the body.
-    pub(super) async fn send_end(&mut self) -> Result<(), Fault> {
-        let until = self.until(self.timeouts.idle);
-        by(until, self.http.finish_request_body()).await?;
-        self.sent = true;
-        Ok(())
     }
 
     // ── its answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// What comes next. `upgrades`: whether the request asks to change the protocol.
+    /// What happens next. `upgrades`: whether the request asks to change the protocol.
     pub(super) async fn news(&mut self, upgrades: bool) -> Result<News, Fault> {
+        poll_fn(|cx| self.poll_news(upgrades, cx)).await
+    }
+
+    fn poll_news(&mut self, upgrades: bool, cx: &mut Context<'_>) -> Poll<Result<News, Fault>> {
+        if self.request.waits() && self.request.poll_send(&mut self.stream, cx).is_ready() {
+            return Poll::Ready(Ok(News::Taken));
+        }
         if self.answered {
-            self.piece().await.map(News::Piece)
+            self.poll_piece(cx).map_ok(News::Piece)
         } else {
-            self.head(upgrades).await.map(News::Head)
+            self.poll_head(upgrades, cx).map_ok(News::Head)
         }
     }
 
     /// The next head: an interim one, or the final one if it may be passed on.
-    async fn head(&mut self, upgrades: bool) -> Result<Box<ResponseHeader>, Fault> {
-        self.http.read_response_header().await.map_err(|error| tries::fault(error.etype()))?;
-        let mut head = Box::new(self.http.response_header().ok_or(Fault::BrokeOff)?.clone());
+    fn poll_head(
+        &mut self,
+        upgrades: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Box<ResponseHeader>, Fault>> {
+        let head = self.answer.poll_head(&mut self.stream, cx);
+        head.map(|head| head.map_err(|fault| self.fault(fault)).and_then(|head| self.received(head, upgrades)))
+    }
+
+    fn received(&mut self, mut head: Box<ResponseHeader>, upgrades: bool) -> Result<Box<ResponseHeader>, Fault> {
         if is_interim(head.status) {
             self.interim += 1;
             hop::strip_response(&mut head);
             return if self.interim > INTERIM_MAX { Err(Fault::Invalid) } else { Ok(head) };
         }
         self.answered = true;
+        self.answer.begin_body(&mut head, &self.method)?;
+        self.is_kept = head::is_kept(&head);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.request.change_protocol();
+        }
         if hop::is_sound(&head, upgrades) { Ok(head) } else { Err(Fault::Invalid) }
     }
 
-    /// The next head, for who cannot change the protocol, within the time for it.
+    /// The next head, for who cannot change the protocol and has nothing more to send, within the time for it.
     pub(super) async fn head_in_time(&mut self) -> Result<Box<ResponseHeader>, Fault> {
+        self.send_in_time().await;
         let until = self.until(self.timeouts.first_byte);
-        timeout_at(until, self.head(false)).await.unwrap_or(Err(Fault::Timeout))
+        let head = timeout_at(until, poll_fn(|cx| self.poll_head(false, cx))).await;
+        head.unwrap_or_else(|_elapsed| Err(self.fault(Fault::Timeout)))
     }
 
     /// The next piece of the body, within the time for it.
     pub(super) async fn piece_in_time(&mut self) -> Result<Option<Bytes>, Fault> {
         let until = self.until(self.timeouts.idle);
-        timeout_at(until, self.piece()).await.unwrap_or(Err(Fault::Timeout))
+        timeout_at(until, poll_fn(|cx| self.poll_piece(cx))).await.unwrap_or(Err(Fault::Timeout))
     }
 
     /// The next piece of the body; `None` at its end.
-    async fn piece(&mut self) -> Result<Option<Bytes>, Fault> {
-        self.http.read_response_body().await.map_err(|error| tries::fault(error.etype()))
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
+        let piece = self.answer.poll_piece(&mut self.stream, cx);
+        piece.map_err(|fault| self.fault(fault))
+    }
+
+    /// That the server took no more of the request says more of a failure than how its answer ended.
+    pub(super) fn fault(&self, fault: Fault) -> Fault {
+        self.request.stuck().unwrap_or(fault)
     }
 
     /// Whether all of the answer has come.
-    pub(super) fn is_done(&mut self) -> bool {
-        self.answered && self.http.response_done()
+    pub(super) fn is_done(&self) -> bool {
+        self.answered && self.answer.is_done()
+    }
+
+    /// The fields behind the body, if there are any, once all of the answer has come.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.answer.take_trailers()
     }
 
     // ── its end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// The answer has come to its end. If nothing is left of it or of its request, the connection is free for the next one.
-    /// Who does not get here closes it by letting go of it, which waits for nobody.
-    pub(super) async fn done(mut self, connector: &Connector) {
-        if self.sent && self.is_done() {
+    /// The answer has come to its end. If nothing is left of it or of its request, and both sides will, the connection is free
+    /// for the next one. Who does not get here closes it by letting go of it, which waits for nobody.
+    pub(super) fn done(self, connector: &TransportConnector) {
+        if self.is_kept && self.request.is_done() && self.is_done() && !self.answer.has_more() {
             let keep = self.peer.options.idle_timeout;
-            connector.release_http_session(self.http, &*self.peer, keep).await;
+            connector.release_stream(self.stream, self.peer.reuse_hash(), keep);
         }
     }
 
@@ -172,10 +249,7 @@ pub(super) fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// A step with a server that is to be over by then.
-async fn by<T>(until: Instant, step: impl Future<Output = pingora::Result<T>>) -> Result<T, Fault> {
-    match timeout_at(until, step).await {
-        Ok(done) => done.map_err(|error| tries::fault(error.etype())),
-        Err(_elapsed) => Err(Fault::Timeout),
-    }
+/// How a connection ended.
+fn io_fault(error: &io::Error) -> Fault {
+    if error.kind() == io::ErrorKind::TimedOut { Fault::Timeout } else { Fault::BrokeOff }
 }

@@ -114,15 +114,6 @@ pub(super) fn final_head(session: &Session) -> Option<&ResponseHeader> {
     session.response_written().filter(|head| is_final(head.status))
 }
 
-/// How an exchange with a server ended.
-pub(super) fn fault(kind: &ErrorType) -> Fault {
-    match kind {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Fault::Invalid,
-        _ => Fault::BrokeOff,
-    }
-}
-
 /// The request that came as the server is to see it.
 pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<RequestHeader, Refusal> {
     let (Some(route), Some(asked), Some(forward)) = (&exchange.route, &exchange.asked, exchange.forward())
