@@ -346,6 +346,31 @@ async fn a_body_is_passed_on_while_it_is_sent() {
     assert_eq!(client.ask("3\r\ntwo\r\n0\r\n\r\n").await.status, 200);
 }
 
+/// Says every three bytes of a body that it reads.
+async fn echo_by_three(mut stream: TcpStream) {
+    let head = speaker::head(&mut stream).await;
+    assert!(head.contains("content-length: 9"), "{head}");
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await;
+    let mut word = [0; 3];
+    while stream.read_exact(&mut word).await.is_ok() {
+        let _ = stream.write_all(&word).await;
+    }
+}
+
+#[tokio::test]
+async fn both_sides_are_heard_word_by_word() {
+    let origin = Speaker::start(echo_by_three).await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    for word in ["one", "two", "six"] {
+        client.send(word).await;
+        assert_eq!(client.bytes(3).await, word.as_bytes());
+    }
+}
+
 /// Bytes in which a lost, doubled or moved piece shows.
 fn large() -> Vec<u8> {
     let mut state = 1_u32;

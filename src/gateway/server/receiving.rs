@@ -18,6 +18,8 @@ use crate::refusal::Fault;
 /// Bytes that are read at once: for those that speak little, and at most.
 const ROOM: usize = 8 << 10;
 const ROOM_MAX: usize = 64 << 10;
+/// A piece of so many bytes fills the room that it was read into.
+const FULL: usize = ROOM_MAX / 8 * 7;
 
 /// What was read of an answer, and what is still to come.
 #[derive(Debug)]
@@ -81,6 +83,9 @@ impl Receiving {
     ) -> Poll<Result<Option<Bytes>, Fault>> {
         loop {
             if let Some(piece) = self.take()? {
+                if self.room.is_empty() {
+                    self.room = BytesMut::new(); // nobody knows when there is more
+                }
                 return Poll::Ready(Ok(Some(piece)));
             }
             if self.is_done() {
@@ -95,7 +100,7 @@ impl Receiving {
         }
     }
 
-    /// What was read of the body. It is copied: those who keep it would keep all of the room.
+    /// What was read of the body.
     fn take(&mut self) -> Result<Option<Bytes>, Fault> {
         let length = match &mut self.body {
             Body::Chunks(chunks) => return chunks.take(&mut self.room),
@@ -107,9 +112,16 @@ impl Receiving {
             Body::Connection => self.room.len(),
             Body::Unknown => 0,
         };
-        let piece = (length > 0).then(|| Bytes::copy_from_slice(&self.room[..length]));
-        self.room.advance(length);
-        Ok(piece)
+        Ok(match length {
+            0 => None,
+            FULL.. => Some(self.room.split_to(length).freeze()),
+            // Those who keep it would keep all of the room.
+            _ => {
+                let piece = Bytes::copy_from_slice(&self.room[..length]);
+                self.room.advance(length);
+                Some(piece)
+            }
+        })
     }
 
     /// Reads more, but nothing beyond a body whose length is known.
