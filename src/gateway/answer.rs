@@ -170,11 +170,14 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     listen::end(session);
+    let unanswered = final_head(session).is_none();
+    if !unanswered && listen::flush(session).await.is_err() {
+        tracing::debug!("the client left before it had what there is of its answer");
+    }
     if exchange.changed_protocol {
         return; // nobody expects an answer any more
     }
     let Some(refusal) = refusal else { return };
-    let unanswered = final_head(session).is_none();
     let fields = refusal_fields(exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
