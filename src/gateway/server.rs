@@ -17,7 +17,7 @@ mod sending;
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,12 +85,7 @@ impl Server {
         }
     }
 
-    fn new(
-        stream: Stream,
-        peer: Box<HttpPeer>,
-        reused: bool,
-        exchange: &Exchange,
-    ) -> Result<Self, Refusal> {
+    fn new(stream: Stream, peer: Box<HttpPeer>, reused: bool, exchange: &Exchange) -> Result<Self, Refusal> {
         Ok(Self {
             stream,
             peer,
@@ -172,11 +167,15 @@ impl Server {
         upgrades: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Box<ResponseHeader>, Fault>> {
-        let head = self.answer.poll_head(&mut self.stream, cx);
-        head.map(|head| head.map_err(|fault| self.fault(fault)).and_then(|head| self.received(head, upgrades)))
+        let head = ready!(self.answer.poll_head(&mut self.stream, cx));
+        Poll::Ready(head.map_err(|fault| self.fault(fault)).and_then(|head| self.received(head, upgrades)))
     }
 
-    fn received(&mut self, mut head: Box<ResponseHeader>, upgrades: bool) -> Result<Box<ResponseHeader>, Fault> {
+    fn received(
+        &mut self,
+        mut head: Box<ResponseHeader>,
+        upgrades: bool,
+    ) -> Result<Box<ResponseHeader>, Fault> {
         if is_interim(head.status) {
             self.interim += 1;
             hop::strip_response(&mut head);

@@ -40,7 +40,9 @@ mod tests {
     #[test]
     fn what_means_something_before_a_body_alone_goes_no_further() {
         let mut came = HeaderMap::new();
-        for name in ["content-length", "transfer-encoding", "set-cookie", "proxy-authenticate", "host", "trailer"] {
+        for name in
+            ["content-length", "transfer-encoding", "set-cookie", "proxy-authenticate", "host", "trailer"]
+        {
             came.append(name, HeaderValue::from_static("1"));
         }
         assert_eq!(to_pass_on(came.clone()), None);

@@ -70,10 +70,8 @@ impl Chunks {
                     [] | [b'\r'] => break,
                     _ => return Err(Fault::Invalid),
                 },
-                State::Trailers => match self.read_trailers(room)? {
-                    true => self.state = State::Done,
-                    false => break,
-                },
+                State::Trailers if self.read_trailers(room)? => self.state = State::Done,
+                State::Trailers => break,
                 State::Done => break,
             }
         }
@@ -138,7 +136,15 @@ mod tests {
     fn what_is_no_chunk_ends_it() {
         let long = format!("5;{}", "x".repeat(LINE));
         let trailers = format!("0\r\nX-Long: {}", "x".repeat(TRAILERS));
-        for bytes in ["x\r\n", "5\r\nhelloworld", "5\r\nhello\rx", "0\r\nno colon\r\n\r\n", "fffffffffffffffff\r\n", &long, &trailers] {
+        for bytes in [
+            "x\r\n",
+            "5\r\nhelloworld",
+            "5\r\nhello\rx",
+            "0\r\nno colon\r\n\r\n",
+            "fffffffffffffffff\r\n",
+            &long,
+            &trailers,
+        ] {
             assert_eq!(read(&[bytes.as_bytes()]).unwrap_err(), Fault::Invalid, "{bytes:.20}");
         }
     }

@@ -149,7 +149,10 @@ mod tests {
             assert!(read(&bytes[..end]).unwrap().is_none(), "{end}");
         }
         let (head, length) = read(bytes).unwrap().unwrap();
-        assert_eq!((&bytes[length..], head.status.as_u16(), head.version), (&b"body"[..], 404, Version::HTTP_10));
+        assert_eq!(
+            (&bytes[length..], head.status.as_u16(), head.version),
+            (&b"body"[..], 404, Version::HTTP_10)
+        );
         assert_eq!(head.headers.get_all("x-name").into_iter().collect::<Vec<_>>(), ["Ada", "Eve"]);
     }
 
@@ -181,8 +184,14 @@ mod tests {
         let mut often = head("Content-Length: 5, 5\r\nContent-Length: 5\r\n");
         assert_eq!(extent(&mut often, &Method::GET), Ok(Extent::Length(5)));
         assert_eq!(often.headers.get_all(CONTENT_LENGTH).into_iter().collect::<Vec<_>>(), ["5"]);
-        for lengths in ["5, 6", "5\r\nContent-Length: 6", "", "five", "-5", "+5", "5 5", "99999999999999999999"] {
-            assert_eq!(extent_of(&format!("Content-Length: {lengths}\r\n")), Err(Fault::Invalid), "{lengths}");
+        for lengths in
+            ["5, 6", "5\r\nContent-Length: 6", "", "five", "-5", "+5", "5 5", "99999999999999999999"]
+        {
+            assert_eq!(
+                extent_of(&format!("Content-Length: {lengths}\r\n")),
+                Err(Fault::Invalid),
+                "{lengths}"
+            );
         }
     }
 
