@@ -70,8 +70,12 @@ impl Chunks {
                     [] | [b'\r'] => break,
                     _ => return Err(Fault::Invalid),
                 },
-                State::Trailers if self.read_trailers(room)? => self.state = State::Done,
-                State::Trailers => break,
+                State::Trailers => {
+                    if !self.read_trailers(room)? {
+                        break;
+                    }
+                    self.state = State::Done;
+                }
                 State::Done => break,
             }
         }
