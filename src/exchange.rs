@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::Asking;
@@ -14,6 +15,7 @@ use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Websocket;
+use crate::upstream::affinity::Token;
 use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
@@ -34,6 +36,8 @@ pub struct Exchange {
     pub copy: Option<Box<Copy>>,
     /// What compresses the body of its answer while it passes, if anything does.
     pub encoder: Option<Encoder>,
+    /// The servers that its cookies name.
+    pub named: Vec<Token>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
@@ -95,6 +99,8 @@ pub struct Tries {
     pub waited: Option<Duration>,
     /// The server of the last try, as it is configured.
     pub server: Option<Arc<str>>,
+    /// The cookie that brings the client back to it, where it does not have it.
+    pub cookie: Option<HeaderValue>,
 }
 
 impl Exchange {
@@ -110,6 +116,7 @@ impl Exchange {
             cache: None,
             copy: None,
             encoder: None,
+            named: Vec::new(),
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,
@@ -129,6 +136,7 @@ impl Exchange {
         Self {
             asked: self.asked.clone(),
             route: self.route.clone(),
+            named: self.named.clone(),
             ..Self::begin(self.plan.clone(), &uncounted)
         }
     }
@@ -160,8 +168,9 @@ impl Exchange {
 }
 
 impl Tries {
-    /// A try begins, with this server.
-    pub fn begin(&mut self, lease: Lease) {
+    /// A try begins, with this server; `cookie` would bring the client back to it.
+    pub fn begin(&mut self, lease: Lease, cookie: Option<HeaderValue>) {
+        self.cookie = cookie;
         self.tried.add(&lease);
         self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
@@ -204,6 +213,7 @@ impl Tries {
     pub fn found_closed(&mut self, repeatable: bool) -> Option<Duration> {
         self.wait_is_over();
         self.lease = None;
+        self.tried.found_closed();
         self.pause(Failure::Reset, repeatable)
     }
 
@@ -227,6 +237,7 @@ impl Tries {
             fault: self.fault,
             waited: self.waited,
             server: self.server.clone(),
+            cookie: self.cookie.clone(),
             ..Self::default()
         }
     }

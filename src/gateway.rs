@@ -27,6 +27,7 @@ mod purge;
 mod prove;
 mod tries;
 mod websocket;
+mod affinity;
 mod record;
 
 use std::sync::Arc;
@@ -156,6 +157,7 @@ impl Gateway {
         if answer::at_once(session, exchange).await? {
             return Ok(());
         }
+        affinity::take(session.req_header_mut(), exchange);
         if serve::serve(session, exchange, &self.fetching).await? {
             return Ok(());
         }

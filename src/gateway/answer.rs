@@ -16,8 +16,8 @@ use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 
-use super::encode;
 use super::tries::final_head;
+use super::{affinity, encode};
 
 /// Fields that every answer of an exchange carries, whoever made it.
 pub(super) fn own_fields(exchange: &Exchange) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -110,6 +110,9 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 pub(super) fn finish(session: &mut Session, exchange: &mut Exchange, answer: &mut ResponseHeader) {
     frame(session);
     encode::begin(session.req_header(), exchange, answer);
+    if let Some(cookie) = affinity::to_set(exchange, &answer.headers).cloned() {
+        forward::Change::add(answer, &header::SET_COOKIE, cookie);
+    }
     label(exchange, answer, answer.version);
     listen::keep_date(answer);
 }

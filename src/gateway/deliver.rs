@@ -26,9 +26,8 @@ use crate::forward::compress::{Choice, Encoder};
 use crate::listen::{self, Fields, Ready, ReadyHead, Session, dated};
 use crate::telemetry::{StaleReason, Tier};
 
-use super::answer;
-use super::encode;
 use super::fetch::Tale;
+use super::{affinity, answer, encode};
 
 /// About how many fields are added to those that are stored; a map that has no room for them grows twice.
 const ADDED: usize = 6;
@@ -211,7 +210,13 @@ pub(super) async fn flight(
 ) -> Result<()> {
     let for_all = is_kept && encode::is_for_all(exchange);
     let (status, headers) = match head {
-        Head::AsItCame(head) => (head.status, head.headers.clone()),
+        Head::AsItCame(head) => {
+            let mut headers = head.headers.clone();
+            if let Some(cookie) = affinity::to_set(exchange, &headers) {
+                headers.append(SET_COOKIE, cookie.clone());
+            }
+            (head.status, headers)
+        }
         Head::Stored(stored) => {
             let mut headers = stored.headers.clone();
             headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());

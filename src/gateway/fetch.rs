@@ -24,7 +24,7 @@ use crate::telemetry::Background;
 
 use super::renew::Held;
 use super::server::{Server, is_interim};
-use super::{place, settle, share, tally, tries};
+use super::{affinity, place, settle, share, tally, tries};
 
 /// What all fetches share.
 pub struct Fetching {
@@ -74,6 +74,8 @@ impl Tale {
             exchange.tries.tried.clone_from(&self.journey.tried);
             exchange.tries.waited = self.journey.waited;
             exchange.tries.fault = self.journey.fault;
+            // What is stored is for all, this client included: nobody is brought to the server that it came from.
+            exchange.tries.cookie = self.journey.cookie.clone().filter(|_| self.kept.is_err());
         }
     }
 }
@@ -136,14 +138,17 @@ impl Errand {
     }
 
     fn of(
-        request: RequestHeader,
+        mut request: RequestHeader,
         exchange: &Exchange,
         fetching: &Arc<Fetching>,
         pilot: Pilot<Tale>,
     ) -> Option<Self> {
         let (asking, asked) = (exchange.cache.as_ref()?, exchange.asked.as_ref()?);
+        let mut own = exchange.fork();
+        // Done already, but for an answer that was at hand and is refreshed behind it.
+        affinity::take(&mut request, &mut own);
         Some(Self {
-            exchange: exchange.fork(),
+            exchange: own,
             url: place::url_of(&asking.rules, &request, asked),
             rules: asking.rules.clone(),
             asked: RequestDirectives::of(&request.headers),
@@ -218,7 +223,7 @@ impl Errand {
     /// Asks one server after the other, until the head of an answer is there that is worth passing on.
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let mut server = Server::connect(&mut self.exchange, &self.fetching.connector).await?;
+            let mut server = Server::connect(&self.request, &mut self.exchange, &self.fetching.connector).await?;
             match self.exchange_heads(&mut server).await {
                 Ok(head) if tries::answered(&mut self.exchange, &head, true) => {}
                 Ok(head) => {

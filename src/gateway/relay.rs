@@ -35,7 +35,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
     session.enable_retry_buffering();
     loop {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        let server = Server::connect(exchange, &fetching.connector).await;
+        let server = Server::connect(session.req_header(), exchange, &fetching.connector).await;
         let server = server.map_err(|refusal| refuse(exchange, refusal))?;
         let reused = server.reused;
         let relay = Relay { session, exchange, fetching, server, sent: false };

@@ -73,11 +73,12 @@ pub(super) enum News {
 impl Server {
     /// Connects to one server after the other, until there is a connection.
     pub(super) async fn connect(
+        request: &RequestHeader,
         exchange: &mut Exchange,
         connector: &TransportConnector,
     ) -> Result<Self, Refusal> {
         loop {
-            let peer = tries::next_server(exchange).await?;
+            let peer = tries::next_server(request, exchange).await?;
             match connector.get_stream(&*peer).await {
                 Ok((stream, reused)) => return Self::new(stream, peer, reused, exchange),
                 Err(error) => tries::not_connected(exchange, &error)?,

@@ -16,10 +16,13 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer};
 
-use super::place;
+use super::{affinity, place};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
-pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
+pub(super) async fn next_server(
+    request: &RequestHeader,
+    exchange: &mut Exchange,
+) -> Result<Box<HttpPeer>, Refusal> {
     if exchange.tries.upstream.is_none() {
         let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
@@ -35,16 +38,20 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Refusal::Failed(Fault::Timeout));
     }
-    let (Some(upstream), Some(timeouts)) = (&exchange.tries.upstream, exchange.timeouts()) else {
+    let (Some(upstream), Some(timeouts), Some(asked)) =
+        (&exchange.tries.upstream, exchange.timeouts(), &exchange.asked)
+    else {
         return Err(Refusal::Internal);
     };
-    let lease = upstream.pick(&exchange.tries.tried).map_err(|why| match exchange.tries.fault {
+    let affinity = affinity::of(upstream, request, asked, &exchange.named);
+    let lease = upstream.pick(&exchange.tries.tried, affinity).map_err(|why| match exchange.tries.fault {
         // Nobody else to ask: how the last one failed says more.
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
     let peer = peer::http_peer(&lease, &timeouts, left).map_err(|_| Refusal::Failed(Fault::Unreachable))?;
-    exchange.tries.begin(lease);
+    let cookie = affinity::cookie(upstream, &lease, affinity.server);
+    exchange.tries.begin(lease, cookie);
     Ok(Box::new(peer))
 }
 

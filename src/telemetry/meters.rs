@@ -228,8 +228,14 @@ meters! {
         "Requests in flight to a server",
         "Uneven under `least_request` means that one server is slower than its peers.";
     upstream_up: gauge["upstream", "server"] "upstream_server_up",
-        "1 where a server may be chosen, 0 where a check or an ejection forbids it",
-        "Alert when a server stays at 0; `/upstreams` on the admin listener tells why.";
+        "1 where a server may be chosen, 0 where a check, an ejection or a drain forbids it",
+        "Alert when a server stays at 0 that is not drained; `/upstreams` on the admin listener tells why.";
+    upstream_draining: gauge["upstream", "server"] "upstream_server_draining",
+        "1 where an operator has a server drained, so that it gets no new requests",
+        "Alert when it stays at 1 for longer than maintenance takes: somebody forgot `tidegate drain --undo`.";
+    upstream_panics: gauge["upstream"] "upstream_panic_mode",
+        "1 while all servers are used whatever their state, as fewer are up than `panic_threshold`",
+        "Alert at 1: most of the upstream is down, or its health checks are wrong.";
     upstream_ejections: counter["upstream", "server"] "upstream_ejections",
         "Times that a server was left alone for its failing answers",
         "Repeated ejections of one server: look at its log.";

@@ -1,8 +1,12 @@
 //! Choosing a server: groups of interchangeable servers, and a lease for each request sent to one.
 
 mod settings;
+mod pick;
+mod group;
 pub mod balance;
+pub mod affinity;
 mod lease;
+mod changes;
 mod assembly;
 pub mod address;
 pub mod endpoint;
@@ -18,32 +22,33 @@ mod upkeep;
 mod counts;
 pub mod clock;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fastrand::Rng;
 use parking_lot::Mutex;
-use thiserror::Error;
 
 use crate::telemetry::Meters;
 
-use self::balance::Group;
 use self::clock::Moment;
 use self::counts::GroupCounts;
-use self::endpoint::{Endpoint, Server};
+use self::endpoint::Server;
+use self::group::Group;
 use self::limits::Admission;
 use self::retry::Budget;
 use self::upkeep::Tasks;
 
 pub use self::address::Address;
+pub use self::affinity::{Affinity, HashKey, Sticky, StickySecret};
 pub use self::balance::Balance;
+pub use self::changes::Drained;
 pub use self::health::HealthCheck;
 pub use self::lease::{Lease, Tried};
 pub use self::limits::{Limits, Permit, Saturated};
 pub use self::outlier::Outlier;
 pub use self::peer::{Overrides, Timeouts};
+pub use self::pick::NoServer;
 pub use self::retry::{Backoff, Failure, Failures, Retries};
 pub use self::settings::{ServerSettings, Settings};
 pub use self::split::Split;
@@ -60,25 +65,15 @@ pub struct Upstream {
     budget: Arc<Budget>,
     admission: Arc<Admission>,
     counts: Arc<GroupCounts>,
+    /// Whether all servers are used whatever their state, for want of enough that are up.
+    panics: AtomicBool,
     /// Held while the group is made anew or a server ejected; never for a choice.
     changing: Mutex<()>,
+    /// Held while stock is taken, so that the last to count saw the last change; never for a choice.
+    counting: Mutex<()>,
     tasks: Arc<Tasks>,
     former: Mutex<Option<Arc<Tasks>>>,
     me: Weak<Self>,
-}
-
-/// No server may be chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NoServer {
-    /// Every server is down by its health checks, or some are and the rest are ejected.
-    #[error("every server of upstream `{0}` is down")]
-    Down(Arc<str>),
-    /// Every server is ejected for its failing answers.
-    #[error("every server of upstream `{0}` is ejected")]
-    Ejected(Arc<str>),
-    /// No server has an address.
-    #[error("no server of upstream `{0}` is resolved")]
-    Unresolved(Arc<str>),
 }
 
 impl Upstream {
@@ -102,7 +97,7 @@ impl Upstream {
         Arc::new_cyclic(|me| {
             let known = running.map(Self::group);
             let upstream = Self {
-                group: ArcSwap::from_pointee(assembly::group(&servers, known.as_deref(), me)),
+                group: ArcSwap::from_pointee(assembly::group(&servers, known.as_deref(), &settings, me)),
                 servers,
                 name,
                 settings,
@@ -110,13 +105,19 @@ impl Upstream {
                 budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
                 admission,
                 counts,
+                panics: AtomicBool::new(running.is_some_and(|running| running.panics.load(Relaxed))),
                 changing: Mutex::new(()),
+                counting: Mutex::new(()),
                 tasks: Arc::default(),
                 former: Mutex::new(running.map(|running| running.tasks.clone())),
                 me: me.clone(),
             };
+            let now = Moment::now();
             if running.is_none() {
-                upstream.show_up(Moment::now());
+                upstream.take_stock(now);
+            } else {
+                // Shown once it is in force.
+                upstream.group.load().take_stock(upstream.settings.panic_below, now);
             }
             upstream
         })
@@ -150,29 +151,6 @@ impl Upstream {
         self.admission.admit().await
     }
 
-    /// Chooses a server for one try, in constant time, without a lock or an allocation.
-    ///
-    /// Never one that is down or ejected. One that was tried only if no other is left: a connection that the server
-    /// closed while it was idle says nothing against the server, and it may be the only one.
-    pub fn pick(&self, tried: &Tried) -> Result<Lease, NoServer> {
-        self.pick_with(tried, Moment::now(), &mut Rng::new())
-    }
-
-    /// The same at this moment by this source of chance.
-    pub fn pick_with(&self, tried: &Tried, now: Moment, rng: &mut Rng) -> Result<Lease, NoServer> {
-        if tried.is_empty() {
-            self.budget.request(now);
-        }
-        let group = self.group.load();
-        let balance = self.settings.balance;
-        let untried = |endpoint: &Endpoint| endpoint.is_usable(now) && !tried.contains(endpoint);
-        let mut chosen = group.choose(balance, &self.turn, rng, untried);
-        if chosen.is_none() && !tried.is_empty() {
-            chosen = group.choose(balance, &self.turn, rng, |endpoint| endpoint.is_usable(now));
-        }
-        chosen.map(|endpoint| Lease::take(endpoint.clone())).ok_or_else(|| self.why_none(&group, now))
-    }
-
     /// Whether to try once more after this failure, and after what wait; takes the retry out of the budget.
     ///
     /// `tries` counts those made, the failed one included. Whether the request may be repeated at all (an idempotent
@@ -203,71 +181,6 @@ impl Upstream {
     /// How it stands.
     pub fn snapshot(&self) -> UpstreamView {
         UpstreamView::of(self, Moment::now())
-    }
-
-    fn why_none(&self, group: &Group, now: Moment) -> NoServer {
-        let name = self.name.clone();
-        match group.endpoints() {
-            [] => NoServer::Unresolved(name),
-            all if all.iter().all(|endpoint| endpoint.is_up() && endpoint.is_ejected(now)) => {
-                NoServer::Ejected(name)
-            }
-            _ => NoServer::Down(name),
-        }
-    }
-}
-
-/// What the parts of an upstream do to it.
-impl Upstream {
-    /// Counts a failure against a server, and ejects it when it is due and the group can spare it.
-    fn note_failure(&self, endpoint: &Endpoint, now: Moment) {
-        let Some(rules) = &self.settings.outlier else { return };
-        let conduct = &endpoint.vitals().conduct;
-        if !conduct.failed(rules, now) {
-            return;
-        }
-        // Of two servers ejected at once, each might have counted on the other. Who finds the door taken does not
-        // wait: the next failure comes back.
-        let Some(_guard) = self.changing.try_lock() else { return };
-        let group = self.group.load();
-        let ejected = group.endpoints().iter().filter(|other| other.is_ejected(now)).count();
-        let others_usable =
-            group.endpoints().iter().any(|other| other.id() != endpoint.id() && other.is_usable(now));
-        if conduct.is_ejected(now) || !rules.permits(group.endpoints().len(), ejected, others_usable) {
-            return;
-        }
-        let time = conduct.eject(rules, now);
-        endpoint.server().counts.ejections.inc();
-        self.show_up(now);
-        let (upstream, server, address) = (self.name(), endpoint.name(), endpoint.address());
-        tracing::warn!(upstream, server, %address, ?time, "server is ejected for its failing answers");
-    }
-
-    /// Makes the group anew from what its names stand for now.
-    fn publish(&self) {
-        let guard = self.changing.lock();
-        let group = assembly::group(&self.servers, Some(&self.group.load()), &self.me);
-        self.group.store(Arc::new(group));
-        drop(guard);
-        self.show_up(Moment::now());
-    }
-
-    /// Shows in the metrics which servers may be chosen; once it is replaced, that is its successor's to say.
-    fn show_up(&self, now: Moment) {
-        if self.tasks.have_ended() {
-            return;
-        }
-        let group = self.group.load();
-        let usable = group.endpoints().iter().filter(|endpoint| endpoint.is_usable(now));
-        let mut usable = usable.map(|endpoint| endpoint.server()).peekable();
-        // Endpoints stand in the order of their servers.
-        for server in &self.servers {
-            let mut up = 0;
-            while usable.next_if(|next| Arc::ptr_eq(next, server)).is_some() {
-                up = 1;
-            }
-            server.counts.up.set(up);
-        }
     }
 
     fn group(&self) -> Arc<Group> {

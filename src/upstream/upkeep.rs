@@ -84,7 +84,7 @@ impl Upstream {
         if self.settings().outlier.is_some() {
             self.tasks().ensure(Job::Ejections, notice_returns(Arc::downgrade(self)));
         }
-        self.show_up(Moment::now());
+        self.take_stock(Moment::now());
         self.check_all();
     }
 
@@ -109,8 +109,11 @@ async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
         let failure = result.failure.clone();
         if let Some(change) = endpoint.vitals().health.note(result, &rules) {
             tell(&endpoint, change, failure.as_deref().unwrap_or_default());
+            if change == Change::Up {
+                endpoint.vitals().come_back(Moment::now());
+            }
             if let Some(upstream) = endpoint.group() {
-                upstream.show_up(Moment::now());
+                upstream.take_stock(Moment::now());
             }
         }
         sleep(rules.pause(fastrand::f64())).await;
@@ -186,7 +189,7 @@ async fn notice_returns(upstream: Weak<Upstream>) {
             let (upstream_name, server) = (endpoint.upstream(), endpoint.name());
             tracing::info!(upstream = upstream_name, server, address = %endpoint.address(), "ejection is over");
         }
-        upstream.show_up(now);
+        upstream.take_stock(now);
         for endpoint in upstream.group().endpoints() {
             if endpoint.is_ejected(now) && !out.iter().any(|known| known.id() == endpoint.id()) {
                 out.push(endpoint.clone());

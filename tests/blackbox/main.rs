@@ -48,6 +48,7 @@ mod j_cache_safety;
 mod j_cache_together;
 mod j_cache_trouble;
 mod k_balance;
+mod k_choice;
 mod l_health;
 mod m_retry;
 mod n_answers;

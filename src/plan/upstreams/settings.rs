@@ -3,14 +3,18 @@
 use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
-    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings, Settings, Timeouts,
+    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings, Settings, Sticky,
+    Timeouts,
 };
 
-pub(super) fn settings(name: &str, written: &Written) -> Settings {
+pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: Option<Sticky>) -> Settings {
     Settings {
         name: name.to_owned(),
         servers: written.servers.iter().map(server).collect(),
-        balance: balance(written.balance),
+        balance,
+        sticky,
+        slow_start: written.slow_start.0,
+        panic_below: written.panic_threshold,
         health: health(&written.health),
         outlier: outlier(&written.outlier_detection),
         timeouts: timeouts(&written.timeouts),
@@ -27,14 +31,9 @@ pub(super) fn settings(name: &str, written: &Written) -> Settings {
 fn server(written: &written::Server) -> ServerSettings {
     match written {
         written::Server::Address(address) => ServerSettings::new(address, 1),
-        written::Server::Table(table) => ServerSettings::new(&table.address, table.weight),
-    }
-}
-
-fn balance(written: written::Balance) -> Balance {
-    match written {
-        written::Balance::LeastRequest => Balance::LeastRequest,
-        written::Balance::RoundRobin => Balance::RoundRobin,
+        written::Server::Table(table) => {
+            ServerSettings { backup: table.backup, ..ServerSettings::new(&table.address, table.weight) }
+        }
     }
 }
 

@@ -2,16 +2,21 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DRAWS, Group};
+use fastrand::Rng;
+
+use super::{Choice, Pool};
 use crate::upstream::endpoint::Endpoint;
 
-impl Group {
+impl Pool {
     /// The next fit server in turn. The turns of the others are passed over, so the rest keep their shares.
-    pub(super) fn next_in_turn(&self, turn: &AtomicUsize, fit: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let next = || self.at(turn.fetch_add(1, Relaxed) % self.turns.len());
-        (0..DRAWS).map(|_| next()).find(|index| fit(&self.endpoints[*index]))
+    pub(super) fn next_in_turn<F: Fn(&Endpoint) -> bool>(
+        &self,
+        choice: &Choice<'_, F>,
+        rng: &mut Rng,
+    ) -> Option<usize> {
+        self.first_warm(choice, rng, |_| self.at(choice.turn.fetch_add(1, Relaxed) % self.turns.len()))
     }
 }
 
