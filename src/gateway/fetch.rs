@@ -223,7 +223,8 @@ impl Errand {
     /// Asks one server after the other, until the head of an answer is there that is worth passing on.
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let mut server = Server::connect(&self.request, &mut self.exchange, &self.fetching.connector).await?;
+            let mut server =
+                Server::connect(&self.request, &mut self.exchange, &self.fetching.connector).await?;
             match self.exchange_heads(&mut server).await {
                 Ok(head) if tries::answered(&mut self.exchange, &head, true) => {}
                 Ok(head) => {
