@@ -53,6 +53,7 @@ mod l_health;
 mod m_retry;
 mod n_answers;
 mod n_dates;
+mod n_trailers;
 mod u_acme;
 mod u_acme_fleet;
 mod u_acme_reload;
