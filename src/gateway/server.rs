@@ -10,8 +10,8 @@
 //! Both ways move at the same time, so that an answer is heard while its request is still on its way. Who waits knows what
 //! for, and may let go of it at any time, as nothing is lost then.
 
-mod chunks;
-mod head;
+pub mod chunks;
+pub mod head;
 mod receiving;
 mod sending;
 
