@@ -12,7 +12,7 @@ use crate::limit::Standing;
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
-use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
+use crate::upstream::{Failed, Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
 pub struct Exchange {
@@ -164,31 +164,43 @@ impl Tries {
     /// The head of an answer came, and it is no failure. Whether it is a success shows at its end.
     pub fn answered(&mut self) {
         self.wait_is_over();
-        if let (Some(lease), Some(waited)) = (&self.lease, self.waited) {
+        if let (Some(lease), Some(waited)) = (&mut self.lease, self.waited) {
             lease.answered(waited);
         }
     }
 
     /// The head of an answer came, and it is a failure; whether another try is allowed, and after which pause.
     ///
-    /// Without another, the answer is passed on, and its server stays in use to its end.
-    pub fn answered_badly(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
+    /// `told` is how long the server asks to be left alone, `left` what is left of the time for the whole. Without another
+    /// try, the answer is passed on, and its server stays in use to its end.
+    pub fn answered_badly(
+        &mut self,
+        failure: Failure,
+        repeatable: bool,
+        told: Option<Duration>,
+        left: Option<Duration>,
+    ) -> Option<Duration> {
+        if !failure.is_servers() {
+            self.answered();
+        }
         self.wait_is_over();
-        if let Some(lease) = &mut self.lease {
+        if let Some(lease) = self.lease.as_mut().filter(|_| failure.is_servers()) {
             lease.failed(failure);
         }
-        let pause = self.pause(failure, repeatable)?;
-        self.lease = None;
+        let pause = self.pause(failure, repeatable, told, left)?;
+        if let Some(mut lease) = self.lease.take() {
+            lease.succeeded(); // not heard where it failed
+        }
         Some(pause)
     }
 
     /// The try failed without an answer, or in the middle of one; whether another is allowed, and after which pause.
-    pub fn failed(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
+    pub fn failed(&mut self, failure: Failure, repeatable: bool, left: Option<Duration>) -> Option<Duration> {
         self.wait_is_over();
         if let Some(mut lease) = self.lease.take() {
             lease.failed(failure);
         }
-        self.pause(failure, repeatable)
+        self.pause(failure, repeatable, None, left)
     }
 
     /// A kept connection turned out to be closed, which says nothing of its server; whether another try is allowed,
@@ -196,7 +208,7 @@ impl Tries {
     pub fn found_closed(&mut self, repeatable: bool) -> Option<Duration> {
         self.wait_is_over();
         self.lease = None;
-        self.pause(Failure::Reset, repeatable)
+        self.pause(Failure::Reset, repeatable, None, None)
     }
 
     /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
@@ -233,9 +245,15 @@ impl Tries {
         self.waited = self.waited.or_else(|| self.began.map(|began| began.elapsed()));
     }
 
-    fn pause(&self, failure: Failure, repeatable: bool) -> Option<Duration> {
+    fn pause(
+        &self,
+        failure: Failure,
+        repeatable: bool,
+        told: Option<Duration>,
+        left: Option<Duration>,
+    ) -> Option<Duration> {
         let upstream = self.upstream.as_ref().filter(|_| repeatable)?;
-        upstream.may_retry(self.tried.count(), failure)
+        upstream.may_retry(&Failed { failure, tried: &self.tried, told, left })
     }
 }
 

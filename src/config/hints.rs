@@ -361,7 +361,6 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Other, &["lb", "load_balancing", "strategy", "algorithm"], "`balance`"),
     (&["Upstream"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
     (&["Upstream"], Other, &["retry"], "`retries`"),
-    (&["Upstream"], Other, &["circuit_breaker"], "`outlier_detection`"),
     (
         &["RedisTable"],
         Other,

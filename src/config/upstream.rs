@@ -1,6 +1,8 @@
 //! `[upstreams.NAME]`: a group of interchangeable servers.
 
 mod balance;
+mod breaker;
+mod dns;
 mod health;
 mod limits;
 mod retries;
@@ -10,9 +12,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use balance::Balance;
+pub use breaker::{BreakerTable, CircuitBreaker};
+pub use dns::Dns;
 pub use health::{Health, HealthTable, OutlierDetection, OutlierTable};
 pub use limits::Limits;
-pub use retries::{Backoff, Retries, RetryOn};
+pub use retries::{Backoff, ErrorStatus, Retries, RetryCause, RetryOn};
 pub use times::Timeouts;
 
 /// A group of interchangeable servers and how they are treated.
@@ -20,9 +24,13 @@ pub use times::Timeouts;
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["servers"]))]
 pub struct Upstream {
-    /// The servers: `ip:port`, `host:port`, or `{ address, weight }`. At least one.
+    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, or `{ address, weight }`. At
+    /// least one. A name stands for all its addresses, a service for all hosts and ports of its SRV records of the first
+    /// priority, by their weights. One that does not resolve is down until it does.
     #[schemars(length(min = 1), example = ["10.0.1.11:8080", "10.0.1.12:8080"])]
     pub servers: Vec<Server>,
+    /// How names of servers are looked up.
+    pub dns: Dns,
     /// How one of them is chosen for a request.
     pub balance: Balance,
     /// Asking the servers how they are: a path, a table, or `false`. A server is down until it first passes.
@@ -30,6 +38,8 @@ pub struct Upstream {
     pub health: Health,
     /// Leaving a server alone for a while when its answers fail: a table, or `false`.
     pub outlier_detection: OutlierDetection,
+    /// Leaving the whole group alone for a while when most of what is sent to it fails: `true`, or a table.
+    pub circuit_breaker: CircuitBreaker,
     /// How long each step with a server may take.
     pub timeouts: Timeouts,
     /// When a request is sent once more.
@@ -42,7 +52,7 @@ pub struct Upstream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Server {
-    /// `ip:port` or `host:port`.
+    /// `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     Address(#[schemars(extend("format" = "server"))] String),
     /// An address and its weight.
     Table(ServerTable),
@@ -52,7 +62,7 @@ pub enum Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
-    /// `ip:port` or `host:port`.
+    /// `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     #[schemars(extend("format" = "server"), example = "10.0.1.11:8080")]
     pub address: String,
     /// Its share of requests, next to the others' weights.

@@ -277,15 +277,8 @@ impl Errand {
         let head = head.unwrap_or_else(|_elapsed| Err(Error::new(ErrorType::ReadTimedout)));
         let head: ResponseHeader = head.map_err(Broken::Off)?;
         self.exchange.lasting = policy::is_event_stream(&head.headers);
-        match Failure::of_status(head.status.as_u16()) {
-            None => self.exchange.tries.answered(),
-            Some(failure) => {
-                if let Some(backoff) = self.exchange.tries.answered_badly(failure, true) {
-                    self.exchange.tries.backoff = backoff;
-                    self.exchange.tries.fault = Some(Fault::BrokeOff);
-                    return Ok(None);
-                }
-            }
+        if tries::worth_another(&mut self.exchange, &head, true) {
+            return Ok(None);
         }
         Ok(Some(Answer { head, http, peer, idle: timeouts.idle }))
     }
@@ -338,13 +331,14 @@ impl Errand {
     /// The exchange broke off; whether to try again.
     fn broken(&mut self, error: &Error, reused: bool) -> bool {
         let fault = tries::fault(error.etype());
+        let left = self.exchange.time_left();
         let tries = &mut self.exchange.tries;
         tries.fault = Some(fault);
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused => tries.found_closed(true),
-            Fault::Timeout => tries.failed(Failure::Timeout, true),
-            _ => tries.failed(Failure::Reset, true),
+            Fault::Timeout => tries.failed(Failure::Timeout, true, left),
+            _ => tries.failed(Failure::Reset, true, left),
         };
         tries.backoff = backoff.unwrap_or_default();
         backoff.is_some()

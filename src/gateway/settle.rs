@@ -127,7 +127,7 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
             return land(errand, answer, stored).await;
         }
         Ok(()) => {
-            errand.exchange.tries.failed(Failure::Reset, false);
+            errand.exchange.tries.failed(Failure::Reset, false, None);
             NotKept::BrokenOff
         }
         Err(_) if errand.pilot.is_storing() => NotKept::BrokenOff,
@@ -205,7 +205,7 @@ async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Co
                 }
                 errand.exchange.tries.fault = Some(fault);
                 let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
-                errand.exchange.tries.failed(failure, false);
+                errand.exchange.tries.failed(failure, false, None);
                 return Err(Cut::Failed);
             }
         }

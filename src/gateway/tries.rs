@@ -1,7 +1,7 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, Uri, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,7 +14,7 @@ use crate::exchange::Exchange;
 use crate::forward::{self, CertificateFacts, ClientFacts, hop};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
-use crate::upstream::{Failure, peer};
+use crate::upstream::{Failure, peer, retry_after};
 
 use super::place;
 
@@ -25,7 +25,11 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
         let upstream = forward.split.choose().clone();
         // Told first, so that the access line names it also where there is no place.
         exchange.tries.upstream = Some(upstream.clone());
-        exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
+        upstream.would_send().map_err(Refusal::NoServer)?;
+        let turn =
+            tokio::time::timeout(exchange.time_left().unwrap_or(Duration::MAX), upstream.admit()).await;
+        let turn = turn.map_err(|_elapsed| Refusal::Failed(Fault::Timeout))?;
+        exchange.tries.permit = Some(turn.map_err(Refusal::Saturated)?);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
@@ -73,7 +77,8 @@ pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> B
         _ => Fault::Unreachable,
     });
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
-    let backoff = exchange.tries.failed(Failure::Connect, true);
+    let left = exchange.time_left();
+    let backoff = exchange.tries.failed(Failure::Connect, true, left);
     error.set_retry(backoff.is_some());
     exchange.tries.backoff = backoff.unwrap_or_default();
     error
@@ -111,12 +116,13 @@ pub(super) fn broken(
         }
         exchange.tries.fault = Some(fault);
         let repeatable = is_repeatable(session);
+        let left = exchange.time_left();
         let tries = &mut exchange.tries;
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
-            Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
-            _ => tries.failed(Failure::Reset, repeatable),
+            Fault::Timeout => tries.failed(Failure::Timeout, repeatable, left),
+            _ => tries.failed(Failure::Reset, repeatable, left),
         };
         error.set_retry(backoff.is_some());
         exchange.tries.backoff = backoff.unwrap_or_default();
@@ -144,18 +150,28 @@ pub(super) fn answered(
     if exchange.changed_protocol {
         session.set_read_timeout(Some(UPGRADED_IDLE));
     }
-    let Some(failure) = Failure::of_status(status.as_u16()) else {
-        exchange.tries.answered();
+    if !worth_another(exchange, answer, is_repeatable(session)) {
         return Ok(());
-    };
-    let Some(backoff) = exchange.tries.answered_badly(failure, is_repeatable(session)) else {
-        return Ok(());
-    };
-    exchange.tries.backoff = backoff;
-    exchange.tries.fault = Some(Fault::BrokeOff);
+    }
     let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
     error.set_retry(true);
     Err(error)
+}
+
+/// Settles a try by the head of its answer; whether another follows, and the answer is forgotten.
+pub(super) fn worth_another(exchange: &mut Exchange, answer: &ResponseHeader, repeatable: bool) -> bool {
+    let left = exchange.time_left();
+    let tries = &mut exchange.tries;
+    let on = tries.upstream.as_ref().map(|upstream| upstream.settings().retries.on).unwrap_or_default();
+    let Some(failure) = Failure::of_status(answer.status.as_u16(), &on) else {
+        tries.answered();
+        return false;
+    };
+    let told = retry_after(&answer.headers, SystemTime::now());
+    let Some(backoff) = tries.answered_badly(failure, repeatable, told, left) else { return false };
+    tries.backoff = backoff;
+    tries.fault = Some(Fault::BrokeOff);
+    true
 }
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
@@ -215,8 +231,8 @@ pub(super) fn pass_on(
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);
     // In the form by which it was routed and stored: no spelling of one client's is answered to another.
-    let host = match (forward.host_of_server, &exchange.tries.server) {
-        (true, Some(server)) => Cow::Borrowed(&**server),
+    let host = match (forward.host_of_server, &exchange.tries.lease) {
+        (true, Some(lease)) => Cow::Borrowed(&**lease.server().authority()),
         _ => place::authority(came, asked),
     };
     if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {

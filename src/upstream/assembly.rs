@@ -8,8 +8,10 @@ use crate::telemetry::Meters;
 
 use super::address::Address;
 use super::balance::Group;
+use super::breaker::Breaker;
 use super::counts::{GroupCounts, ServerCounts};
 use super::endpoint::{Common, Endpoint, Server, Vitals};
+use super::resolve::Place;
 use super::{Settings, Upstream};
 
 /// The servers that the settings name, with the metrics and lookups of their predecessors.
@@ -17,6 +19,7 @@ pub(super) fn servers(
     settings: &Settings,
     name: &Arc<str>,
     counts: &Arc<GroupCounts>,
+    breaker: Option<&Arc<Breaker>>,
     running: Option<&Upstream>,
     meters: &Meters,
 ) -> Box<[Arc<Server>]> {
@@ -26,6 +29,7 @@ pub(super) fn servers(
         upstream: name.clone(),
         checked: settings.health.is_some(),
         ejectable: settings.outlier.is_some(),
+        breaker: breaker.cloned(),
         // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
         group_key: hasher.finish(),
         counts: counts.clone(),
@@ -50,6 +54,18 @@ pub(super) fn servers(
         .collect()
 }
 
+/// The breaker that the settings ask for: the running one, where its rules are still the same.
+pub(super) fn breaker(
+    settings: &Settings,
+    name: &Arc<str>,
+    counts: &Arc<GroupCounts>,
+    running: Option<&Upstream>,
+) -> Option<Arc<Breaker>> {
+    let rules = settings.breaker?;
+    let same = running.and_then(|running| running.breaker.clone()).filter(|known| *known.rules() == rules);
+    Some(same.unwrap_or_else(|| Arc::new(Breaker::new(rules, name.clone(), counts.clone()))))
+}
+
 /// The group that the servers make with what their names stand for, each address with what is known of it.
 pub(super) fn group(servers: &[Arc<Server>], known: Option<&Group>, me: &Weak<Upstream>) -> Group {
     let known = known.into_iter().flat_map(Group::endpoints);
@@ -57,12 +73,13 @@ pub(super) fn group(servers: &[Arc<Server>], known: Option<&Group>, me: &Weak<Up
         known.map(|endpoint| (endpoint.address().clone(), endpoint.vitals().clone())).collect();
     let mut endpoints = Vec::new();
     for server in servers {
-        for address in &server.resolution.load().addresses {
+        for Place { address, weight } in &server.resolution.load().places {
             let vitals =
                 vitals.entry(address.clone()).or_insert_with(|| Arc::new(Vitals::new(server.checked)));
             endpoints.push(Arc::new(Endpoint::new(
                 server.clone(),
                 address.clone(),
+                *weight,
                 vitals.clone(),
                 me.clone(),
             )));

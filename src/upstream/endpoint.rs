@@ -8,27 +8,32 @@ use tokio::sync::Notify;
 
 use super::Upstream;
 use super::address::Address;
+use super::breaker::Breaker;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
 use super::health::Health;
 use super::outlier::Conduct;
-use super::resolve::{Resolution, Target};
+use super::resolve::{self, Name, Resolution, Target};
 
 /// A server as it is configured. A name that has several addresses is one server at several endpoints.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its place as written: `ip:port` or `host:port`.
+    /// Its place as written: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     pub(super) name: Arc<str>,
+    /// The `Host` of requests that are to have the server's.
+    pub(super) authority: Arc<str>,
     pub(super) upstream: Arc<str>,
     pub(super) weight: u16,
     /// Whether active checks decide if it is up.
     pub(super) checked: bool,
     /// Whether failing answers eject it.
     pub(super) ejectable: bool,
+    /// What counts the tries of the whole upstream, where anything does.
+    pub(super) breaker: Option<Arc<Breaker>>,
     /// Connections are shared only under the same key.
     pub(super) group_key: u64,
     /// The name to look up, if it is one.
-    pub(super) lookup: Option<String>,
+    pub(super) lookup: Option<Name>,
     pub(super) resolution: ArcSwap<Resolution>,
     /// Asks for a lookup before its time.
     pub(super) hurry: Notify,
@@ -42,6 +47,7 @@ pub(super) struct Common {
     pub(super) upstream: Arc<str>,
     pub(super) checked: bool,
     pub(super) ejectable: bool,
+    pub(super) breaker: Option<Arc<Breaker>>,
     pub(super) group_key: u64,
     pub(super) counts: Arc<GroupCounts>,
 }
@@ -59,10 +65,12 @@ impl Server {
         let resolution = known.unwrap_or_else(|| Arc::new(Resolution::before_lookup(&target)));
         Self {
             name: place.clone(),
+            authority: resolve::authority(place),
             upstream: common.upstream.clone(),
             weight: weight.max(1),
             checked: common.checked,
             ejectable: common.ejectable,
+            breaker: common.breaker.clone(),
             group_key: common.group_key,
             lookup: if let Ok(Target::Name(name)) = target { Some(name) } else { None },
             resolution: ArcSwap::new(resolution),
@@ -99,6 +107,7 @@ impl Vitals {
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
+    weight: u16,
     server: Arc<Server>,
     vitals: Arc<Vitals>,
     /// Asked only when the server is due for ejection.
@@ -109,13 +118,20 @@ impl Endpoint {
     pub(super) fn new(
         server: Arc<Server>,
         address: Address,
+        weight_in_name: u16,
         vitals: Arc<Vitals>,
         group: Weak<Upstream>,
     ) -> Self {
-        Self { address, server, vitals, group }
+        let weight = server.weight.saturating_mul(weight_in_name.max(1));
+        Self { address, weight, server, vitals, group }
     }
 
-    /// The server as it is configured: `ip:port` or `host:port`.
+    /// What it is called where a request is to have the server's `Host`: its place without a scheme.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.server.authority
+    }
+
+    /// The server as it is configured: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     pub fn name(&self) -> &str {
         &self.server.name
     }
@@ -137,7 +153,7 @@ impl Endpoint {
 
     /// Its share of requests next to the others' weights; at least 1.
     pub fn weight(&self) -> u16 {
-        self.server.weight
+        self.weight
     }
 
     /// Connections to this address are shared only under the same key.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::breaker::Probe;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::retry::Failure;
@@ -17,6 +18,8 @@ use super::retry::Failure;
 #[must_use = "a dropped lease counts no request"]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
+    /// Where the circuit breaker learns from this try.
+    probe: Option<Probe>,
     settled: bool,
 }
 
@@ -24,7 +27,12 @@ impl Lease {
     pub(super) fn take(endpoint: Arc<Endpoint>) -> Self {
         endpoint.vitals().in_flight.fetch_add(1, Relaxed);
         endpoint.server().counts.in_flight.inc();
-        Self { endpoint, settled: false }
+        Self { endpoint, probe: None, settled: false }
+    }
+
+    pub(super) fn probing(mut self, probe: Option<Probe>) -> Self {
+        self.probe = probe;
+        self
     }
 
     /// The server it is for.
@@ -33,15 +41,27 @@ impl Lease {
     }
 
     /// The answer's head came, this long after the server was chosen.
-    pub fn answered(&self, elapsed: Duration) {
+    pub fn answered(&mut self, elapsed: Duration) {
+        // What streams for hours would keep a breaker half-open: its head is enough.
+        if let Some(probe) = self.probe.take() {
+            probe.passed();
+        }
         self.endpoint.server().group_counts.seconds.observe(elapsed.as_secs_f64());
     }
 
     /// The answer came whole.
     pub fn succeeded(&mut self) {
         if self.settle() {
-            self.endpoint.server().counts.ok.inc();
-            self.endpoint.vitals().conduct.succeeded();
+            let (server, now) = (self.endpoint.server(), Moment::now());
+            server.counts.ok.inc();
+            if server.ejectable {
+                self.endpoint.vitals().conduct.succeeded(now);
+            }
+            match (self.probe.take(), &server.breaker) {
+                (Some(probe), _) => probe.passed(),
+                (None, Some(breaker)) => breaker.note(false, now),
+                (None, None) => {}
+            }
         }
     }
 
@@ -56,6 +76,11 @@ impl Lease {
         }
         let server = self.endpoint.server();
         server.counts.error.inc();
+        match (self.probe.take(), &server.breaker) {
+            (Some(probe), _) => probe.failed(now),
+            (None, Some(breaker)) => breaker.note(true, now),
+            (None, None) => {}
+        }
         if failure == Failure::Connect {
             // The name may stand for other addresses by now.
             server.hurry.notify_one();

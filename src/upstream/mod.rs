@@ -8,11 +8,15 @@ pub mod address;
 pub mod endpoint;
 pub mod health;
 pub mod outlier;
+mod breaker;
 pub mod retry;
+mod retry_after;
+mod window;
 pub mod limits;
 pub mod split;
 pub mod peer;
 pub mod resolve;
+mod names;
 pub mod view;
 mod upkeep;
 mod counts;
@@ -30,6 +34,7 @@ use thiserror::Error;
 use crate::telemetry::Meters;
 
 use self::balance::Group;
+use self::breaker::Breaker;
 use self::clock::Moment;
 use self::counts::GroupCounts;
 use self::endpoint::{Endpoint, Server};
@@ -39,12 +44,15 @@ use self::upkeep::Tasks;
 
 pub use self::address::Address;
 pub use self::balance::Balance;
+pub use self::breaker::CircuitBreaker;
 pub use self::health::HealthCheck;
 pub use self::lease::{Lease, Tried};
 pub use self::limits::{Limits, Permit, Saturated};
+pub use self::names::Dns;
 pub use self::outlier::Outlier;
 pub use self::peer::{Overrides, Timeouts};
 pub use self::retry::{Backoff, Failure, Failures, Retries};
+pub use self::retry_after::retry_after;
 pub use self::settings::{ServerSettings, Settings};
 pub use self::split::Split;
 pub use self::view::UpstreamView;
@@ -58,6 +66,7 @@ pub struct Upstream {
     group: ArcSwap<Group>,
     turn: AtomicUsize,
     budget: Arc<Budget>,
+    breaker: Option<Arc<Breaker>>,
     admission: Arc<Admission>,
     counts: Arc<GroupCounts>,
     /// Held while the group is made anew or a server ejected; never for a choice.
@@ -79,7 +88,31 @@ pub enum NoServer {
     /// No server has an address.
     #[error("no server of upstream `{0}` is resolved")]
     Unresolved(Arc<str>),
+    /// The circuit breaker lets nothing through.
+    #[error("the circuit breaker of upstream `{upstream}` is open for another {wait:?}")]
+    Open {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// How long it lets nothing through; above 0.
+        wait: Duration,
+    },
 }
+
+/// A try that failed, and what there is to know for another.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed<'a> {
+    /// How it failed.
+    pub failure: Failure,
+    /// The servers that were tried, the one that failed included.
+    pub tried: &'a Tried,
+    /// How long the server asks to be left alone (`Retry-After`).
+    pub told: Option<Duration>,
+    /// What is left of the time for the whole exchange; `None` for as long as it takes.
+    pub left: Option<Duration>,
+}
+
+/// The longest that a client is kept waiting because a server asked to be left alone.
+const LONGEST_TOLD: Duration = Duration::from_secs(30);
 
 impl Upstream {
     /// An upstream that is ready to be asked; [`Upstream::start`] begins its checks and lookups.
@@ -97,7 +130,8 @@ impl Upstream {
         let admission = admission.cloned().unwrap_or_else(|| {
             Arc::new(Admission::new(name.clone(), settings.limits, counts.pending.clone()))
         });
-        let servers = assembly::servers(&settings, &name, &counts, running, meters);
+        let breaker = assembly::breaker(&settings, &name, &counts, running);
+        let servers = assembly::servers(&settings, &name, &counts, breaker.as_ref(), running, meters);
 
         Arc::new_cyclic(|me| {
             let known = running.map(Self::group);
@@ -109,6 +143,7 @@ impl Upstream {
                 turn: AtomicUsize::new(running.map_or(0, |running| running.turn.load(Relaxed))),
                 budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
                 admission,
+                breaker,
                 counts,
                 changing: Mutex::new(()),
                 tasks: Arc::default(),
@@ -150,6 +185,15 @@ impl Upstream {
         self.admission.admit().await
     }
 
+    /// Why a request that came now would be sent nowhere, before it waits for its turn.
+    ///
+    /// # Errors
+    /// The circuit breaker is open.
+    pub fn would_send(&self) -> Result<(), NoServer> {
+        let wait = self.breaker.as_ref().and_then(|breaker| breaker.refuses(Moment::now()));
+        wait.map_or(Ok(()), |wait| Err(NoServer::Open { upstream: self.shared_name(), wait }))
+    }
+
     /// Chooses a server for one try, in constant time, without a lock or an allocation.
     ///
     /// Never one that is down or ejected. One that was tried only if no other is left: a connection that the server
@@ -163,6 +207,8 @@ impl Upstream {
         if tried.is_empty() {
             self.budget.request(now);
         }
+        let probe = self.breaker.as_ref().map_or(Ok(None), |breaker| breaker.enter(now));
+        let probe = probe.map_err(|wait| NoServer::Open { upstream: self.shared_name(), wait })?;
         let group = self.group.load();
         let balance = self.settings.balance;
         let untried = |endpoint: &Endpoint| endpoint.is_usable(now) && !tried.contains(endpoint);
@@ -170,28 +216,44 @@ impl Upstream {
         if chosen.is_none() && !tried.is_empty() {
             chosen = group.choose(balance, &self.turn, rng, |endpoint| endpoint.is_usable(now));
         }
-        chosen.map(|endpoint| Lease::take(endpoint.clone())).ok_or_else(|| self.why_none(&group, now))
+        chosen
+            .map(|endpoint| Lease::take(endpoint.clone()).probing(probe))
+            .ok_or_else(|| self.why_none(&group, now))
     }
 
     /// Whether to try once more after this failure, and after what wait; takes the retry out of the budget.
     ///
-    /// `tries` counts those made, the failed one included. Whether the request may be repeated at all (an idempotent
-    /// method, or nothing sent) is for the caller to know first.
-    pub fn may_retry(&self, tries: usize, failure: Failure) -> Option<Duration> {
-        self.may_retry_at(tries, failure, Moment::now(), fastrand::f64())
+    /// Whether the request may be repeated at all (an idempotent method, or nothing sent) is for the caller to know first.
+    pub fn may_retry(&self, failed: &Failed<'_>) -> Option<Duration> {
+        self.may_retry_at(failed, Moment::now(), fastrand::f64())
     }
 
-    fn may_retry_at(&self, tries: usize, failure: Failure, now: Moment, random: f64) -> Option<Duration> {
+    fn may_retry_at(&self, failed: &Failed<'_>, now: Moment, random: f64) -> Option<Duration> {
         let retries = &self.settings.retries;
-        if tries >= usize::from(retries.attempts) || !retries.on.contains(failure) {
+        let tries = failed.tried.count();
+        if tries >= usize::from(retries.attempts) || !retries.on.contains(failed.failure) {
+            return None;
+        }
+        let wait = retries.backoff.wait(u32::try_from(tries).unwrap_or(u32::MAX), random);
+        // One server's word on when to ask it again is nothing to the others.
+        let told = failed.told.filter(|_| !self.has_untried(failed.tried, now));
+        let wait = wait.max(told.unwrap_or_default());
+        let in_time =
+            failed.left.is_none_or(|left| wait < left) && told.is_none_or(|told| told <= LONGEST_TOLD);
+        if !in_time || self.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now).is_some()) {
             return None;
         }
         if !self.budget.spend(retries.budget, now) {
             self.counts.denied.inc();
             return None;
         }
-        self.counts.retries(failure).inc();
-        Some(retries.backoff.wait(u32::try_from(tries).unwrap_or(u32::MAX), random))
+        self.counts.retries(failed.failure).inc();
+        Some(wait)
+    }
+
+    fn has_untried(&self, tried: &Tried, now: Moment) -> bool {
+        let group = self.group.load();
+        group.endpoints().iter().any(|endpoint| endpoint.is_usable(now) && !tried.contains(endpoint))
     }
 
     /// Whether a server could be chosen now.
@@ -257,6 +319,7 @@ impl Upstream {
         if self.tasks.have_ended() {
             return;
         }
+        self.counts.breaker.set(self.breaker.as_ref().map_or(0, |breaker| breaker.shown(now)));
         let group = self.group.load();
         let usable = group.endpoints().iter().filter(|endpoint| endpoint.is_usable(now));
         let mut usable = usable.map(|endpoint| endpoint.server()).peekable();

@@ -17,11 +17,12 @@ use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::health::LastCheck;
+use super::resolve::{Answer, Place};
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Balance, Failure, Failures, HealthCheck, Lease, NoServer, Outlier, Retries, ServerSettings, Settings,
-    Tried, Upstream,
+    Balance, CircuitBreaker, Failed, Failure, Failures, HealthCheck, Lease, NoServer, Outlier, Retries,
+    ServerSettings, Settings, Tried, Upstream, UpstreamView,
 };
 
 const BOTH: [Balance; 2] = [Balance::LeastRequest, Balance::RoundRobin];
@@ -288,7 +289,7 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
     drop(lease);
     drop(upstream.pick(&Tried::default()));
     let mut lease = upstream.pick(&Tried::default()).unwrap();
-    lease.failed(Failure::Status503);
+    lease.failed(Failure::Status(503));
 
     let text = meters.render();
     let line = |outcome| {
@@ -306,7 +307,7 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
 fn fail(upstream: &Upstream, endpoint: &Arc<Endpoint>, times: u16, now: Moment) {
     assert!(upstream.settings.outlier.is_some());
     for _ in 0..times {
-        Lease::take(endpoint.clone()).failed_at(Failure::Status502, now);
+        Lease::take(endpoint.clone()).failed_at(Failure::Status(502), now);
     }
 }
 
@@ -413,13 +414,16 @@ fn two_servers_that_fail_at_once_are_never_both_ejected() {
 #[test]
 fn a_retry_needs_a_try_left_a_reason_that_counts_and_budget() {
     let meters = Meters::new();
-    let on = Failures::from_iter([Failure::Connect, Failure::Status503]);
+    let on = Failures::from_iter([Failure::Connect, Failure::Status(503)]);
     let retries = Retries { attempts: 3, on, budget: Share(20), ..Retries::default() };
     let upstream = Upstream::new(Settings { retries, ..settings(&[1]) }, None, &meters);
 
-    let wait = |tries, failure| upstream.may_retry_at(tries, failure, NOW, 1.0);
+    let wait = |tries, failure| {
+        let tried = tried(&upstream, tries);
+        upstream.may_retry_at(&Failed { failure, tried: &tried, told: None, left: None }, NOW, 1.0)
+    };
     assert_eq!(wait(1, Failure::Connect), Some(Duration::from_millis(25)));
-    assert_eq!(wait(2, Failure::Status503), Some(Duration::from_millis(50)));
+    assert_eq!(wait(2, Failure::Status(503)), Some(Duration::from_millis(50)));
     assert_eq!(wait(3, Failure::Connect), None, "that was the last try");
     assert_eq!(wait(1, Failure::Reset), None, "not on the list");
 
@@ -440,9 +444,111 @@ fn the_budget_grows_with_requests_and_not_with_retries() {
         tried.add(&lease);
         let _retry = upstream.pick_with(&tried, NOW, &mut Rng::new()).unwrap();
     }
-    let granted =
-        (0..1000).filter(|_| upstream.may_retry_at(1, Failure::Connect, NOW, 0.0).is_some()).count();
+    let tried = self::tried(&upstream, 1);
+    let failed = Failed { failure: Failure::Connect, tried: &tried, told: None, left: None };
+    let granted = (0..1000).filter(|_| upstream.may_retry_at(&failed, NOW, 0.0).is_some()).count();
     assert_eq!(granted, 200);
+}
+
+#[test]
+fn a_server_that_asks_to_be_left_alone_is_if_nobody_else_is_there_and_time_is_left() {
+    let retries = Retries { on: Failures::from_iter([Failure::Status(503)]), ..Retries::default() };
+    let alone = upstream_of(Settings { retries, ..settings(&[1]) });
+    let of_two = upstream_of(Settings { retries, ..settings(&[1, 1]) });
+    let wait = |upstream: &Upstream, told: u64, left: Option<u64>| {
+        let tried = tried(upstream, 1);
+        let (told, left) = (Some(Duration::from_secs(told)), left.map(Duration::from_secs));
+        let failed = Failed { failure: Failure::Status(503), tried: &tried, told, left };
+        upstream.may_retry_at(&failed, NOW, 1.0)
+    };
+    assert_eq!(wait(&alone, 3, Some(10)), Some(Duration::from_secs(3)));
+    assert_eq!(wait(&alone, 0, Some(10)), Some(Duration::from_millis(25)), "no sooner than without a word");
+    assert_eq!(wait(&alone, 10, Some(10)), None, "nothing would be left of the time");
+    assert_eq!(wait(&alone, 30, None), Some(Duration::from_secs(30)));
+    assert_eq!(wait(&alone, 31, None), None, "nobody is kept waiting that long");
+    assert_eq!(wait(&of_two, 31, Some(10)), Some(Duration::from_millis(25)), "the other one said nothing");
+}
+
+#[test]
+fn a_retry_that_could_not_begin_in_time_is_not_made() {
+    let upstream = balanced(Balance::LeastRequest, &[1]);
+    let tried = tried(&upstream, 1);
+    let within = |millis| {
+        let left = Some(Duration::from_millis(millis));
+        upstream.may_retry_at(
+            &Failed { failure: Failure::Connect, tried: &tried, told: None, left },
+            NOW,
+            1.0,
+        )
+    };
+    assert_eq!(within(25), None);
+    assert_eq!(within(26), Some(Duration::from_millis(25)));
+}
+
+/// The first server, tried so often.
+fn tried(upstream: &Upstream, times: usize) -> Tried {
+    let lease = Lease::take(endpoints(upstream)[0].clone());
+    let mut tried = Tried::default();
+    (0..times).for_each(|_| tried.add(&lease));
+    tried
+}
+
+// ── circuit breaker ──
+
+fn guarded(weights: &[u16]) -> Arc<Upstream> {
+    let breaker = Some(CircuitBreaker { min_requests: 4, probes: 1, ..CircuitBreaker::default() });
+    upstream_of(Settings { breaker, outlier: None, ..settings(weights) })
+}
+
+fn pick(upstream: &Upstream, now: Moment) -> Result<Lease, NoServer> {
+    upstream.pick_with(&Tried::default(), now, &mut Rng::new())
+}
+
+fn break_circuit(upstream: &Upstream, now: Moment) {
+    for _ in 0..4 {
+        pick(upstream, now).unwrap().failed_at(Failure::Status(503), now);
+    }
+}
+
+#[test]
+fn while_the_breaker_is_open_nobody_is_chosen_and_nothing_is_tried_again() {
+    let upstream = guarded(&[1, 1]);
+    break_circuit(&upstream, NOW);
+    let wait = Duration::from_secs(5);
+    assert_eq!(pick(&upstream, NOW).unwrap_err(), NoServer::Open { upstream: "users".into(), wait });
+    let tried = tried(&upstream, 1);
+    let failed = Failed { failure: Failure::Connect, tried: &tried, told: None, left: None };
+    assert_eq!(upstream.may_retry_at(&failed, NOW, 0.0), None);
+    let view = UpstreamView::of(&upstream, NOW).breaker.unwrap();
+    assert_eq!(view.state, "open");
+    assert!(view.reason.unwrap().ends_with("another 5s"));
+}
+
+#[test]
+fn a_head_that_is_no_failure_is_enough_of_a_probe() {
+    let upstream = guarded(&[1, 1]);
+    break_circuit(&upstream, NOW);
+    let later = NOW.plus(Duration::from_secs(5));
+    let mut stream = pick(&upstream, later).unwrap();
+    assert!(pick(&upstream, later).is_err(), "one probe at once");
+    stream.answered(Duration::from_millis(1));
+    assert!(pick(&upstream, later).is_ok());
+    assert_eq!(UpstreamView::of(&upstream, later).breaker.unwrap().state, "closed");
+}
+
+#[test]
+fn a_reload_keeps_a_breaker_whose_rules_are_the_same() {
+    let meters = Meters::new();
+    let breaker = Some(CircuitBreaker { min_requests: 4, ..CircuitBreaker::default() });
+    let with = |breaker, weights: &[u16]| Settings { breaker, outlier: None, ..settings(weights) };
+    let old = Upstream::new(with(breaker, &[1, 1]), None, &meters);
+    break_circuit(&old, NOW);
+
+    let same = Upstream::new(with(breaker, &[1, 2]), Some(&old), &meters);
+    assert!(pick(&same, NOW).is_err());
+    let other = Some(CircuitBreaker { min_requests: 5, ..CircuitBreaker::default() });
+    assert!(pick(&Upstream::new(with(other, &[1, 1]), Some(&old), &meters), NOW).is_ok());
+    assert!(pick(&Upstream::new(with(None, &[1, 1]), Some(&old), &meters), NOW).is_ok());
 }
 
 // ── reload ──
@@ -674,9 +780,11 @@ fn addresses_that_a_name_keeps_keep_their_state() {
         ..Settings::new("users", [("users:80", 2)])
     });
     let stands_for = |addresses: &[&str]| {
-        let addresses = addresses.iter().map(|address| Address::Inet(address.parse().unwrap())).collect();
+        let places: Vec<Place> =
+            addresses.iter().map(|address| Address::Inet(address.parse().unwrap()).into()).collect();
+        let answer = Answer { places, holds: Duration::from_secs(1), trouble: None };
         let server = &upstream.servers[0];
-        server.resolution.store(Arc::new(server.resolution.load().after(Ok(addresses))));
+        server.resolution.store(Arc::new(server.resolution.load().after(Ok(answer))));
         upstream.publish();
     };
     stands_for(&["10.0.0.1:80", "10.0.0.2:80"]);
