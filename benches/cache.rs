@@ -10,6 +10,7 @@ use bytes::Bytes;
 use divan::{Bencher, black_box};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, SERVER, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tidegate::cache::forms::Forms;
 use tidegate::cache::stored::{Body, Key, Pieces, Resource, Stamp, Stored, Terms};
 use tidegate::cache::vary::Selecting;
 use tidegate::cache::{Memory, Purge, Purges, Target, compact};
@@ -74,6 +75,7 @@ fn stored(number: u64, bytes: usize) -> Stored {
         terms: Terms { born: now, fresh_until: now + Duration::from_secs(60), ..Terms::default() },
         selecting: Selecting::default(),
         body: Body::Whole(Pieces::new(vec![Bytes::from(vec![b'x'; bytes])])),
+        forms: Forms::default(),
         tags: [1, number].into(),
         stamp: Stamp(1),
         stored: now,

@@ -10,10 +10,11 @@ use divan::{Bencher, black_box};
 use http::{HeaderMap, Method};
 use tidegate::cache::Rules;
 use tidegate::cache::key::{self, Target};
+use tidegate::config::units::Share;
 use tidegate::limit::{Limit, Rule};
 use tidegate::route::{Pattern, Table, path};
 use tidegate::telemetry::Meters;
-use tidegate::upstream::{Balance, Settings, Tried, Upstream};
+use tidegate::upstream::{Affinity, Balance, HashKey, Settings, Sticky, StickySecret, Tried, Upstream};
 
 fn main() {
     divan::main();
@@ -54,22 +55,57 @@ fn charging_a_limit(bencher: Bencher<'_, '_>, clients: u32) {
 /// Choosing among this many servers and letting go again: constant, whatever their number.
 #[divan::bench(args = [3, 1000])]
 fn choosing_by_least_request(bencher: Bencher<'_, '_>, servers: u16) {
-    let upstream = upstream(Balance::LeastRequest, servers);
-    bencher.bench_local(|| upstream.pick(&Tried::default()).is_ok());
+    choosing(bencher, Balance::LeastRequest, servers);
 }
 
 /// The same, one after the other.
 #[divan::bench(args = [3, 1000])]
 fn choosing_by_round_robin(bencher: Bencher<'_, '_>, servers: u16) {
-    let upstream = upstream(Balance::RoundRobin, servers);
-    bencher.bench_local(|| upstream.pick(&Tried::default()).is_ok());
+    choosing(bencher, Balance::RoundRobin, servers);
+}
+
+/// The same by what answers took; each tells what it took.
+#[divan::bench(args = [3, 1000])]
+fn choosing_by_ewma(bencher: Bencher<'_, '_>, servers: u16) {
+    let upstream = upstream(Balance::Ewma { decay: Duration::from_secs(10) }, servers);
+    bencher.bench_local(|| {
+        let lease = upstream.pick(&Tried::default(), Affinity::default());
+        lease.map(|lease| lease.answered(black_box(Duration::from_millis(3)))).is_ok()
+    });
+}
+
+/// The same by a key, within a bound.
+#[divan::bench(args = [3, 1000])]
+fn choosing_by_hash(bencher: Bencher<'_, '_>, servers: u16) {
+    choosing(bencher, Balance::Hash { key: HashKey::Path, max_overload: Some(Share(25)) }, servers);
+}
+
+/// The same by a cookie.
+#[divan::bench(args = [3, 1000])]
+fn choosing_by_cookie(bencher: Bencher<'_, '_>, servers: u16) {
+    let upstream = upstream(Balance::LeastRequest, servers);
+    let first = upstream.pick(&Tried::default(), Affinity::default());
+    let server = first.ok().and_then(|lease| lease.server().token());
+    let affinity = Affinity { key: None, server };
+    bencher.bench_local(|| upstream.pick(&Tried::default(), black_box(affinity)).is_ok());
+}
+
+fn choosing(bencher: Bencher<'_, '_>, balance: Balance, servers: u16) {
+    let upstream = upstream(balance, servers);
+    let mut key = 0_u64;
+    bencher.bench_local(|| {
+        key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        upstream.pick(&Tried::default(), Affinity { key: Some(key), server: None }).is_ok()
+    });
 }
 
 fn upstream(balance: Balance, servers: u16) -> Arc<Upstream> {
     let places: Vec<_> =
         (0..servers).map(|index| format!("10.0.{}.{}:80", index / 250, index % 250)).collect();
     let settings = Settings::new("bench", places.iter().map(|place| (place.as_str(), 1)));
-    Upstream::new(Settings { balance, ..settings }, None, &Meters::new())
+    let attributes = Sticky::attributes(Duration::ZERO, true, true, "Lax");
+    let sticky = Sticky { cookie: "server".to_owned(), attributes, secret: StickySecret::OfProcess };
+    Upstream::new(Settings { balance, sticky: Some(sticky), ..settings }, None, &Meters::new())
 }
 
 /// The key under which an answer is stored.

@@ -4,14 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
+use crate::forward::compress::Encoder;
 use crate::limit::Standing;
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
+use crate::telemetry::Websocket;
+use crate::upstream::affinity::Token;
 use crate::upstream::{Failed, Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
@@ -30,12 +34,18 @@ pub struct Exchange {
     pub cache: Option<Asking>,
     /// A copy of its answer, taken for the store on the way to the client.
     pub copy: Option<Box<Copy>>,
+    /// What compresses the body of its answer while it passes, if anything does.
+    pub encoder: Option<Encoder>,
+    /// The servers that its cookies name.
+    pub named: Vec<Token>,
     /// Its dealings with an upstream.
     pub tries: Tries,
     /// Whether the client asks to change the protocol of its connection.
     pub upgrades: bool,
     /// Whether it did.
     pub changed_protocol: bool,
+    /// The connection under its new protocol, counted while it is open.
+    pub websocket: Option<Websocket>,
     /// Whether it may last: a connection that changed its protocol, a stream of events. No time for the whole then.
     pub lasting: bool,
     /// Bytes of the request body so far.
@@ -83,12 +93,16 @@ pub struct Tries {
     pub fault: Option<Fault>,
     /// How long to wait before the next.
     pub backoff: Duration,
+    /// When the time for all of them is over; `None` for as long as it takes.
+    pub end: Option<Instant>,
     /// When the current try began.
     pub began: Option<Instant>,
     /// From choosing a server to the head of its answer.
     pub waited: Option<Duration>,
     /// The server of the last try, as it is configured.
     pub server: Option<Arc<str>>,
+    /// The cookie that brings the client back to it, where it does not have it.
+    pub cookie: Option<HeaderValue>,
 }
 
 impl Exchange {
@@ -103,9 +117,12 @@ impl Exchange {
             standing: None,
             cache: None,
             copy: None,
+            encoder: None,
+            named: Vec::new(),
             tries: Tries::default(),
             upgrades: false,
             changed_protocol: false,
+            websocket: None,
             lasting: false,
             body_bytes: 0,
             refusal: None,
@@ -121,6 +138,7 @@ impl Exchange {
         Self {
             asked: self.asked.clone(),
             route: self.route.clone(),
+            named: self.named.clone(),
             ..Self::begin(self.plan.clone(), &uncounted)
         }
     }
@@ -152,8 +170,9 @@ impl Exchange {
 }
 
 impl Tries {
-    /// A try begins, with this server.
-    pub fn begin(&mut self, lease: Lease) {
+    /// A try begins, with this server; `cookie` would bring the client back to it.
+    pub fn begin(&mut self, lease: Lease, cookie: Option<HeaderValue>) {
+        self.cookie = cookie;
         self.tried.add(&lease);
         self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
@@ -171,14 +190,13 @@ impl Tries {
 
     /// The head of an answer came, and it is a failure; whether another try is allowed, and after which pause.
     ///
-    /// `told` is how long the server asks to be left alone, `left` what is left of the time for the whole. Without another
-    /// try, the answer is passed on, and its server stays in use to its end.
+    /// `told` is how long the server asks to be left alone. Without another try, the answer is passed on, and its server
+    /// stays in use to its end.
     pub fn answered_badly(
         &mut self,
         failure: Failure,
         repeatable: bool,
         told: Option<Duration>,
-        left: Option<Duration>,
     ) -> Option<Duration> {
         if !failure.is_servers() {
             self.answered();
@@ -187,7 +205,7 @@ impl Tries {
         if let Some(lease) = self.lease.as_mut().filter(|_| failure.is_servers()) {
             lease.failed(failure);
         }
-        let pause = self.pause(failure, repeatable, told, left)?;
+        let pause = self.pause(failure, repeatable, told)?;
         if let Some(mut lease) = self.lease.take() {
             lease.succeeded(); // not heard where it failed
         }
@@ -195,12 +213,12 @@ impl Tries {
     }
 
     /// The try failed without an answer, or in the middle of one; whether another is allowed, and after which pause.
-    pub fn failed(&mut self, failure: Failure, repeatable: bool, left: Option<Duration>) -> Option<Duration> {
+    pub fn failed(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
         self.wait_is_over();
         if let Some(mut lease) = self.lease.take() {
             lease.failed(failure);
         }
-        self.pause(failure, repeatable, None, left)
+        self.pause(failure, repeatable, None)
     }
 
     /// A kept connection turned out to be closed, which says nothing of its server; whether another try is allowed,
@@ -208,7 +226,8 @@ impl Tries {
     pub fn found_closed(&mut self, repeatable: bool) -> Option<Duration> {
         self.wait_is_over();
         self.lease = None;
-        self.pause(Failure::Reset, repeatable, None, None)
+        self.tried.found_closed();
+        self.pause(Failure::Reset, repeatable, None)
     }
 
     /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
@@ -231,6 +250,7 @@ impl Tries {
             fault: self.fault,
             waited: self.waited,
             server: self.server.clone(),
+            cookie: self.cookie.clone(),
             ..Self::default()
         }
     }
@@ -245,14 +265,9 @@ impl Tries {
         self.waited = self.waited.or_else(|| self.began.map(|began| began.elapsed()));
     }
 
-    fn pause(
-        &self,
-        failure: Failure,
-        repeatable: bool,
-        told: Option<Duration>,
-        left: Option<Duration>,
-    ) -> Option<Duration> {
+    fn pause(&self, failure: Failure, repeatable: bool, told: Option<Duration>) -> Option<Duration> {
         let upstream = self.upstream.as_ref().filter(|_| repeatable)?;
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
         upstream.may_retry(&Failed { failure, tried: &self.tried, told, left })
     }
 }

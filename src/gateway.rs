@@ -16,6 +16,7 @@ mod settle;
 mod confirm;
 mod tally;
 mod deliver;
+mod encode;
 mod past;
 mod place;
 mod claims;
@@ -23,6 +24,8 @@ mod by_url;
 mod purge;
 mod prove;
 mod tries;
+mod websocket;
+mod affinity;
 mod record;
 
 use std::sync::Arc;
@@ -32,7 +35,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
@@ -45,8 +48,8 @@ use crate::forward::hop;
 use crate::listen::{self, AtOnce, BadHead, Connection, Edge, Ready, Sent, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
-use crate::telemetry::RouteMeters;
 use crate::telemetry::access::AccessLog;
+use crate::telemetry::{RouteMeters, WebsocketEnd};
 
 use record::Answered;
 
@@ -139,6 +142,7 @@ impl ProxyHttp for Gateway {
         if answer::at_once(session, exchange).await? {
             return Ok(true);
         }
+        affinity::take(session.req_header_mut(), exchange);
         serve::serve(session, exchange, &self.fetching).await
     }
 
@@ -147,9 +151,9 @@ impl ProxyHttp for Gateway {
     /// Chooses a server, for the first try and for each that follows.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        let peer = tries::next_server(exchange).await;
+        let peer = tries::next_server(session.req_header(), exchange).await;
         let mut peer = peer.map_err(|refusal| refuse(exchange, refusal))?;
-        tries::bound_word(session, exchange, &mut peer);
+        websocket::bound_word(session, exchange, &mut peer);
         Ok(peer)
     }
 
@@ -186,6 +190,9 @@ impl ProxyHttp for Gateway {
         if end && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
+        if end {
+            websocket::ended(exchange, WebsocketEnd::Client);
+        }
         exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         tries::within_bounds(exchange).map_err(|refusal| refuse(exchange, refusal))
     }
@@ -220,6 +227,7 @@ impl ProxyHttp for Gateway {
         past::copy(body.as_ref(), end, exchange, &self.fetching);
         if end {
             exchange.tries.end(true);
+            websocket::ended(exchange, WebsocketEnd::Server);
         }
         Ok(None)
     }
@@ -252,6 +260,28 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
+    /// Compresses the body, where its client takes that.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        encode::pass(exchange, body, end)?;
+        Ok(None)
+    }
+
+    /// What is left of a compressed body comes before the trailers.
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        Ok(Some(encode::finish(exchange)?).filter(|rest| !rest.is_empty()))
+    }
+
     /// Went wrong: the client is told, if it still can be.
     async fn fail_to_proxy(
         &self,
@@ -268,6 +298,9 @@ impl ProxyHttp for Gateway {
     /// Counts, and one line.
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.tries.end(error.is_none());
+        if let Some(error) = error {
+            websocket::failed(exchange, error);
+        }
         let answered = Answered::of(session, error);
         record::count(&answered, exchange, &self.unrouted);
         if self.access.is_on() {

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Problem};
-use super::{Admin, reload, steer};
+use super::{Admin, drain, reload, steer};
 
 /// The pages, for the index.
 const PAGES: [(&str, &str); 8] = [
@@ -17,7 +17,10 @@ const PAGES: [(&str, &str); 8] = [
     ("/health", "200 while the process lives"),
     ("/ready", "200 while requests may be sent, 503 with what is missing else"),
     ("/config", "the configuration in force, without secrets; `Last-Modified` says since when"),
-    ("/upstreams", "upstreams and their servers, as they are now"),
+    (
+        "/upstreams",
+        "upstreams and their servers, as they are now; POST: has a server get no new requests, or some again",
+    ),
     (
         "/cache",
         "what the cache holds; with `?url=URL`, what it holds of one URL, and why a request would hit or miss",
@@ -37,7 +40,10 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/config", get(config))
-        .route("/upstreams", get(upstreams))
+        .route(
+            guard::UPSTREAMS,
+            get(upstreams).post(drain::drain).layer(DefaultBodyLimit::max(drain::ORDER_BYTES)),
+        )
         .route("/cache", get(steer::cache))
         .route(guard::PURGE, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
         .route(

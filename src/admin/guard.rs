@@ -29,8 +29,9 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 
 /// The pages that change something. They take POST, and everything else is read.
 pub(super) const PURGE: &str = "/purge";
-/// This one is read as well.
+/// These are read as well.
 pub(super) const RELOAD: &str = "/reload";
+pub(super) const UPSTREAMS: &str = "/upstreams";
 
 /// Refuses what is neither a plain read nor an order, and what is not addressed to this listener.
 pub(super) async fn check(
@@ -67,10 +68,10 @@ fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Opt
     }
     let method = request.method();
     match request.uri().path() {
-        PURGE | RELOAD if *method == Method::POST => None,
+        PURGE | RELOAD | UPSTREAMS if *method == Method::POST => None,
         PURGE => Some(Problem::NotAllowed { allow: "POST" }),
         _ if matches!(*method, Method::GET | Method::HEAD) => None,
-        RELOAD => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
+        RELOAD | UPSTREAMS => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
         _ => Some(Problem::NotAllowed { allow: "GET, HEAD" }),
     }
 }

@@ -1,10 +1,11 @@
 //! The admin listener: how the gateway is, for operators and for what watches it.
 //!
-//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for two pages: what is
-//! posted to `/purge` makes the cache forget, and to `/reload`, has the configuration read again. It keeps answering
-//! while the gateway drains.
+//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for three pages: what is
+//! posted to `/purge` makes the cache forget, to `/reload`, has the configuration read again, and to `/upstreams`, has a
+//! server drained. It keeps answering while the gateway drains.
 
 mod api;
+mod drain;
 mod guard;
 mod order;
 mod ready;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 use crate::telemetry::Meters;
 
+pub use drain::{DrainDone, DrainOrder};
 pub use order::{Fleet, PurgeDone, PurgeOrder, Target, absolute_url};
 pub use ready::Ready;
 pub use reload::{InForce, Refused, Reload};
@@ -42,6 +44,8 @@ pub struct Admin {
     pub config: Show,
     /// The upstreams and their servers, as they are now.
     pub upstreams: Show,
+    /// Has a server drained, or no longer; an error says that there is none, for whoever asked.
+    pub drain: Drain,
     /// What the cache holds in all.
     pub cache: Show,
     /// What the cache holds of one URL, and what would become of a request for it. Must leave secrets out.
@@ -56,6 +60,9 @@ pub struct Admin {
 
 /// Looks something up at the moment that it is asked for. Must not block.
 pub type Show = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Has a server drained, or no longer, at once; an error says to whoever asked why it cannot be.
+pub type Drain = Arc<dyn Fn(&DrainOrder) -> Result<DrainDone, String> + Send + Sync>;
 
 /// Does something that takes a while; an error says to whoever asked why it cannot be done as asked.
 pub type Do<T, U> = Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<U, String>> + Send>> + Send + Sync>;

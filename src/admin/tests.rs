@@ -27,6 +27,7 @@ fn admin(token: Option<Arc<str>>) -> Admin {
         ready: Arc::new(Ready::waiting_for(["listeners"])),
         config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
         upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
+        drain: Arc::new(drained),
         cache: Arc::new(|| json!({ "bytes": 1024 })),
         inspect: Arc::new(|asked: Inspect| Box::pin(async move { inspected(&asked) })),
         purge: Arc::new(|order: PurgeOrder| Box::pin(async move { purged(&order) })),
@@ -49,6 +50,13 @@ fn inspected(asked: &Inspect) -> Result<Value, String> {
     match asked.url.as_str() {
         "https://nowhere/" => Err("no route takes it".to_owned()),
         url => Ok(json!({ "url": url, "language": language })),
+    }
+}
+
+fn drained(order: &DrainOrder) -> Result<DrainDone, String> {
+    match order.server.as_str() {
+        "a:80" => Ok(DrainDone { in_flight: 3, usable: usize::from(!order.drain) }),
+        _ => Err("there is no such server".to_owned()),
     }
 }
 
@@ -567,5 +575,31 @@ async fn what_is_in_force_is_shown_and_a_reload_is_an_order() {
     let problem: Value = answer.json().await.unwrap();
     assert_eq!((&problem["detail"], &problem["wrong"]), (&json!("1 error"), &json!(true)));
     let other = served.ask(Method::DELETE, "/reload").await;
+    assert_eq!((other.status().as_u16(), header(&other, "allow")), (405, "GET, HEAD, POST"));
+}
+
+#[tokio::test]
+async fn a_server_is_drained_by_an_order() {
+    let served = Served::start();
+    let order = |media_type: &'static str, body: Value| {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("http://{}/upstreams", served.address));
+        request.header("content-type", media_type).body(body.to_string()).send()
+    };
+    let wanted = json!({ "upstream": "users", "server": "a:80", "drain": true });
+    let done = order("application/json", wanted.clone()).await.unwrap();
+    assert_eq!(done.status().as_u16(), 200);
+    let said: Value = done.json().await.unwrap();
+    let wanted_back =
+        json!({ "upstream": "users", "server": "a:80", "drain": true, "in_flight": 3, "usable": 0 });
+    assert_eq!(said, wanted_back);
+
+    assert_eq!(order("text/plain", wanted).await.unwrap().status().as_u16(), 415);
+    let unknown = json!({ "upstream": "users", "server": "b:80", "drain": true });
+    assert_eq!(order("application/json", unknown).await.unwrap().status().as_u16(), 404);
+    assert_eq!(order("application/json", json!({})).await.unwrap().status().as_u16(), 400);
+    let long = json!({ "upstream": "u".repeat(5000), "server": "a:80", "drain": true });
+    assert_eq!(order("application/json", long).await.unwrap().status().as_u16(), 400);
+    let other = served.ask(Method::DELETE, "/upstreams").await;
     assert_eq!((other.status().as_u16(), header(&other, "allow")), (405, "GET, HEAD, POST"));
 }

@@ -18,7 +18,7 @@ use super::reload::{Reloader, Started};
 use super::source::{Compiled, Source};
 use super::{Failure, drain, fleet, follow, surroundings, tickets};
 use crate::acme::Acme;
-use crate::admin::{self, Admin, Ready, Socket};
+use crate::admin::{self, Admin, DrainDone, DrainOrder, Ready, Socket};
 use crate::cache::Tiers;
 use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
@@ -201,7 +201,7 @@ fn admin_of(
     tiers: &'static Tiers,
 ) -> Admin {
     let live = reloader.live();
-    let (config, upstreams) = (live.clone(), live.clone());
+    let (config, upstreams, drained) = (live.clone(), live.clone(), live.clone());
     let desk = Desk { live: live.clone(), tiers };
     let (shown, ordered) = (reloader.clone(), reloader.clone());
     Admin {
@@ -214,6 +214,7 @@ fn admin_of(
             let views: Vec<_> = plan.upstreams.values().map(|upstream| upstream.snapshot()).collect();
             serde_json::to_value(views).unwrap_or_default()
         }),
+        drain: Arc::new(move |order| drain(&drained.load(), order)),
         cache: Arc::new(move || {
             let (entries, bytes) = tiers.held();
             serde_json::json!({ "entries": entries, "bytes": bytes, "redis": tiers.fleet().is_some() })
@@ -226,6 +227,20 @@ fn admin_of(
             Box::pin(async move { reloader.reload().await })
         }),
     }
+}
+
+/// Has a server drained, or no longer.
+fn drain(plan: &Plan, order: &DrainOrder) -> Result<DrainDone, String> {
+    let DrainOrder { upstream, server, drain } = order;
+    let Some(found) = plan.upstreams.get(upstream) else {
+        let known: Vec<_> = plan.upstreams.keys().map(|name| format!("`{name}`")).collect();
+        return Err(format!("there is no upstream `{upstream}`; there are {}", known.join(", ")));
+    };
+    let done = found.drain(server, *drain).ok_or_else(|| {
+        let known: Vec<_> = found.settings().servers.iter().map(|server| &*server.place).collect();
+        format!("upstream `{upstream}` has no server `{server}`; it has {}", known.join(", "))
+    })?;
+    Ok(DrainDone { in_flight: done.in_flight, usable: done.usable })
 }
 
 /// Tells on standard output where the gateway listens, as one JSON line: with port 0, nobody else knows.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
+use super::forms::Forms;
 use super::stored::{Body, Key, Pieces, Stamp, Stored, Terms};
 use super::vary::{FIELDS_MAX, Selecting};
 pub use super::wire::Unreadable;
@@ -237,7 +238,21 @@ pub fn read(key: &Key, head: &Bytes) -> Result<Entry, Unreadable> {
         reading.end()?;
         (Body::Whole(Pieces::default()), Some(apart))
     };
-    Ok(Entry { stored: Stored { status, headers, terms, selecting, body, tags, stamp, stored, url }, apart })
+    Ok(Entry {
+        stored: Stored {
+            status,
+            headers,
+            terms,
+            selecting,
+            body,
+            forms: Forms::default(),
+            tags,
+            stamp,
+            stored,
+            url,
+        },
+        apart,
+    })
 }
 
 fn sum(parts: &[(u64, u64)]) -> Option<u64> {

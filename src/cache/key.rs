@@ -59,7 +59,7 @@ fn frame_field<'v>(buffer: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>)
 }
 
 /// The values of a cookie (RFC 6265 §4.2.1).
-fn cookies<'r>(request: &'r HeaderMap, name: &'r str) -> impl Iterator<Item = &'r [u8]> {
+pub fn cookies<'r>(request: &'r HeaderMap, name: &'r str) -> impl Iterator<Item = &'r [u8]> {
     let lines = request.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
     pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))

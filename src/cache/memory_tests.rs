@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::Rules;
+use crate::cache::forms::Forms;
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::Selecting;
 
@@ -25,6 +26,7 @@ pub(in crate::cache) fn stored(bytes: usize) -> Stored {
         terms,
         selecting: Selecting::default(),
         body: Body::Whole(Pieces::new(vec![Bytes::from(vec![b'x'; bytes])])),
+        forms: Forms::default(),
         tags: Vec::new().into(),
         stamp: Stamp::default(),
         stored: now,

@@ -33,6 +33,7 @@ pub mod entry;
 mod eviction;
 pub mod fleet;
 pub mod flight;
+pub mod forms;
 pub mod freshness;
 mod heeded;
 pub mod held;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::forms::Forms;
 use super::vary::Selecting;
 
 /// The most variants that are kept of one URL; with one more, the oldest goes.
@@ -34,6 +35,8 @@ pub struct Stored {
     pub selecting: Selecting,
     /// The content.
     pub body: Body,
+    /// Other forms of it.
+    pub forms: Forms,
     /// Hashes of its tags ([`super::tags`]), sorted.
     pub tags: Arc<[u64]>,
     /// Where its fetch stood in the order of purges.
@@ -204,6 +207,7 @@ pub(super) mod testing {
             terms: terms(),
             selecting: Selecting::default(),
             body: Body::Whole(Pieces::new(vec![Bytes::from_static(body)])),
+            forms: Forms::default(),
             tags: Arc::new([]),
             stamp: Stamp(1),
             stored: UNIX_EPOCH,

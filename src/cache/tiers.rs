@@ -214,6 +214,11 @@ impl Tiers {
         kept
     }
 
+    /// Another form of an answer has been made: from now on its bytes count, too.
+    pub fn weigh_again(&self, key: &Key) {
+        self.memory.update(*key, |old| Some(old?.clone()));
+    }
+
     /// Forgets one answer.
     pub fn drop_variant(&self, key: &Key, stored: &Stored) {
         self.memory.update(*key, |old| {

@@ -43,6 +43,7 @@ fn of_answer(stored: &Stored) -> u64 {
         + (stored.url.len() as u64 + tags + 2 * (16 + ALLOCATION))
         + of_content(&stored.body)
         + of_parts(&stored.body)
+        + stored.forms.held()
 }
 
 fn of_content(body: &Body) -> u64 {

@@ -1,8 +1,9 @@
 //! The command line.
 //!
-//! What starts a gateway comes in from outside, as [`Hooks`]. `purge`, `reload` and `warm` are clients of one that
-//! runs already: they connect, ask and say what came of it, and share nothing with it but words.
+//! What starts a gateway comes in from outside, as [`Hooks`]. `purge`, `reload`, `drain` and `warm` are clients of one
+//! that runs already: they connect, ask and say what came of it, and share nothing with it but words.
 
+mod drain;
 mod purge;
 mod reach;
 mod reload;
@@ -70,6 +71,7 @@ enum Command {
     Check(File),
     Purge(purge::Purge),
     Reload(reload::Reload),
+    Drain(drain::Drain),
     Warm(warm::Warm),
     /// Prints the JSON Schema of the configuration, for editors.
     Schema,
@@ -113,6 +115,7 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         Some(Command::Check(file)) => check(&file.config, hooks),
         Some(Command::Purge(words)) => ask(async { purge::run(&words).await.map(|line| print(&line)) }),
         Some(Command::Reload(words)) => ask(async { reload::run(&words).await.map(|text| print(&text)) }),
+        Some(Command::Drain(words)) => ask(async { drain::run(&words).await.map(|text| print(&text)) }),
         Some(Command::Warm(words)) => ask(async {
             let warmed = warm::run(&words).await?;
             let printed = print(&warmed.summary);

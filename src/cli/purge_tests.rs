@@ -37,6 +37,7 @@ fn admin(token: Option<&str>, here: Option<u64>, fleet: Fleet) -> (Admin, Arc<Mu
         ready: Arc::new(Ready::waiting_for([])),
         config: Arc::new(|| json!({})),
         upstreams: Arc::new(|| json!({})),
+        drain: Arc::new(|_| Err("nothing is drained here".to_owned())),
         cache: Arc::new(|| json!({})),
         inspect: Arc::new(|_| Box::pin(async { Err("not asked here".to_owned()) })),
         purge: Arc::new(move |order: PurgeOrder| {

@@ -3,37 +3,32 @@
 use super::hints::Origin::{self, Envoy, HaProxy, Nginx, Other, Traefik};
 
 /// Sets of words, and those of them that a later version brings.
-pub(super) const LATER_WORDS: &[(&str, &[&str])] = &[
-    (
-        "Balance",
-        &[
-            "hash",
-            "ewma",
-            "ip_hash",
-            "source",
-            "uri",
-            "ring_hash",
-            "RING_HASH",
-            "maglev",
-            "MAGLEV",
-            "consistent_hash",
-            "sticky",
-            "cookie",
-        ],
-    ),
-    ("LimitKey", &["jwt:sub", "jwt:tenant", "caller"]),
-];
+pub(super) const LATER_WORDS: &[(&str, &[&str])] = &[("LimitKey", &["jwt:sub", "jwt:tenant", "caller"])];
 
 pub(super) type ForeignWord = (&'static str, Origin, &'static [&'static str], &'static str);
 
 /// Sets of words, whose words they are, and what they are here.
 pub(super) const FOREIGN_WORDS: &[ForeignWord] = &[
-    ("Balance", Nginx, &["least_conn", "least_time"], "`least_request`"),
-    ("Balance", HaProxy, &["leastconn", "first"], "`least_request`"),
-    ("Balance", Envoy, &["LEAST_REQUEST", "p2c", "least_loaded"], "`least_request`"),
-    ("Balance", Traefik, &["wrr", "weighted", "weighted_round_robin"], "`round_robin`, which heeds weights"),
-    ("Balance", Envoy, &["ROUND_ROBIN"], "`round_robin`"),
-    ("Balance", Envoy, &["random", "RANDOM"], "`least_request`, which draws two at random"),
+    ("Algorithm", Nginx, &["least_conn"], "`least_request`"),
+    ("Algorithm", HaProxy, &["leastconn", "first"], "`least_request`"),
+    ("Algorithm", Envoy, &["LEAST_REQUEST", "p2c", "least_loaded"], "`least_request`"),
+    (
+        "Algorithm",
+        Traefik,
+        &["wrr", "weighted", "weighted_round_robin"],
+        "`round_robin`, which heeds weights",
+    ),
+    ("Algorithm", Envoy, &["ROUND_ROBIN"], "`round_robin`"),
+    ("Algorithm", Nginx, &["ip_hash"], "`hash`, which goes by the client's address"),
+    ("Algorithm", HaProxy, &["source"], "`hash`, which goes by the client's address"),
+    ("Algorithm", HaProxy, &["uri"], "`{ algorithm = \"hash\", key = \"path\" }`"),
+    ("Algorithm", Envoy, &["ring_hash", "RING_HASH", "maglev", "MAGLEV"], "`hash`"),
+    ("Algorithm", Other, &["consistent_hash", "consistent", "chash"], "`hash`"),
+    ("Algorithm", Other, &["sticky", "cookie"], "`sticky = \"COOKIE\"` beside `balance`"),
+    ("Algorithm", Nginx, &["least_time"], "`ewma`"),
+    ("Algorithm", Traefik, &["leasttime"], "`ewma`"),
+    ("Algorithm", Other, &["peak_ewma", "latency", "least_latency"], "`ewma`"),
+    ("Algorithm", Envoy, &["random", "RANDOM"], "`least_request`, which draws two at random"),
     (
         "CacheMethod",
         Other,

@@ -100,12 +100,11 @@ const LATER: &[Later] = &[
     (&["Config"], &["tests"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
-    (&["Route"], &["compress", "concurrency", "cors", "observe"], "leave it out"),
+    (&["Route"], &["concurrency", "cors", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
     (&["Upstream"], &["tls"], "leave it out; servers are spoken to in plain HTTP"),
     (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),
-    (&["Upstream"], &["slow_start"], "leave it out"),
 ];
 
 /// Tables in which the word is found (none: any), whose it is, the words, and what it is here.
@@ -233,7 +232,6 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Traefik, &["healthCheck", "health_check", "healthcheck"], "`health = \"/healthz\"`"),
     (&["Route"], Traefik, &["headers"], "`request_headers` and `response_headers`"),
     (&["Upstream"], Traefik, &["passHostHeader"], "`upstream_host` on a route"),
-    (&["Upstream"], Traefik, &["sticky"], "leave it out: any server may answer"),
     (&["ServerTable"], Traefik, &["url", "host", "addr"], "`address`"),
     (&["Config"], Traefik, &["accessLog"], "`log = { access = \"json\" }`"),
     (&["Config"], Traefik, &["metrics", "ping", "api"], "`admin = \"127.0.0.1:9000\"`"),

@@ -7,6 +7,7 @@
 pub mod units;
 pub mod route;
 pub mod cache;
+pub mod compress;
 pub mod redis;
 pub mod acme;
 pub mod tls;

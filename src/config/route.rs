@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
+use super::compress::Compress;
 use super::text;
 use super::units::{ByteSize, Period, Rate};
 use super::upstream::Server;
@@ -76,6 +77,10 @@ pub struct Route {
     /// Fields set, added and removed on the way to the client.
     #[schemars(example = serde_json::json!({ "remove": ["server"] }))]
     pub response_headers: Option<HeaderRules>,
+    /// Whether answers are compressed for clients that take it (`Accept-Encoding`): a list of codings, a table, `true` or
+    /// `false`. Absent: not. Never what is compressed already, may not be changed (`no-transform`), is a part, or is small.
+    #[schemars(example = ["zstd", "br", "gzip"])]
+    pub compress: Option<Compress>,
     /// For how long browsers are to come by TLS alone (`Strict-Transport-Security`, RFC 6797): a time, a table, or `false`.
     /// Sent with every answer under TLS, whoever made it, in place of the origin's own. What finds no route has that of
     /// the defaults.
@@ -84,6 +89,11 @@ pub struct Route {
     /// Overrides timeouts of the upstream, one by one.
     #[schemars(example = serde_json::json!({ "first_byte": "5s" }))]
     pub timeouts: Option<TimeoutOverrides>,
+    /// How long a connection that has become a WebSocket may be silent, both ways together; then it is closed. Absent:
+    /// 5 minutes, longer than the pings of common servers and clients are apart. No time for the whole, and none between two
+    /// reads, counts for it.
+    #[schemars(extend("x-least" = "1s", "x-most" = "1d"), example = "5m")]
+    pub websocket_idle: Option<Period>,
 }
 
 /// Timeouts of a route; those that are absent are the upstream's.

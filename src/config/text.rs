@@ -10,7 +10,7 @@ use super::addresses::{admin_address, bad_port, listen_url};
 use super::problem::nearest;
 use super::units::{ByteSize, Period, Rate, Share};
 use super::upstream::ErrorStatus;
-use super::{acme, cache, meant, redis};
+use super::{acme, cache, compress, meant, redis, upstream};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -49,7 +49,7 @@ const KINDS: &[Kind] = &[
         format: "upstream",
         noun: "the name of an upstream or an address",
         example: "10.0.1.11:8080",
-        check: upstream,
+        check: upstream_or_address,
     },
     Kind { format: "name", noun: "a name", example: "users", check: name },
     Kind { format: "host", noun: "a host", example: "api.example.com", check: host },
@@ -77,6 +77,13 @@ const KINDS: &[Kind] = &[
         noun: "the name of a cookie",
         example: "currency",
         check: cache::cookie_name,
+    },
+    Kind { format: "media-range", noun: "a media type", example: "text/*", check: compress::media_range },
+    Kind {
+        format: "hash-key",
+        noun: "something that requests are told apart by",
+        example: "client_ip",
+        check: upstream::balance::hash_key,
     },
     Kind { format: "tag", noun: "a tag", example: "users", check: cache::tag },
     Kind {
@@ -138,6 +145,7 @@ markers! {
     Parameter "parameter",
     CookieName "cookie-name",
     Tag "tag",
+    MediaRange "media-range",
 }
 
 fn time(text: &str) -> Result<(), String> {
@@ -244,7 +252,7 @@ fn name_server(text: &str) -> Result<(), String> {
 }
 
 /// With a colon an address, without one a name.
-fn upstream(text: &str) -> Result<(), String> {
+fn upstream_or_address(text: &str) -> Result<(), String> {
     if text.contains(':') { server(text) } else { name(text) }
 }
 
@@ -408,7 +416,7 @@ fn redirect(text: &str) -> Result<(), String> {
     })
 }
 
-fn field_name(text: &str) -> Result<(), String> {
+pub(super) fn field_name(text: &str) -> Result<(), String> {
     if let Some((name, _)) = text.split_once(':') {
         return Err(format!("the name alone: `{name}`"));
     }

@@ -1,38 +1,55 @@
 //! `[upstreams.NAME]`: a group of interchangeable servers.
 
-mod balance;
+pub(super) mod balance;
 mod breaker;
 mod dns;
 mod health;
 mod limits;
 mod retries;
+mod sticky;
 mod times;
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use balance::Balance;
+use super::units::{Period, Share};
+
+pub use balance::{Algorithm, Balance, BalanceTable, MaxOverload, key_parts};
 pub use breaker::{BreakerTable, CircuitBreaker};
 pub use dns::Dns;
 pub use health::{Health, HealthTable, OutlierDetection, OutlierTable};
 pub use limits::Limits;
 pub use retries::{Backoff, ErrorStatus, Retries, RetryCause, RetryOn};
+pub use sticky::{SameSite, Sticky, StickyTable};
 pub use times::Timeouts;
 
 /// A group of interchangeable servers and how they are treated.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["servers"]))]
 pub struct Upstream {
-    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, or `{ address, weight }`. At
-    /// least one. A name stands for all its addresses, a service for all hosts and ports of its SRV records of the first
-    /// priority, by their weights. One that does not resolve is down until it does.
+    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, or `{ address, weight, backup }`.
+    /// At least one. A name stands for all its addresses, a service for all hosts and ports of its SRV records, by their
+    /// weights; those that are not of the first priority are backups. One that does not resolve is down until it does.
     #[schemars(length(min = 1), example = ["10.0.1.11:8080", "10.0.1.12:8080"])]
     pub servers: Vec<Server>,
     /// How names of servers are looked up.
     pub dns: Dns,
-    /// How one of them is chosen for a request.
+    /// How one of them is chosen for a request: `least_request`, `round_robin`, `ewma`, `hash`, or a table.
+    #[schemars(example = &"least_request")]
     pub balance: Balance,
+    /// A cookie that brings clients back to the server that answered them first: its name, or a table. Off by default.
+    #[schemars(example = &"server")]
+    pub sticky: Option<Sticky>,
+    /// How long a server that comes back, or joins a group that serves, takes from a tenth of its share to all of it; `0s`
+    /// for no time.
+    #[schemars(extend("x-most" = "1h"))]
+    pub slow_start: Period,
+    /// Where fewer than this share of the servers are up, all of them are used whatever their state, rather than the few
+    /// with the load of all; `0%` for never. Of backups the same holds while they are used.
+    pub panic_threshold: Share,
     /// Asking the servers how they are: a path, a table, or `false`. A server is down until it first passes.
     #[schemars(example = "/healthz")]
     pub health: Health,
@@ -48,13 +65,30 @@ pub struct Upstream {
     pub limits: Limits,
 }
 
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            balance: Balance::default(),
+            sticky: None,
+            slow_start: Period(Duration::ZERO),
+            panic_threshold: Share(0),
+            health: Health::default(),
+            outlier_detection: OutlierDetection::default(),
+            timeouts: Timeouts::default(),
+            retries: Retries::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
 /// One server of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Server {
     /// `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     Address(#[schemars(extend("format" = "server"))] String),
-    /// An address and its weight.
+    /// An address, its weight, and whether it is a backup.
     Table(ServerTable),
 }
 
@@ -69,6 +103,9 @@ pub struct ServerTable {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u16,
+    /// Whether it is used only while no other server of the group may be.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 impl Server {

@@ -4,6 +4,7 @@
 //! route's [`Edit`], which so has the last word. On an answer: [`hop::strip_response`] before the cache sees it, then
 //! [`via_response`] and the route's [`Edit`].
 
+pub mod compress;
 pub mod hop;
 pub mod request_id;
 mod certificate;

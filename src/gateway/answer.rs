@@ -18,6 +18,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 
 use super::tries::{fault_of, final_head};
+use super::{affinity, encode};
 
 /// Fields that every answer of an exchange carries, whoever made it.
 pub(super) fn own_fields(exchange: &Exchange) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -111,8 +112,12 @@ pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u
 }
 
 /// The last touches to an answer that came from an upstream.
-pub(super) fn finish(session: &mut Session, exchange: &Exchange, answer: &mut ResponseHeader) {
+pub(super) fn finish(session: &mut Session, exchange: &mut Exchange, answer: &mut ResponseHeader) {
     frame(session);
+    encode::begin(session.req_header(), exchange, answer);
+    if let Some(cookie) = affinity::to_set(exchange, &answer.headers).cloned() {
+        forward::Change::add(answer, &header::SET_COOKIE, cookie);
+    }
     label(exchange, answer, answer.version);
     listen::keep_date(answer);
 }
@@ -176,6 +181,9 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     listen::end(session);
+    if exchange.changed_protocol {
+        return 0; // nobody expects an answer any more
+    }
     let Some(refusal) = refusal else { return 0 };
     let status = refusal.reason().status.as_u16();
     let unanswered = final_head(session).is_none();

@@ -11,6 +11,7 @@ use pingora::http::RequestHeader;
 
 use crate::exchange::Exchange;
 use crate::forward;
+use crate::forward::compress::Choice;
 use crate::listen::{BadHead, Connection, Ready, Sent};
 use crate::plan::Action;
 use crate::refusal::Refusal;
@@ -42,8 +43,9 @@ pub(super) fn answer(
     }
     let now = exchange.cache.as_ref()?.arrived;
     let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching, now) else { return None };
+    let choice = deliver::choice_at_hand(request, &exchange, &hit.stored)?;
     let ready = match admit::charge(&mut exchange) {
-        Ok(()) => served(gateway, request, &mut exchange, &hit, now)?,
+        Ok(()) => served(gateway, request, &mut exchange, &hit, choice, now)?,
         Err(refusal) => {
             exchange.cache = None; // on the long way it would not have been asked
             answer::written(request, &mut exchange, refusal)?
@@ -57,13 +59,14 @@ fn served(
     request: &RequestHeader,
     exchange: &mut Exchange,
     hit: &Hit,
+    choice: Choice,
     now: SystemTime,
 ) -> Option<Ready> {
     if let Some(why) = hit.refresh {
         serve::refresh(request, exchange, &gateway.fetching, why);
     }
     exchange.cache.as_mut()?.hit(&hit.stored, Tier::Memory, hit.stale, now);
-    deliver::at_hand(request, exchange, &hit.stored, now)
+    deliver::at_hand(request, exchange, &hit.stored, choice, now)
 }
 
 /// The refusal of a head.

@@ -50,7 +50,7 @@ pub(super) async fn conclude(
     if let Some((stored, stale)) = came.stand_in(session, asking, tiers) {
         let status = came.tale.as_ref().and_then(|tale| tale.status);
         asking.stood_in(&stored, came.why, status, stale, !leads);
-        deliver::in_place(session, exchange, &stored).await?;
+        deliver::in_place(session, exchange, tiers, &stored).await?;
         return Ok(After::Answered);
     }
     // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch.
@@ -71,7 +71,7 @@ pub(super) async fn conclude(
         }
         _ => {}
     }
-    came.answer(session, exchange).await?;
+    came.answer(session, exchange, tiers).await?;
     Ok(After::Answered)
 }
 
@@ -118,27 +118,27 @@ impl Came {
         may_stand_in(session, asking, tiers, stored, failure).then(|| (stored.clone(), why))
     }
 
-    async fn answer(self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    async fn answer(self, session: &mut Session, exchange: &mut Exchange, tiers: &Tiers) -> Result<()> {
         let leads = self.follower.leads();
         let status = self.tale.as_ref().and_then(|tale| tale.status);
         let kept = self.tale.as_ref().map_or(Err(None), |tale| tale.kept.map_err(Some));
         match self.verdict {
             Verdict::Stored(stored, From::Redis) => {
-                deliver::stored(session, exchange, &stored, Tier::Redis, None).await.map(drop)
+                deliver::stored(session, exchange, tiers, &stored, Tier::Redis, None).await.map(drop)
             }
             Verdict::Stored(stored, From::Origin(head)) => {
                 note(exchange, Fetched { why: self.why, status, kept, validated: true, leads });
                 let confirmed = leads.then_some(&*head);
-                deliver::validated(session, exchange, &stored, confirmed).await
+                deliver::validated(session, exchange, tiers, &stored, confirmed).await
             }
             Verdict::Filling(head, stored) => {
                 note(exchange, Fetched { why: self.why, status, kept, validated: false, leads });
                 let head = if leads { deliver::Head::AsItCame(head) } else { deliver::Head::Stored(stored) };
-                deliver::flight(session, exchange, head, self.follower).await
+                deliver::flight(session, exchange, head, true, self.follower).await
             }
             Verdict::Passing(head) => {
                 note(exchange, Fetched { why: self.why, status, kept, validated: false, leads });
-                deliver::flight(session, exchange, deliver::Head::AsItCame(head), self.follower).await
+                deliver::flight(session, exchange, deliver::Head::AsItCame(head), false, self.follower).await
             }
             Verdict::Failed => {
                 note(exchange, Fetched { why: self.why, status, kept: Err(None), validated: false, leads });

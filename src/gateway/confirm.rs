@@ -118,7 +118,8 @@ fn renewed(
         Ok(fresh) => {
             // Others that are confirmed as well stay those of the requests that they were stored for.
             let selecting = if serves { fresh.selecting } else { old.selecting.clone() };
-            let fresh = Arc::new(Stored { body: old.body.clone(), selecting, ..fresh });
+            let fresh =
+                Arc::new(Stored { body: old.body.clone(), forms: old.forms.clone(), selecting, ..fresh });
             let kept = errand.fetching.tiers.keep(errand.key, &fresh);
             Ok(Renewed { stored: fresh, kept: if kept { Ok(()) } else { Err(NotKept::Purged) } })
         }

@@ -1,4 +1,6 @@
-//! Answers from the store, and from a flight: conditions, ranges and framing as their client asks for them.
+//! Answers from the store, and from a flight: conditions, ranges, framing and codings as their client asks for them.
+
+mod coded;
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -17,14 +20,15 @@ use crate::cache::conditional::Answer;
 use crate::cache::flight::Follower;
 use crate::cache::range::{self, Framing, Wanted};
 use crate::cache::stored::{Stored, within};
-use crate::cache::{conditional, freshness, parts, policy};
+use crate::cache::{Tiers, conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
 use crate::forward;
+use crate::forward::compress::{Choice, Encoder};
 use crate::listen::{self, Fields, Ready, ReadyHead, dated};
 use crate::telemetry::{StaleReason, Tier};
 
-use super::answer;
 use super::fetch::Tale;
+use super::{affinity, answer, encode};
 
 /// About how many fields are added to those that are stored; a map that has no room for them grows twice.
 const ADDED: usize = 6;
@@ -33,6 +37,7 @@ const ADDED: usize = 6;
 pub(super) async fn stored(
     session: &mut Session,
     exchange: &mut Exchange,
+    tiers: &Tiers,
     stored: &Arc<Stored>,
     tier: Tier,
     stale: Option<StaleReason>,
@@ -40,33 +45,68 @@ pub(super) async fn stored(
     if let Some(asking) = &mut exchange.cache {
         asking.hit(stored, tier, stale, SystemTime::now());
     }
-    whole(session, exchange, stored, None).await?;
+    whole(session, exchange, tiers, stored, None).await?;
     Ok(true)
 }
 
 /// Answers with what stands in for an answer that could not be had.
-pub(super) async fn in_place(session: &mut Session, exchange: &Exchange, stored: &Arc<Stored>) -> Result<()> {
-    whole(session, exchange, stored, None).await
+pub(super) async fn in_place(
+    session: &mut Session,
+    exchange: &Exchange,
+    tiers: &Tiers,
+    stored: &Arc<Stored>,
+) -> Result<()> {
+    whole(session, exchange, tiers, stored, None).await
 }
 
 /// Answers with what the origin has just confirmed; what its 304 sets is for the client who caused it alone.
 pub(super) async fn validated(
     session: &mut Session,
     exchange: &Exchange,
+    tiers: &Tiers,
     stored: &Arc<Stored>,
     not_modified: Option<&ResponseHeader>,
 ) -> Result<()> {
-    whole(session, exchange, stored, not_modified).await
+    whole(session, exchange, tiers, stored, not_modified).await
 }
 
 async fn whole(
     session: &mut Session,
     exchange: &Exchange,
+    tiers: &Tiers,
     stored: &Arc<Stored>,
     not_modified: Option<&ResponseHeader>,
 ) -> Result<()> {
-    let plan = Plan::of_stored(session.req_header(), exchange, stored, not_modified);
+    let request = session.req_header();
+    let mut plan = Plan::of_stored(request, exchange, stored, not_modified);
+    let choice = encode::choose_stored(request, exchange, stored);
+    let form = match choice {
+        // A part, or nothing, of what is stored: the form of the whole is not worth making.
+        Choice::In(coding) if plan.head.status != stored.status => encode::known(stored, coding),
+        Choice::In(coding) => {
+            let (form, made) = encode::form(stored, coding).await?;
+            if let (true, Some(asking)) = (made, &exchange.cache) {
+                tiers.weigh_again(&asking.key);
+            }
+            Some(form)
+        }
+        Choice::Untouched | Choice::Plain => None,
+    };
+    plan.put_in(choice, form, exchange, stored);
     plan.send(session, exchange, Source::Stored(stored.clone())).await
+}
+
+/// What becomes of a hit, if it can be sent as it is at hand: in no coding, or in a form that has been made before.
+pub(super) fn choice_at_hand(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    stored: &Stored,
+) -> Option<Choice> {
+    let choice = encode::choose_stored(request, exchange, stored);
+    match choice {
+        Choice::In(coding) => encode::known(stored, coding).map(|_| choice),
+        Choice::Untouched | Choice::Plain => Some(choice),
+    }
 }
 
 /// The answer of a hit as it is sent, where it is in one piece.
@@ -74,23 +114,35 @@ pub(super) fn at_hand(
     request: &RequestHeader,
     exchange: &Exchange,
     stored: &Arc<Stored>,
+    choice: Choice,
     now: SystemTime,
 ) -> Option<Ready> {
     let heeded = exchange.cache.as_ref()?.heeded;
     let mut ready = if heeded.condition() || heeded.range() {
-        chosen(request, exchange, stored)?
+        chosen(request, exchange, stored, choice)?
     } else {
-        all(request, stored, now)?
+        all(request, exchange, stored, choice, now)?
     };
     answer::label(exchange, &mut ready.head, Version::HTTP_11);
     Some(ready)
 }
 
 /// All of a stored answer: what nearly every hit is.
-fn all(request: &RequestHeader, stored: &Arc<Stored>, now: SystemTime) -> Option<Ready> {
-    let length = parts::length(&stored.body);
+fn all(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    stored: &Arc<Stored>,
+    choice: Choice,
+    now: SystemTime,
+) -> Option<Ready> {
     let mut head = ReadyHead::new(stored.status, stored.clone());
     head.set(&AGE, freshness::age(&stored.terms, now).into());
+    if let Some(form) = coded::at_hand(choice, exchange, stored, &mut head) {
+        head.set(&CONTENT_LENGTH, form.len().into());
+        let body = if request.method == Method::HEAD { Vec::new() } else { vec![form] };
+        return Some(Ready { head, body });
+    }
+    let length = parts::length(&stored.body);
     let empty = has_no_content(stored.status);
     if !empty {
         head.set(&CONTENT_LENGTH, length.into());
@@ -104,10 +156,14 @@ fn all(request: &RequestHeader, stored: &Arc<Stored>, now: SystemTime) -> Option
 }
 
 /// What conditions and ranges leave of it.
-fn chosen(request: &RequestHeader, exchange: &Exchange, stored: &Stored) -> Option<Ready> {
-    let Plan { mut head, send } = Plan::of_stored(request, exchange, stored, None);
+fn chosen(request: &RequestHeader, exchange: &Exchange, stored: &Stored, choice: Choice) -> Option<Ready> {
+    let mut plan = Plan::of_stored(request, exchange, stored, None);
+    let form = if let Choice::In(coding) = choice { encode::known(stored, coding) } else { None };
+    plan.put_in(choice, form, exchange, stored);
+    let Plan { mut head, send } = plan;
     let body = match send {
         Send::Nothing => Vec::new(),
+        Send::Form(form) => vec![form],
         Send::All => parts::cut(&stored.body, &(0..parts::length(&stored.body)))?.collect(),
         Send::Part(range) => parts::cut(&stored.body, &range)?.collect(),
         Send::Parts(..) => return None,
@@ -150,10 +206,18 @@ pub(super) async fn flight(
     session: &mut Session,
     exchange: &Exchange,
     head: Head,
+    is_kept: bool,
     follower: Follower<Tale>,
 ) -> Result<()> {
+    let for_all = is_kept && encode::is_for_all(exchange);
     let (status, headers) = match head {
-        Head::AsItCame(head) => (head.status, head.headers.clone()),
+        Head::AsItCame(head) => {
+            let mut headers = head.headers.clone();
+            if let Some(cookie) = affinity::to_set(exchange, &headers) {
+                headers.append(SET_COOKIE, cookie.clone());
+            }
+            (head.status, headers)
+        }
         Head::Stored(stored) => {
             let mut headers = stored.headers.clone();
             headers.insert(AGE, freshness::age(&stored.terms, SystemTime::now()).into());
@@ -161,14 +225,17 @@ pub(super) async fn flight(
         }
     };
     let length = policy::length(&headers);
-    let plan = Plan::of(session.req_header(), status, headers, length, false);
-    plan.send(session, exchange, Source::Flight(follower)).await
+    let request = session.req_header();
+    let choice = encode::choose(request, exchange, status, &headers, length, for_all);
+    let mut plan = Plan::of(request, status, headers, length, false);
+    let encoder = plan.begin(choice, exchange, status, length);
+    plan.send(session, exchange, Source::Flight(follower, encoder)).await
 }
 
 /// Where the body comes from.
 enum Source {
     Stored(Arc<Stored>),
-    Flight(Follower<Tale>),
+    Flight(Follower<Tale>, Option<Encoder>),
 }
 
 /// An answer as its client is to get it.
@@ -181,6 +248,7 @@ struct Plan {
 enum Send {
     Nothing,
     All,
+    Form(Bytes),
     Part(Range<u64>),
     Parts(Vec<Range<u64>>, Framing),
 }
@@ -248,6 +316,7 @@ impl Plan {
             (Send::All, Source::Stored(stored)) => {
                 send_stored(session, &stored, 0..parts::length(&stored.body), true).await
             }
+            (Send::Form(form), _) => session.write_response_body(Some(form), true).await,
             (Send::Part(range), Source::Stored(stored)) => send_stored(session, &stored, range, true).await,
             (Send::Parts(ranges, framing), Source::Stored(stored)) => {
                 for (head, range) in framing.heads.into_iter().zip(ranges) {
@@ -256,8 +325,12 @@ impl Plan {
                 }
                 session.write_response_body(Some(framing.tail), true).await
             }
-            (Send::Part(range), Source::Flight(follower)) => send_flight(session, follower, range).await,
-            (_, Source::Flight(follower)) => send_flight(session, follower, 0..u64::MAX).await,
+            (Send::Part(range), Source::Flight(follower, _)) => {
+                send_flight(session, follower, range, None).await
+            }
+            (_, Source::Flight(follower, encoder)) => {
+                send_flight(session, follower, 0..u64::MAX, encoder).await
+            }
         }
     }
 }
@@ -312,7 +385,12 @@ async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, 
 }
 
 /// Sends the bytes of a range as they come.
-async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range: Range<u64>) -> Result<()> {
+async fn send_flight(
+    session: &mut Session,
+    mut follower: Follower<Tale>,
+    range: Range<u64>,
+    mut encoder: Option<Encoder>,
+) -> Result<()> {
     let mut offset = 0;
     while offset < range.end {
         let mut next = pin!(follower.next());
@@ -325,13 +403,17 @@ async fn send_flight(session: &mut Session, mut follower: Follower<Tale>, range:
             }
         };
         let Some(piece) = piece.map_err(|_| broke_off())? else { break };
-        let part = within(&piece, offset, &range);
+        let mut part = within(&piece, offset, &range);
         offset += piece.len() as u64;
+        if let Some(encoder) = &mut encoder {
+            part = encoder.piece(&part).map_err(encode::failed)?;
+        }
         if !part.is_empty() {
             session.write_response_body(Some(part), false).await?;
         }
     }
-    session.write_response_body(None, true).await
+    let rest = encoder.map(|encoder| encoder.finish().map_err(encode::failed)).transpose()?;
+    session.write_response_body(rest, true).await
 }
 
 /// Whether the request has a condition that a stored answer may meet.

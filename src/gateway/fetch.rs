@@ -28,7 +28,7 @@ use crate::telemetry::Background;
 use crate::upstream::Failure;
 
 use super::renew::Held;
-use super::{place, settle, share, tally, tries};
+use super::{affinity, place, settle, share, tally, tries};
 
 /// The most interim answers before the final one. Who follows a fetch may be slow, so they are held.
 const INTERIM_MAX: usize = 32;
@@ -81,6 +81,8 @@ impl Tale {
             exchange.tries.tried.clone_from(&self.journey.tried);
             exchange.tries.waited = self.journey.waited;
             exchange.tries.fault = self.journey.fault;
+            // What is stored is for all, this client included: nobody is brought to the server that it came from.
+            exchange.tries.cookie = self.journey.cookie.clone().filter(|_| self.kept.is_err());
         }
     }
 }
@@ -143,14 +145,17 @@ impl Errand {
     }
 
     fn of(
-        request: RequestHeader,
+        mut request: RequestHeader,
         exchange: &Exchange,
         fetching: &Arc<Fetching>,
         pilot: Pilot<Tale>,
     ) -> Option<Self> {
         let (asking, asked) = (exchange.cache.as_ref()?, exchange.asked.as_ref()?);
+        let mut own = exchange.fork();
+        // Done already, but for an answer that was at hand and is refreshed behind it.
+        affinity::take(&mut request, &mut own);
         Some(Self {
-            exchange: exchange.fork(),
+            exchange: own,
             url: place::url_of(&asking.rules, &request, asked),
             rules: asking.rules.clone(),
             asked: RequestDirectives::of(&request.headers),
@@ -225,7 +230,7 @@ impl Errand {
     /// Asks one server after the other, until the head of an answer is there that is worth passing on.
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let peer = tries::next_server(&mut self.exchange).await?;
+            let peer = tries::next_server(&self.request, &mut self.exchange).await?;
             let retry = match self.fetching.connector.get_http_session(&*peer).await {
                 Err(error) => tries::not_connected(&mut self.exchange, error).retry(),
                 Ok((http, reused)) => match self.exchange_heads(http, peer).await {
@@ -331,14 +336,13 @@ impl Errand {
     /// The exchange broke off; whether to try again.
     fn broken(&mut self, error: &Error, reused: bool) -> bool {
         let fault = tries::fault(error.etype());
-        let left = self.exchange.time_left();
         let tries = &mut self.exchange.tries;
         tries.fault = Some(fault);
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused => tries.found_closed(true),
-            Fault::Timeout => tries.failed(Failure::Timeout, true, left),
-            _ => tries.failed(Failure::Reset, true, left),
+            Fault::Timeout => tries.failed(Failure::Timeout, true),
+            _ => tries.failed(Failure::Reset, true),
         };
         tries.backoff = backoff.unwrap_or_default();
         backoff.is_some()

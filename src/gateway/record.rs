@@ -10,8 +10,8 @@ use crate::cache::Asking;
 use crate::exchange::Exchange;
 use crate::listen::{Connection, Sent};
 use crate::refusal::{Fault, Refusal};
-use crate::telemetry::RouteMeters;
 use crate::telemetry::access::{Record, Text};
+use crate::telemetry::{RouteMeters, Websocket, WebsocketEnd};
 
 use super::tries::final_head;
 
@@ -67,6 +67,8 @@ pub(super) fn line(
     let tries = &exchange.tries;
     let elapsed = exchange.began.elapsed();
     let refused = exchange.refusal.as_ref().map(|refusal| refusal.reason().code);
+    let ended = exchange.websocket.as_ref().and_then(Websocket::end);
+    let idle = (ended == Some(WebsocketEnd::Idle)).then_some(IDLE);
     Record {
         time: SystemTime::now() - elapsed,
         client: asked.map(|asked| asked.client).or_else(|| connection.map(|c| c.peer.ip())).unwrap_or(NOBODY),
@@ -83,7 +85,7 @@ pub(super) fn line(
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),
         status: answered.status,
-        reason: refused.or(answered.broken),
+        reason: refused.or(idle).or(answered.broken),
         cache: exchange.cache.as_ref().map(Asking::outcome),
         attempts: u32::try_from(tries.tried.count()).unwrap_or(u32::MAX),
         request_bytes: answered.request_bytes,
@@ -102,5 +104,7 @@ fn reason(error: &Error) -> &'static str {
     }
 }
 
+/// Neither side of a connection that had changed its protocol said anything for too long.
+const IDLE: &str = "websocket-idle";
 const CLIENT_LEFT: &str = "client-left";
 const NOBODY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);

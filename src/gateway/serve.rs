@@ -42,7 +42,8 @@ pub(super) async fn serve(
                 if let Some(why) = refresh {
                     self::refresh(session.req_header(), exchange, fetching, why);
                 }
-                return deliver::stored(session, exchange, &stored, Tier::Memory, stale).await;
+                return deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Memory, stale)
+                    .await;
             }
             _ if wants_stored(exchange) => return only_if_cached(session, exchange, fetching).await,
             Next::Past(pass, why) => {
@@ -95,7 +96,7 @@ async fn only_if_cached(
         None => None,
     };
     if let Some(stored) = stored {
-        return deliver::stored(session, exchange, &stored, Tier::Redis, None).await;
+        return deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Redis, None).await;
     }
     if let Some(asking) = &mut exchange.cache {
         asking.went = Went::OnlyIfCached;
@@ -269,7 +270,7 @@ async fn waited(
         return again;
     }
     asking.stood_in(&stored, wanted.why, None, StaleReason::Error, true);
-    deliver::in_place(session, exchange, &stored).await?;
+    deliver::in_place(session, exchange, tiers, &stored).await?;
     Ok(After::Answered)
 }
 

@@ -9,6 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
 use crate::cache::directives::RequestDirectives;
+use crate::cache::forms::Forms;
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
@@ -100,6 +101,7 @@ pub(super) fn to_store(
         terms,
         selecting,
         body: Body::Whole(Pieces::default()),
+        forms: Forms::default(),
         tags: tags_of(&head.headers, rules, &named)?,
         stamp,
         stored: SystemTime::now(),
@@ -127,7 +129,7 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
             return land(errand, answer, stored).await;
         }
         Ok(()) => {
-            errand.exchange.tries.failed(Failure::Reset, false, None);
+            errand.exchange.tries.failed(Failure::Reset, false);
             NotKept::BrokenOff
         }
         Err(_) if errand.pilot.is_storing() => NotKept::BrokenOff,
@@ -205,7 +207,7 @@ async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Co
                 }
                 errand.exchange.tries.fault = Some(fault);
                 let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
-                errand.exchange.tries.failed(failure, false, None);
+                errand.exchange.tries.failed(failure, false);
                 return Err(Cut::Failed);
             }
         }

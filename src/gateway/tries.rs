@@ -1,7 +1,7 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{StatusCode, Uri, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -16,20 +16,24 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer, retry_after};
 
-use super::place;
+use super::{affinity, place, websocket};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
-pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
+pub(super) async fn next_server(
+    request: &RequestHeader,
+    exchange: &mut Exchange,
+) -> Result<Box<HttpPeer>, Refusal> {
     if exchange.tries.upstream.is_none() {
         let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
         let upstream = forward.split.choose().clone();
         // Told first, so that the access line names it also where there is no place.
         exchange.tries.upstream = Some(upstream.clone());
         upstream.would_send().map_err(Refusal::NoServer)?;
-        let turn =
-            tokio::time::timeout(exchange.time_left().unwrap_or(Duration::MAX), upstream.admit()).await;
+        let left = exchange.time_left().unwrap_or(Duration::MAX);
+        let turn = tokio::time::timeout(left, upstream.admit()).await;
         let turn = turn.map_err(|_elapsed| Refusal::Failed(Fault::Timeout))?;
         exchange.tries.permit = Some(turn.map_err(Refusal::Saturated)?);
+        exchange.tries.end = exchange.time_left().map(|left| Instant::now() + left);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
@@ -39,36 +43,22 @@ pub(super) async fn next_server(exchange: &mut Exchange) -> Result<Box<HttpPeer>
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Refusal::Failed(Fault::Timeout));
     }
-    let (Some(upstream), Some(timeouts)) = (&exchange.tries.upstream, exchange.timeouts()) else {
+    let (Some(upstream), Some(timeouts), Some(asked)) =
+        (&exchange.tries.upstream, exchange.timeouts(), &exchange.asked)
+    else {
         return Err(Refusal::Internal);
     };
-    let lease = upstream.pick(&exchange.tries.tried).map_err(|why| match exchange.tries.fault {
+    let affinity = affinity::of(upstream, request, asked, &exchange.named);
+    let lease = upstream.pick(&exchange.tries.tried, affinity).map_err(|why| match exchange.tries.fault {
         // Nobody else to ask: how the last one failed says more.
         Some(fault) => Refusal::Failed(fault),
         None => Refusal::NoServer(why),
     })?;
     let peer = peer::http_peer(&lease, &timeouts, left).map_err(|_| Refusal::Failed(Fault::Unreachable))?;
-    exchange.tries.begin(lease);
+    let cookie = affinity::cookie(upstream, &lease, affinity.server);
+    exchange.tries.begin(lease, cookie);
     Ok(Box::new(peer))
 }
-
-/// Sets the bounds on the word of a server on another protocol. Pingora has one for its connection, for good, so that is
-/// as long as the new protocol may be silent; the session's ends the wait before.
-pub(super) fn bound_word(session: &mut Session, exchange: &Exchange, peer: &mut HttpPeer) {
-    if !session.is_upgrade_req() {
-        return;
-    }
-    let mut within = peer.options.read_timeout;
-    if exchange.upgrades {
-        peer.options.read_timeout = within.max(Some(UPGRADED_IDLE));
-        within = exchange.timeouts().map(|timeouts| within.unwrap_or(Duration::MAX).min(timeouts.first_byte));
-    }
-    session.set_read_timeout(within);
-}
-
-/// How long a connection that changed its protocol may be silent: a `WebSocket` may have little to say, but its ends
-/// send a ping now and then, most often within a minute.
-const UPGRADED_IDLE: Duration = Duration::from_secs(75);
 
 /// No connection to the server could be made.
 pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
@@ -77,8 +67,7 @@ pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> B
         _ => Fault::Unreachable,
     });
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
-    let left = exchange.time_left();
-    let backoff = exchange.tries.failed(Failure::Connect, true, left);
+    let backoff = exchange.tries.failed(Failure::Connect, true);
     error.set_retry(backoff.is_some());
     exchange.tries.backoff = backoff.unwrap_or_default();
     error
@@ -99,7 +88,7 @@ pub(super) fn broken(
         && session.response_written().is_none()
         && *error.etype() == ErrorType::ReadTimedout
     {
-        error.as_up(); // the session tells the time for the server: see `bound_word`
+        error.as_up(); // the session tells the time for the server: see `websocket::bound_word`
     }
     if let Some(fault) = fault_of(&error) {
         // A request that would change the protocol has no body, and yet may go on.
@@ -116,13 +105,12 @@ pub(super) fn broken(
         }
         exchange.tries.fault = Some(fault);
         let repeatable = is_repeatable(session);
-        let left = exchange.time_left();
         let tries = &mut exchange.tries;
         let backoff = match fault {
             // Servers close connections that were idle for long, now and then just when a request is on its way.
             Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
-            Fault::Timeout => tries.failed(Failure::Timeout, repeatable, left),
-            _ => tries.failed(Failure::Reset, repeatable, left),
+            Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
+            _ => tries.failed(Failure::Reset, repeatable),
         };
         error.set_retry(backoff.is_some());
         exchange.tries.backoff = backoff.unwrap_or_default();
@@ -148,7 +136,7 @@ pub(super) fn answered(
     exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
     exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
     if exchange.changed_protocol {
-        session.set_read_timeout(Some(UPGRADED_IDLE));
+        websocket::opened(session, exchange);
     }
     if !worth_another(exchange, answer, is_repeatable(session)) {
         return Ok(());
@@ -160,7 +148,6 @@ pub(super) fn answered(
 
 /// Settles a try by the head of its answer; whether another follows, and the answer is forgotten.
 pub(super) fn worth_another(exchange: &mut Exchange, answer: &ResponseHeader, repeatable: bool) -> bool {
-    let left = exchange.time_left();
     let tries = &mut exchange.tries;
     let on = tries.upstream.as_ref().map(|upstream| upstream.settings().retries.on).unwrap_or_default();
     let Some(failure) = Failure::of_status(answer.status.as_u16(), &on) else {
@@ -168,7 +155,7 @@ pub(super) fn worth_another(exchange: &mut Exchange, answer: &ResponseHeader, re
         return false;
     };
     let told = retry_after(&answer.headers, SystemTime::now());
-    let Some(backoff) = tries.answered_badly(failure, repeatable, told, left) else { return false };
+    let Some(backoff) = tries.answered_badly(failure, repeatable, told) else { return false };
     tries.backoff = backoff;
     tries.fault = Some(Fault::BrokeOff);
     true

@@ -46,7 +46,7 @@ mod sending;
 pub mod guard;
 pub mod date;
 pub mod h1;
-mod h2;
+pub mod h2;
 mod at_once;
 mod ready;
 pub mod connection;

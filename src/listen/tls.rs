@@ -63,7 +63,7 @@ struct Asked {
 #[derive(Debug)]
 struct Offer {
     ours: Arc<ServerConfig>,
-    /// For a client that would rather have ChaCha20: its processor has no instructions for AES.
+    /// For a client that would rather have `ChaCha20`: its processor has no instructions for AES.
     theirs: Arc<ServerConfig>,
 }
 
@@ -170,7 +170,7 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// Whether the first suite of a client has ChaCha20 (RFC 8446 section 4.1.2: in its order). What it says to keep servers from
+/// Whether the first suite of a client has `ChaCha20` (RFC 8446 section 4.1.2: in its order). What it says to keep servers from
 /// ossifying is passed over (RFC 8701).
 fn prefers_chacha(suites: &[CipherSuite]) -> bool {
     let is_grease = |suite: &CipherSuite| u16::from(*suite) & 0x0f0f == 0x0a0a;

@@ -10,7 +10,7 @@ use crate::upstream::Overrides;
 
 use super::layers::Layered;
 use super::upstreams::Upstreams;
-use super::{Action, Forward, Template};
+use super::{Action, Forward, Template, WEBSOCKET_IDLE};
 
 /// The one answer of a route; none or several are a problem.
 pub(super) fn action(
@@ -77,11 +77,13 @@ pub(super) fn forbid_idle_keys(
     };
     let idle = [
         ("cache", own.cache.is_some()),
+        ("compress", own.compress.is_some()),
         ("strip_prefix", own.strip_prefix.is_some()),
         ("rewrite", own.rewrite.is_some()),
         ("upstream_host", own.upstream_host.is_some()),
         ("request_headers", own.request_headers.is_some()),
         ("timeouts", own.timeouts.is_some()),
+        ("websocket_idle", own.websocket_idle.is_some()),
     ];
     for (key, _) in idle.iter().filter(|(_, set)| *set) {
         let message = format!("`{key}` does nothing on route `{name}`");
@@ -103,6 +105,7 @@ fn forward(
         path: path?,
         host_of_server: written.upstream_host == Some(UpstreamHost::Upstream),
         timeouts: written.timeouts.map(overrides).unwrap_or_default(),
+        websocket_idle: written.websocket_idle.map_or(WEBSOCKET_IDLE, |period| period.0),
     })
 }
 

@@ -34,7 +34,7 @@ pub fn compile(
         .and_then(|ring| acme::settings(config, &around.directory, ring, &listeners, &mut problems));
     let hsts = config.defaults.hsts.as_ref();
     let hsts = hsts.and_then(|hsts| hsts::value(hsts, &place!["defaults", "hsts"], &mut Vec::new()));
-    let mut upstreams = Upstreams::compile(config, meters, running.plan, &mut problems);
+    let mut upstreams = Upstreams::compile(config, &around.directory, meters, running.plan, &mut problems);
     let ground = Ground { directory: &around.directory, meters, running: running.plan };
     let routes = routes::compile(config, ground, &connections, &mut upstreams, &mut problems);
 

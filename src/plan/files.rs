@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::redis::RedisAddress;
+use crate::config::upstream::Sticky;
 use crate::config::{Config, Redis, Secret};
 
 /// Every file whose content becomes part of the plan; relative to `directory`.
@@ -21,7 +22,11 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
     let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
     let rules = routes.filter_map(|route| route.ip.as_ref());
     let lists = rules.flat_map(|rules| [rules.allow_file.as_deref(), rules.deny_file.as_deref()]);
-    let files = [of_admin, url, password, ca].into_iter().chain(lists).flatten();
+    let of_cookies = config.upstreams.values().map(|upstream| match &upstream.sticky {
+        Some(Sticky::Table(table)) => table.secret.as_ref().and_then(file),
+        Some(Sticky::Name(_)) | None => None,
+    });
+    let files = [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).flatten();
     files.map(|file| directory.join(file)).collect()
 }
 
@@ -43,10 +48,13 @@ mod tests {
             ip = { deny_file = "abuse" }
             [policies.office]
             ip = { allow_file = "office" }
+            [upstreams.users]
+            servers = ["10.0.0.1:80"]
+            sticky = { name = "server", secret = { file = "cookies" } }
         "#;
         let config = read_text("test.toml", text).unwrap().config;
-        let wanted = ["/etc/token", "/etc/url", "/run/password", "/etc/ca.pem", "/etc/office", "/etc/abuse"];
-        assert_eq!(files(&config, Path::new("/etc")), wanted.map(PathBuf::from));
+        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse"];
+        assert_eq!(files(&config, Path::new("/etc")), wanted.map(|file| Path::new("/etc").join(file)));
         assert!(files(&Config::default(), Path::new("/etc")).is_empty());
     }
 }

@@ -105,8 +105,10 @@ settings!(
     upstream_host,
     request_headers,
     response_headers,
+    compress,
     hsts,
     timeouts,
+    websocket_idle,
 );
 
 #[cfg(test)]

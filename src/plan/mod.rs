@@ -11,6 +11,7 @@ mod caching;
 pub mod change;
 mod client_cert;
 mod compile;
+mod compress;
 mod effective;
 mod edits;
 mod files;
@@ -29,6 +30,7 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
@@ -36,6 +38,7 @@ use ipnet::IpNet;
 use crate::acme::Settings as Obtained;
 use crate::cache;
 use crate::config::Config;
+use crate::forward::compress::Compress;
 use crate::forward::{Edit, PathRule};
 use crate::limit::{Addresses, Limits};
 use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
@@ -125,6 +128,8 @@ pub struct Route {
     pub request_edit: Edit,
     /// Changes to fields of the answer.
     pub response_edit: Edit,
+    /// Which answers are compressed, if any are.
+    pub compress: Option<Compress>,
     /// `Strict-Transport-Security` of its answers under TLS.
     pub hsts: Option<HeaderValue>,
     /// Who answers.
@@ -165,6 +170,8 @@ pub struct Forward {
     pub host_of_server: bool,
     /// The route's own timeouts.
     pub timeouts: Overrides,
+    /// How long a connection that has changed its protocol may be silent.
+    pub websocket_idle: Duration,
 }
 
 /// What compiling needs to know besides the configuration.
@@ -184,6 +191,10 @@ pub struct Running<'a> {
     /// Its certificates, which the listeners hold.
     pub tls: Option<&'a Keyring>,
 }
+
+/// How long a connection that has changed its protocol may be silent, where a route does not say: longer than the pings of
+/// common servers and clients are apart.
+pub const WEBSOCKET_IDLE: Duration = Duration::from_secs(300);
 
 /// The largest request body in bytes, where a route sets no bound of its own.
 pub const MAX_BODY: u64 = 10 << 20;

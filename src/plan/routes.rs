@@ -19,7 +19,7 @@ use super::actions::{self, action};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, hsts, tls};
+use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, hsts, tls};
 
 /// What routes are compiled on.
 #[derive(Clone, Copy)]
@@ -127,6 +127,7 @@ fn route(
         cache: cache.map(Arc::new),
         request_edit,
         response_edit,
+        compress: written.compress.as_ref().and_then(compress::rules),
         hsts,
         action: action?,
     })

@@ -1,8 +1,10 @@
 //! Upstreams, as `[upstreams.NAME]` and the routes say them.
 
+mod balance;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::route::RouteUpstream;
@@ -18,20 +20,22 @@ use super::layers::{Layered, suggestion};
 /// All upstreams of a plan while it is compiled: those with names, and those that routes bring along.
 pub(super) struct Upstreams<'a> {
     config: &'a Config,
+    directory: &'a Path,
     meters: &'a Meters,
     running: Option<&'a Plan>,
     pub(super) by_name: BTreeMap<String, Arc<Upstream>>,
 }
 
 impl<'a> Upstreams<'a> {
-    /// Compiles `[upstreams.*]`.
+    /// Compiles `[upstreams.*]`; files are relative to `directory`.
     pub(super) fn compile(
         config: &'a Config,
+        directory: &'a Path,
         meters: &'a Meters,
         running: Option<&'a Plan>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut upstreams = Self { config, meters, running, by_name: BTreeMap::new() };
+        let mut upstreams = Self { config, directory, meters, running, by_name: BTreeMap::new() };
         for (name, written) in &config.upstreams {
             let place = place!["upstreams", name];
             if name.contains(':') {
@@ -39,7 +43,7 @@ impl<'a> Upstreams<'a> {
                 problems.push(Problem::new(place.clone(), format!("`{name}` cannot be a name"), remedy));
             }
             check_servers(&place.then("servers"), &written.servers, problems);
-            upstreams.add(name, written);
+            upstreams.add(name, written, &place, problems);
         }
         upstreams
     }
@@ -56,14 +60,14 @@ impl<'a> Upstreams<'a> {
             RouteUpstream::Named(address) if address.contains(':') => {
                 let servers = [written::Server::Address(address.clone())];
                 check_servers(&place, &servers, problems);
-                Some(Split::one(self.inline(address, &servers)))
+                Some(Split::one(self.inline(address, &servers, &place, problems)))
             }
             RouteUpstream::Named(name) => Some(Split::one(self.named(name, &place, problems)?)),
             RouteUpstream::Servers(servers) => {
                 check_servers(&place, servers, problems);
                 let taken = self.config.upstreams.contains_key(route);
                 let name = if taken { format!("route:{route}") } else { route.to_owned() };
-                Some(Split::one(self.inline(&name, servers)))
+                Some(Split::one(self.inline(&name, servers, &place, problems)))
             }
             RouteUpstream::Split(weights) => {
                 let choices: Vec<_> = weights
@@ -98,16 +102,33 @@ impl<'a> Upstreams<'a> {
     }
 
     /// An upstream written on a route: no active checks, everything else by default.
-    fn inline(&mut self, name: &str, servers: &[written::Server]) -> Arc<Upstream> {
+    fn inline(
+        &mut self,
+        name: &str,
+        servers: &[written::Server],
+        place: &Place,
+        problems: &mut Vec<Problem>,
+    ) -> Arc<Upstream> {
         if let Some(shared) = self.by_name.get(name) {
             return shared.clone();
         }
-        self.add(name, &Written { servers: servers.to_vec(), ..Written::default() })
+        self.add(name, &Written { servers: servers.to_vec(), ..Written::default() }, place, problems)
     }
 
-    fn add(&mut self, name: &str, written: &Written) -> Arc<Upstream> {
+    fn add(
+        &mut self,
+        name: &str,
+        written: &Written,
+        place: &Place,
+        problems: &mut Vec<Problem>,
+    ) -> Arc<Upstream> {
         let running = self.running.and_then(|plan| plan.upstreams.get(name));
-        let upstream = Upstream::follow(settings::settings(name, written), running, self.meters);
+        let balance = balance::balance(&written.balance, &place.then("balance"), problems);
+        let sticky = written.sticky.as_ref().and_then(|sticky| {
+            balance::sticky(sticky, self.config, self.directory, &place.then("sticky"), problems)
+        });
+        let settings = settings::settings(name, written, balance, sticky);
+        let upstream = Upstream::follow(settings, running, self.meters);
         self.by_name.insert(name.to_owned(), upstream.clone());
         upstream
     }
@@ -126,5 +147,10 @@ fn check_servers(place: &Place, servers: &[written::Server], problems: &mut Vec<
             let remedy = "list it once; to send it more requests, give it a `weight`";
             problems.push(Problem::new(place.then(index), message, remedy));
         }
+    }
+    let is_backup = |server: &written::Server| matches!(server, written::Server::Table(it) if it.backup);
+    if !servers.is_empty() && servers.iter().all(is_backup) {
+        let remedy = "a backup stands in for others; leave `backup` out of one of them at least";
+        problems.push(Problem::new(place.clone(), "all servers are backups", remedy));
     }
 }

@@ -128,6 +128,18 @@ meters! {
     refusals: counter["route", "reason"] "refusals",
         "Answers that the gateway made itself, by reason code",
         "[reasons.md](reasons.md) says what each reason means and who can mend it.";
+    compressed: counter["route", "coding"] "compressed_answers",
+        "Answers that were compressed on their way to the client, by coding (`zstd`, `br`, `gzip`)",
+        "Those that their servers have compressed already are not among them.";
+    websockets: counter["route"] "websockets",
+        "Connections that have changed their protocol, most often to WebSocket",
+        "Compare with requests that ask for it: where servers refuse, clients fall back to polling.";
+    websockets_open: gauge["route"] "websockets_open",
+        "Connections that have changed their protocol and are open now",
+        "Each counts as a request in flight, and keeps a gateway that drains for up to `shutdown_grace`.";
+    websockets_closed: counter["route", "reason"] "websockets_closed",
+        "Connections that had changed their protocol and have ended, by reason (`client`, `server`: closed it or are gone; `idle`: neither said anything for `websocket_idle`)",
+        "Many `idle`: have one side send pings more often, or raise `websocket_idle` of the route.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`)",
         "A large refused share on a route is an attack, or a limit set too low.";
@@ -213,8 +225,14 @@ meters! {
         "Requests in flight to a server",
         "Uneven under `least_request` means that one server is slower than its peers.";
     upstream_up: gauge["upstream", "server"] "upstream_server_up",
-        "1 where a server may be chosen, 0 where a check or an ejection forbids it",
-        "Alert when a server stays at 0; `/upstreams` on the admin listener tells why.";
+        "1 where a server may be chosen, 0 where a check, an ejection or a drain forbids it",
+        "Alert when a server stays at 0 that is not drained; `/upstreams` on the admin listener tells why.";
+    upstream_draining: gauge["upstream", "server"] "upstream_server_draining",
+        "1 where an operator has a server drained, so that it gets no new requests",
+        "Alert when it stays at 1 for longer than maintenance takes: somebody forgot `tidegate drain --undo`.";
+    upstream_panics: gauge["upstream"] "upstream_panic_mode",
+        "1 while all servers are used whatever their state, as fewer are up than `panic_threshold`",
+        "Alert at 1: most of the upstream is down, or its health checks are wrong.";
     upstream_ejections: counter["upstream", "server"] "upstream_ejections",
         "Times that a server was left alone for its failing answers",
         "Repeated ejections of one server: look at its log.";

@@ -8,6 +8,7 @@ pub mod meters;
 pub mod reference;
 pub mod route_meters;
 pub mod timestamp;
+mod websockets;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -21,6 +22,7 @@ pub use logs::{count_panics, start_logs};
 pub use meters::Meters;
 pub use reference::meters_reference;
 pub use route_meters::RouteMeters;
+pub use websockets::{Websocket, WebsocketEnd};
 
 /// An error and everything that caused it, outermost first, in one line for a log.
 ///

@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::cache_meters::CacheMeters;
 use super::meters::{Meters, Metric};
+use super::websockets::{Websocket, WebsocketMeters};
 
 /// Handles to the metrics of one route.
 ///
@@ -24,6 +25,9 @@ pub struct RouteMeters {
     pub cache: CacheMeters,
     refusals: Metric<Counter, 2>,
     by_reason: RwLock<Vec<(&'static str, Counter)>>,
+    websockets: WebsocketMeters,
+    compressed: Metric<Counter, 2>,
+    by_coding: [OnceLock<Counter>; 3],
 }
 
 /// Statuses of HTTP: three digits, the first of them 1 to 5 (RFC 9110 §15).
@@ -40,6 +44,9 @@ impl RouteMeters {
             cache: CacheMeters::new(meters, route),
             refusals: meters.refusals.clone(),
             by_reason: RwLock::default(),
+            websockets: WebsocketMeters::new(meters),
+            compressed: meters.compressed.clone(),
+            by_coding: Default::default(),
         }
     }
 
@@ -54,6 +61,18 @@ impl RouteMeters {
             None => self.requests.with([&self.route, "0"]).inc(),
         };
         self.seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a connection that has changed its protocol, as open until what is returned is dropped.
+    pub fn websocket(&self) -> Websocket {
+        self.websockets.open(&self.route)
+    }
+
+    /// Counts an answer that was compressed: in which coding, and where that stands among the three.
+    pub fn compressed(&self, coding: &str, place: usize) {
+        if let Some(counter) = self.by_coding.get(place) {
+            counter.get_or_init(|| self.compressed.with([&self.route, coding])).inc();
+        }
     }
 
     /// Counts an answer that the gateway made itself, by reason code.

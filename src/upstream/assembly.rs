@@ -7,11 +7,11 @@ use std::sync::{Arc, Weak};
 use crate::telemetry::Meters;
 
 use super::address::Address;
-use super::balance::Group;
 use super::breaker::Breaker;
+use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
-use super::endpoint::{Common, Endpoint, Server, Vitals};
-use super::resolve::Place;
+use super::endpoint::{Common, Endpoint, Heritage, Server, Vitals};
+use super::group::Group;
 use super::{Settings, Upstream};
 
 /// The servers that the settings name, with the metrics and lookups of their predecessors.
@@ -29,6 +29,8 @@ pub(super) fn servers(
         upstream: name.clone(),
         checked: settings.health.is_some(),
         ejectable: settings.outlier.is_some(),
+        slow_start: settings.slow_start,
+        decay: settings.balance.decay(),
         breaker: breaker.cloned(),
         // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
         group_key: hasher.finish(),
@@ -36,20 +38,21 @@ pub(super) fn servers(
     };
     let predecessors = running.into_iter().flat_map(|running| &running.servers);
     let known: HashMap<&str, &Arc<Server>> = predecessors.map(|server| (&*server.name, server)).collect();
-    // A server written twice has one set of metrics, as it has one set of labels.
-    let mut counted: HashMap<&str, Arc<ServerCounts>> =
-        known.iter().map(|(place, server)| (*place, server.counts.clone())).collect();
+    // A server written twice has one set of metrics and one state, as it has one set of labels.
+    let mut shared: HashMap<&str, _> = known
+        .iter()
+        .map(|(place, server)| (*place, (server.counts.clone(), server.draining.clone())))
+        .collect();
 
     settings
         .servers
         .iter()
         .map(|server| {
             let place = server.place.as_str();
+            let new = || (Arc::new(ServerCounts::new(name, &place.into(), meters)), Arc::default());
+            let (counts, draining) = shared.entry(place).or_insert_with(new).clone();
             let resolution = known.get(place).map(|server| server.resolution.load_full());
-            let label: Arc<str> = place.into();
-            let counts =
-                counted.entry(place).or_insert_with(|| Arc::new(ServerCounts::new(name, &label, meters)));
-            Arc::new(Server::new(&common, &label, server.weight, resolution, counts.clone()))
+            Arc::new(Server::new(&common, server, Heritage { resolution, draining, counts }))
         })
         .collect()
 }
@@ -67,23 +70,33 @@ pub(super) fn breaker(
 }
 
 /// The group that the servers make with what their names stand for, each address with what is known of it.
-pub(super) fn group(servers: &[Arc<Server>], known: Option<&Group>, me: &Weak<Upstream>) -> Group {
-    let known = known.into_iter().flat_map(Group::endpoints);
+pub(super) fn group(
+    servers: &[Arc<Server>],
+    known: Option<&Group>,
+    settings: &Settings,
+    me: &Weak<Upstream>,
+) -> Group {
+    let known = known.map(Group::endpoints).unwrap_or_default();
+    // Who joins a group that serves already has yet to warm up; where all are new, nobody is behind.
+    let joins = !known.is_empty();
     let mut vitals: HashMap<Address, Arc<Vitals>> =
-        known.map(|endpoint| (endpoint.address().clone(), endpoint.vitals().clone())).collect();
+        known.iter().map(|endpoint| (endpoint.address().clone(), endpoint.vitals().clone())).collect();
+    let new = |server: &Server| {
+        let vitals = Vitals::new(server.checked);
+        if joins {
+            vitals.come_back(Moment::now());
+        }
+        Arc::new(vitals)
+    };
     let mut endpoints = Vec::new();
     for server in servers {
-        for Place { address, weight } in &server.resolution.load().places {
-            let vitals =
-                vitals.entry(address.clone()).or_insert_with(|| Arc::new(Vitals::new(server.checked)));
-            endpoints.push(Arc::new(Endpoint::new(
-                server.clone(),
-                address.clone(),
-                *weight,
-                vitals.clone(),
-                me.clone(),
-            )));
+        for place in &server.resolution.load().places {
+            let address = &place.address;
+            let vitals = vitals.entry(address.clone()).or_insert_with(|| new(server)).clone();
+            let sticky = settings.sticky.as_ref();
+            let token = sticky.map(|sticky| sticky.token(&settings.name, &server.name, address));
+            endpoints.push(Arc::new(Endpoint::new(server.clone(), place, vitals, token, me.clone())));
         }
     }
-    Group::new(endpoints)
+    Group::new(endpoints, settings)
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,8 +19,12 @@ use super::retry::Failure;
 pub(super) struct GroupCounts {
     /// Time to the head of an answer, in seconds.
     pub(super) seconds: Histogram,
+    /// Requests in flight to all servers together.
+    pub(super) in_flight: AtomicUsize,
     /// Requests waiting for their turn.
     pub(super) pending: Gauge,
+    /// 1 while all servers are used whatever their state.
+    pub(super) panics: Gauge,
     /// Retries that the budget forbade.
     pub(super) denied: Counter,
     /// 0 while the circuit breaker is closed, 1 while it is half-open, 2 while it is open.
@@ -34,6 +39,7 @@ pub(super) struct GroupCounts {
 struct GroupFamilies {
     seconds: Metric<Histogram, 1>,
     pending: Metric<Gauge, 1>,
+    panics: Metric<Gauge, 1>,
     denied: Metric<Counter, 1>,
     breaker: Metric<Gauge, 1>,
     opened: Metric<Counter, 1>,
@@ -56,7 +62,9 @@ impl GroupCounts {
     pub(super) fn new(upstream: &Arc<str>, meters: &Meters) -> Self {
         Self {
             seconds: meters.upstream_seconds.with([upstream]),
+            in_flight: AtomicUsize::new(0),
             pending: meters.upstream_pending.with([upstream]),
+            panics: meters.upstream_panics.with([upstream]),
             denied: meters.upstream_retries_denied.with([upstream]),
             breaker: meters.upstream_breaker.with([upstream]),
             opened: meters.upstream_breaker_opened.with([upstream]),
@@ -65,6 +73,7 @@ impl GroupCounts {
             families: GroupFamilies {
                 seconds: meters.upstream_seconds.clone(),
                 pending: meters.upstream_pending.clone(),
+                panics: meters.upstream_panics.clone(),
                 denied: meters.upstream_retries_denied.clone(),
                 breaker: meters.upstream_breaker.clone(),
                 opened: meters.upstream_breaker_opened.clone(),
@@ -83,6 +92,7 @@ impl Drop for GroupCounts {
     fn drop(&mut self) {
         self.families.seconds.forget([&self.upstream]);
         self.families.pending.forget([&self.upstream]);
+        self.families.panics.forget([&self.upstream]);
         self.families.denied.forget([&self.upstream]);
         self.families.breaker.forget([&self.upstream]);
         self.families.opened.forget([&self.upstream]);
@@ -108,6 +118,8 @@ pub(super) struct ServerCounts {
     pub(super) in_flight: Gauge,
     /// 1 where the server may be chosen.
     pub(super) up: Gauge,
+    /// 1 where the server is sent no new requests.
+    pub(super) draining: Gauge,
     /// Times that the server was ejected.
     pub(super) ejections: Counter,
     upstream: Arc<str>,
@@ -119,6 +131,7 @@ struct ServerFamilies {
     requests: Metric<Counter, 3>,
     in_flight: Metric<Gauge, 2>,
     up: Metric<Gauge, 2>,
+    draining: Metric<Gauge, 2>,
     ejections: Metric<Counter, 2>,
 }
 
@@ -129,6 +142,7 @@ impl ServerCounts {
             error: meters.upstream_requests.with([upstream, server, "error"]),
             in_flight: meters.upstream_in_flight.with([upstream, server]),
             up: meters.upstream_up.with([upstream, server]),
+            draining: meters.upstream_draining.with([upstream, server]),
             ejections: meters.upstream_ejections.with([upstream, server]),
             upstream: upstream.clone(),
             server: server.clone(),
@@ -136,6 +150,7 @@ impl ServerCounts {
                 requests: meters.upstream_requests.clone(),
                 in_flight: meters.upstream_in_flight.clone(),
                 up: meters.upstream_up.clone(),
+                draining: meters.upstream_draining.clone(),
                 ejections: meters.upstream_ejections.clone(),
             },
         }
@@ -150,6 +165,7 @@ impl Drop for ServerCounts {
         }
         self.families.in_flight.forget([upstream, server]);
         self.families.up.forget([upstream, server]);
+        self.families.draining.forget([upstream, server]);
         self.families.ejections.forget([upstream, server]);
     }
 }

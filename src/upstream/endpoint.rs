@@ -1,19 +1,25 @@
 //! One server: what is configured of it, where it is, how it is, and how much it has to do.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Upstream;
 use super::address::Address;
+use super::affinity::Token;
+use super::balance::Latency;
 use super::breaker::Breaker;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
+use super::group::Tier;
 use super::health::Health;
 use super::outlier::Conduct;
-use super::resolve::{self, Name, Resolution, Target};
+use super::resolve::{self, Name, Place, Resolution, Target};
+use super::settings::ServerSettings;
 
 /// A server as it is configured. A name that has several addresses is one server at several endpoints.
 #[derive(Debug)]
@@ -24,6 +30,13 @@ pub(super) struct Server {
     pub(super) authority: Arc<str>,
     pub(super) upstream: Arc<str>,
     pub(super) weight: u16,
+    pub(super) tier: Tier,
+    /// Whether it is sent no new requests, as an operator wants it. Outlives reloads.
+    pub(super) draining: Arc<AtomicBool>,
+    /// How long it takes to its full share once it is back; zero for none.
+    pub(super) slow_start: Duration,
+    /// How fast what is measured of it is forgotten, where it is measured.
+    pub(super) decay: Option<Duration>,
     /// Whether active checks decide if it is up.
     pub(super) checked: bool,
     /// Whether failing answers eject it.
@@ -47,35 +60,44 @@ pub(super) struct Common {
     pub(super) upstream: Arc<str>,
     pub(super) checked: bool,
     pub(super) ejectable: bool,
+    pub(super) slow_start: Duration,
+    pub(super) decay: Option<Duration>,
     pub(super) breaker: Option<Arc<Breaker>>,
     pub(super) group_key: u64,
     pub(super) counts: Arc<GroupCounts>,
 }
 
+/// What a server takes over from the one at its place before it, and shares with it.
+pub(super) struct Heritage {
+    pub(super) resolution: Option<Arc<Resolution>>,
+    pub(super) draining: Arc<AtomicBool>,
+    pub(super) counts: Arc<ServerCounts>,
+}
+
 impl Server {
-    /// A server at `place`; `known` is what a predecessor knew of the name.
-    pub(super) fn new(
-        common: &Common,
-        place: &Arc<str>,
-        weight: u16,
-        known: Option<Arc<Resolution>>,
-        counts: Arc<ServerCounts>,
-    ) -> Self {
-        let target = Target::parse(place);
-        let resolution = known.unwrap_or_else(|| Arc::new(Resolution::before_lookup(&target)));
+    /// A server of these settings.
+    pub(super) fn new(common: &Common, settings: &ServerSettings, heritage: Heritage) -> Self {
+        let target = Target::parse(&settings.place);
+        let resolution = heritage.resolution;
         Self {
-            name: place.clone(),
-            authority: resolve::authority(place),
+            name: settings.place.as_str().into(),
+            authority: resolve::authority(&settings.place),
             upstream: common.upstream.clone(),
-            weight: weight.max(1),
+            weight: settings.weight.max(1),
+            tier: if settings.backup { Tier::Backup } else { Tier::Primary },
+            draining: heritage.draining,
+            slow_start: common.slow_start,
+            decay: common.decay,
             checked: common.checked,
             ejectable: common.ejectable,
             breaker: common.breaker.clone(),
             group_key: common.group_key,
+            resolution: ArcSwap::new(
+                resolution.unwrap_or_else(|| Arc::new(Resolution::before_lookup(&target))),
+            ),
             lookup: if let Ok(Target::Name(name)) = target { Some(name) } else { None },
-            resolution: ArcSwap::new(resolution),
             hurry: Notify::new(),
-            counts,
+            counts: heritage.counts,
             group_counts: common.counts.clone(),
         }
     }
@@ -89,6 +111,9 @@ pub(super) struct Vitals {
     pub(super) in_flight: AtomicUsize,
     pub(super) health: Health,
     pub(super) conduct: Conduct,
+    pub(super) latency: Latency,
+    /// When it came, or came back, otherwise than from an ejection; in milliseconds, 0 for before anybody looked.
+    back: AtomicU64,
 }
 
 impl Vitals {
@@ -99,17 +124,47 @@ impl Vitals {
             in_flight: AtomicUsize::new(0),
             health: if checked { Health::unknown() } else { Health::presumed_up() },
             conduct: Conduct::default(),
+            latency: Latency::default(),
+            back: AtomicU64::new(0),
         }
     }
+
+    /// It may be chosen from now on, and was not before.
+    pub(super) fn come_back(&self, now: Moment) {
+        self.back.store(now.millis(), Relaxed);
+    }
+
+    /// When it came back last, if it ever did.
+    fn back(&self, now: Moment) -> Option<Moment> {
+        let back = match self.back.load(Relaxed) {
+            0 => None,
+            millis => Some(Moment::from_millis(millis)),
+        };
+        back.max(self.conduct.returned(now))
+    }
 }
+
+/// The warmth of a server that has its full share.
+pub(super) const WARM: u32 = 1024;
+
+/// The least, so that it is warmed by something: about a tenth.
+const COLD: u32 = WARM / 10;
+
+/// What is taken for the time of an answer where none has come yet.
+const UNKNOWN_MICROS: f32 = 1e6;
 
 /// A server at one address.
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
     weight: u16,
+    tier: Tier,
     server: Arc<Server>,
     vitals: Arc<Vitals>,
+    /// Names it to clients, where cookies do.
+    token: Option<Token>,
+    /// The same for the same server on every gateway.
+    seed: u64,
     /// Asked only when the server is due for ejection.
     group: Weak<Upstream>,
 }
@@ -117,13 +172,16 @@ pub struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         server: Arc<Server>,
-        address: Address,
-        weight_in_name: u16,
+        place: &Place,
         vitals: Arc<Vitals>,
+        token: Option<Token>,
         group: Weak<Upstream>,
     ) -> Self {
-        let weight = server.weight.saturating_mul(weight_in_name.max(1));
-        Self { address, weight, server, vitals, group }
+        let Place { address, backup, weight } = place.clone();
+        let seed = xxh3_64(format!("{} {address}", server.name).as_bytes());
+        let weight = server.weight.saturating_mul(weight.max(1));
+        let tier = if backup { Tier::Backup } else { server.tier };
+        Self { address, weight, tier, server, vitals, token, seed, group }
     }
 
     /// What it is called where a request is to have the server's `Host`: its place without a scheme.
@@ -152,7 +210,7 @@ impl Endpoint {
     }
 
     /// Its share of requests next to the others' weights; at least 1.
-    pub fn weight(&self) -> u16 {
+    pub const fn weight(&self) -> u16 {
         self.weight
     }
 
@@ -166,9 +224,59 @@ impl Endpoint {
         self.vitals.in_flight.load(Relaxed)
     }
 
-    /// Whether it may be chosen: not down by its checks, not ejected.
+    /// What names it to clients, where cookies do.
+    pub const fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    pub(super) const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Stands for it in hashes.
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How much of its weight counts now, of [`WARM`]: all, but for a server that is back since less than `slow_start`.
+    pub(super) fn warmth(&self, now: Moment) -> u32 {
+        let time = self.server.slow_start.as_millis();
+        if time == 0 {
+            return WARM;
+        }
+        let Some(back) = self.vitals.back(now) else { return WARM };
+        let part = now.since(back).as_millis() * u128::from(WARM) / time;
+        u32::try_from(part).unwrap_or(WARM).clamp(COLD, WARM)
+    }
+
+    /// Its weight as far as it counts now; comparable within an upstream.
+    pub(super) fn share(&self, now: Moment) -> u64 {
+        u64::from(self.weight()) * u64::from(self.warmth(now))
+    }
+
+    /// How long a request would wait for its answer, in microseconds, if those before it take as long as others did:
+    /// the time that one takes, and as much for each in flight, by weight.
+    ///
+    /// Nothing where nothing is known: somebody has to find out, and others wait for what that brings.
+    pub(super) fn expected_wait(&self, decay: Duration, now: Moment) -> f32 {
+        let known = self.vitals.latency.expected(decay, now);
+        let in_flight = self.in_flight();
+        if in_flight == 0 {
+            return known;
+        }
+        let each = if known > 0.0 { known } else { UNKNOWN_MICROS };
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let queue = in_flight as f32 * WARM as f32 / self.share(now) as f32;
+        each * (1.0 + queue)
+    }
+
+    /// Whether it may be chosen: not drained, not down by its checks, not ejected.
     pub(super) fn is_usable(&self, now: Moment) -> bool {
-        self.is_up() && !self.is_ejected(now)
+        !self.is_draining() && self.is_up() && !self.is_ejected(now)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.server.draining.load(Relaxed)
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -18,16 +18,21 @@ use super::retry::Failure;
 #[must_use = "a dropped lease counts no request"]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
+    taken: Moment,
     /// Where the circuit breaker learns from this try.
     probe: Option<Probe>,
     settled: bool,
 }
 
+/// For the average of a server's times, a try that failed took so long at least: what fails at once is not fast.
+const FAILED: Duration = Duration::from_secs(1);
+
 impl Lease {
-    pub(super) fn take(endpoint: Arc<Endpoint>) -> Self {
+    pub(super) fn take(endpoint: Arc<Endpoint>, now: Moment) -> Self {
         endpoint.vitals().in_flight.fetch_add(1, Relaxed);
         endpoint.server().counts.in_flight.inc();
-        Self { endpoint, probe: None, settled: false }
+        endpoint.server().group_counts.in_flight.fetch_add(1, Relaxed);
+        Self { endpoint, taken: now, probe: None, settled: false }
     }
 
     pub(super) fn probing(mut self, probe: Option<Probe>) -> Self {
@@ -46,7 +51,11 @@ impl Lease {
         if let Some(probe) = self.probe.take() {
             probe.passed();
         }
-        self.endpoint.server().group_counts.seconds.observe(elapsed.as_secs_f64());
+        let server = self.endpoint.server();
+        server.group_counts.seconds.observe(elapsed.as_secs_f64());
+        if let Some(decay) = server.decay {
+            self.endpoint.vitals().latency.note(elapsed, decay, Moment::now());
+        }
     }
 
     /// The answer came whole.
@@ -81,6 +90,10 @@ impl Lease {
             (None, Some(breaker)) => breaker.note(true, now),
             (None, None) => {}
         }
+        if let Some(decay) = server.decay {
+            let took = now.since(self.taken).max(FAILED);
+            self.endpoint.vitals().latency.note(took, decay, now);
+        }
         if failure == Failure::Connect {
             // The name may stand for other addresses by now.
             server.hurry.notify_one();
@@ -101,6 +114,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.vitals().in_flight.fetch_sub(1, Relaxed);
         self.endpoint.server().counts.in_flight.dec();
+        self.endpoint.server().group_counts.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -109,6 +123,7 @@ impl Drop for Lease {
 pub struct Tried {
     ids: [u64; MOST_TRIED],
     count: usize,
+    harmless: bool,
 }
 
 /// As many as a request may have tries; of more, the earliest are forgotten.
@@ -119,6 +134,17 @@ impl Tried {
     pub fn add(&mut self, lease: &Lease) {
         self.ids[self.count % MOST_TRIED] = lease.endpoint.id();
         self.count += 1;
+        self.harmless = false;
+    }
+
+    /// The last try says nothing against its server: the connection for it had been closed meanwhile.
+    pub fn found_closed(&mut self) {
+        self.harmless = true;
+    }
+
+    /// Whether the last try says nothing against its server.
+    pub const fn last_was_harmless(&self) -> bool {
+        self.harmless
     }
 
     /// How many tries there were.

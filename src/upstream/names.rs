@@ -1,6 +1,6 @@
 //! Asking name servers what a server's name stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,10 +57,7 @@ impl Dns {
     pub async fn lookup(&self, name: &Name) -> Result<Answer, LookupFailed> {
         let mut answer =
             timeout(PATIENCE, self.ask(name)).await.map_err(|_| LookupFailed::TimedOut(PATIENCE))??;
-        // Name servers shuffle their answers; in order, the same answer looks the same.
-        answer.places.sort_unstable();
-        answer.places.dedup_by(|one, other| one.address == other.address);
-        answer.places.truncate(MOST_ADDRESSES);
+        answer.places = in_order(answer.places);
         answer.holds = answer.holds.min(self.max_ttl).max(self.min_ttl);
         if answer.places.is_empty() { Err(LookupFailed::NoAddresses) } else { Ok(answer) }
     }
@@ -95,7 +92,7 @@ impl Dns {
         Ok((found.iter().take(MOST_ADDRESSES).collect(), holds))
     }
 
-    /// The hosts and ports of a service, of the first priority (RFC 2782).
+    /// The hosts and ports of a service (RFC 2782).
     async fn service(&self, resolver: &TokioResolver, service: &str) -> Result<Answer, LookupFailed> {
         let found =
             resolver.srv_lookup(service).await.map_err(|error| LookupFailed::NoAnswer(error.to_string()))?;
@@ -105,13 +102,13 @@ impl Dns {
             _ => None,
         });
         let (mut places, mut trouble) = (Vec::new(), None);
-        for (record, weight) in weighed(first_priority(records)) {
+        for Offer { record, backup, weight } in offers(records) {
             match self.host(resolver, &record.target.to_utf8()).await {
                 Ok((addresses, lasting)) => {
                     holds = holds.min(lasting);
                     places.extend(addresses.into_iter().map(|ip| {
                         let address = Address::Inet(SocketAddr::new(ip, record.port));
-                        Place { address, weight }
+                        Place { address, backup, weight }
                     }));
                 }
                 // The others can do without it.
@@ -167,27 +164,60 @@ fn from_hosts_file(host: &str) -> Option<Vec<IpAddr>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// The records of the lowest number, which are to be used while any of them can be. A target of `.` is none.
-fn first_priority<'r>(records: impl Iterator<Item = &'r SRV>) -> Vec<&'r SRV> {
+/// The places in an order by which the same answer looks the same, as name servers shuffle them. Each address is there once,
+/// and is a backup only where nothing else is said of it.
+fn in_order(mut places: Vec<Place>) -> Vec<Place> {
+    places.sort_unstable_by_key(|place| (place.backup, place.clone()));
+    let mut seen = HashSet::new();
+    places.retain(|place| seen.insert(place.address.clone()));
+    places.truncate(MOST_ADDRESSES);
+    places
+}
+
+/// A record of a service as it is used.
+#[derive(Debug)]
+struct Offer<'r> {
+    record: &'r SRV,
+    backup: bool,
+    weight: u16,
+}
+
+/// The records by priority: those of the lowest number are used while any of them can be, all others are their backups. A
+/// target of `.` is none.
+fn offers<'r>(records: impl Iterator<Item = &'r SRV>) -> Vec<Offer<'r>> {
     let mut by_priority: BTreeMap<u16, Vec<&SRV>> = BTreeMap::new();
     for record in records.filter(|record| !record.target.is_root() && record.port > 0) {
         by_priority.entry(record.priority).or_default().push(record);
     }
-    let mut first = by_priority.pop_first().map(|(_, records)| records).unwrap_or_default();
-    first.truncate(MOST_TARGETS);
-    first
+    let mut offers = Vec::new();
+    for (rank, records) in by_priority.into_values().enumerate() {
+        let weights = weights(&records);
+        let of_rank = records.into_iter().zip(weights);
+        offers.extend(of_rank.map(|(record, weight)| Offer { record, backup: rank > 0, weight }));
+    }
+    offers.truncate(MOST_TARGETS);
+    offers
 }
 
-/// The greatest weight that a record is given; others are in proportion, and at least 1.
+/// The greatest weight that a record is given.
 const WEIGHT_MAX: u32 = 100;
 
-/// Each record with its weight, small enough to be multiplied with the server's.
-fn weighed(records: Vec<&SRV>) -> impl Iterator<Item = (&SRV, u16)> {
-    let greatest = records.iter().map(|record| u32::from(record.weight)).max().unwrap_or(0);
-    records.into_iter().map(move |record| {
-        let share = (u32::from(record.weight) * WEIGHT_MAX).checked_div(greatest).unwrap_or(1);
-        (record, u16::try_from(share.max(1)).unwrap_or(1))
-    })
+/// The weights of records of one priority in the smallest whole numbers of the same proportions; where those would not be
+/// small, or a weight is 0 (RFC 2782: next to nothing), of the nearest. At least 1: the file's weights multiply them.
+fn weights(records: &[&SRV]) -> Vec<u16> {
+    let written = || records.iter().map(|record| u32::from(record.weight));
+    let greatest = written().max().unwrap_or(0);
+    if greatest == 0 {
+        return vec![1; records.len()];
+    }
+    let divisor = written().fold(0, greatest_common_divisor);
+    let exact = written().all(|weight| weight > 0) && greatest / divisor <= WEIGHT_MAX;
+    let small = |weight| if exact { weight / divisor } else { weight * WEIGHT_MAX / greatest };
+    written().map(|weight| u16::try_from(small(weight).max(1)).unwrap_or(1)).collect()
+}
+
+fn greatest_common_divisor(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 #[cfg(test)]
@@ -201,30 +231,44 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_priority_is_used() {
+    fn records_of_later_priorities_are_backups() {
         let records = [
-            record(20, 1, 80, "spare."),
+            record(20, 1, 82, "spare."),
             record(10, 1, 80, "one."),
+            record(30, 1, 83, "last."),
             record(10, 1, 81, "two."),
             record(0, 1, 80, "."),
+            record(0, 1, 0, "nowhere."),
         ];
-        let ports: Vec<u16> = first_priority(records.iter()).iter().map(|record| record.port).collect();
-        assert_eq!(ports, [80, 81]);
+        let found: Vec<_> =
+            offers(records.iter()).iter().map(|offer| (offer.record.port, offer.backup)).collect();
+        assert_eq!(found, [(80, false), (81, false), (82, true), (83, true)]);
     }
 
     #[test]
     fn weights_are_kept_in_proportion() {
         for (written, given) in [
-            (&[10, 30][..], &[33, 100][..]),
+            (&[10, 30][..], &[1, 3][..]),
             (&[0, 0], &[1, 1]),
             (&[0, 5], &[1, 100]),
             (&[1, 65535], &[1, 100]),
-            (&[7], &[100]),
+            (&[7], &[1]),
+            (&[60, 61], &[60, 61]),
+            (&[1000, 1003], &[99, 100]),
         ] {
             let records: Vec<_> = written.iter().map(|weight| record(0, *weight, 80, "a.")).collect();
-            let weights: Vec<u16> = weighed(records.iter().collect()).map(|(_, weight)| weight).collect();
-            assert_eq!(weights, given, "{written:?}");
+            assert_eq!(weights(&records.iter().collect::<Vec<_>>()), given, "{written:?}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_offered_twice_is_no_backup() {
+        let place = |last: u8, backup, weight| {
+            Place { address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))), backup, weight }
+        };
+        let (one, two) = (place(1, true, 1), place(2, false, 3));
+        let shuffled = vec![place(2, true, 1), one.clone(), two.clone(), one.clone()];
+        assert_eq!(in_order(shuffled), [two, one]);
     }
 
     proptest! {
@@ -234,12 +278,12 @@ mod tests {
         ) {
             let records: Vec<_> =
                 written.iter().map(|(priority, weight, port)| record(*priority, *weight, *port, "a.")).collect();
-            let used: Vec<_> = weighed(first_priority(records.iter())).collect();
+            let used = offers(records.iter());
             prop_assert!(used.len() <= MOST_TARGETS);
-            for (one, weight) in used {
-                prop_assert!(u32::from(weight) <= WEIGHT_MAX && weight >= 1);
-                let better = |other: &SRV| other.port > 0 && other.priority < one.priority;
-                prop_assert!(!records.iter().any(better));
+            let first = records.iter().filter(|record| record.port > 0).map(|record| record.priority).min();
+            for offer in used {
+                prop_assert!(u32::from(offer.weight) <= WEIGHT_MAX && offer.weight >= 1);
+                prop_assert_eq!(offer.backup, Some(offer.record.priority) != first);
             }
         }
     }

@@ -70,6 +70,12 @@ impl Conduct {
         self.is_ejected(now).then(|| Moment::from_millis(self.until.load(Relaxed)))
     }
 
+    /// When the last ejection ended; `None` before the first, and while one lasts.
+    pub fn returned(&self, now: Moment) -> Option<Moment> {
+        let until = self.until.load(Relaxed);
+        (until != 0 && until <= now.millis()).then(|| Moment::from_millis(until))
+    }
+
     /// How often the server was ejected so far.
     pub fn ejections(&self) -> u64 {
         self.ejections.load(Relaxed)

@@ -102,13 +102,18 @@ pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> 
 #[cfg(test)]
 mod tests {
     use super::super::testing::upstream_of;
-    use super::super::{Settings, Tried};
+    use super::super::{Affinity, Settings, Tried};
     use super::*;
 
     #[test]
     fn every_step_with_a_server_has_an_end() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
-        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None).unwrap();
+        let peer = http_peer(
+            &upstream.pick(&Tried::default(), Affinity::default()).unwrap(),
+            &Timeouts::default(),
+            None,
+        )
+        .unwrap();
         let options = &peer.options;
         assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
         for bound in [
@@ -126,7 +131,11 @@ mod tests {
     fn a_socket_of_the_file_system_is_connected_to_by_its_path() {
         let peer = |place: &str| {
             let upstream = upstream_of(Settings::new("users", [(place, 1)]));
-            http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), None)
+            http_peer(
+                &upstream.pick(&Tried::default(), Affinity::default()).unwrap(),
+                &Timeouts::default(),
+                None,
+            )
         };
         assert_eq!(peer("unix:/run/users.sock").unwrap()._address.to_string(), "/run/users.sock");
         assert!(
@@ -139,7 +148,12 @@ mod tests {
     fn no_step_lasts_longer_than_what_is_left_for_the_whole() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
         let left = Some(Duration::from_millis(300));
-        let peer = http_peer(&upstream.pick(&Tried::default()).unwrap(), &Timeouts::default(), left).unwrap();
+        let peer = http_peer(
+            &upstream.pick(&Tried::default(), Affinity::default()).unwrap(),
+            &Timeouts::default(),
+            left,
+        )
+        .unwrap();
         assert_eq!(peer.options.read_timeout, left);
         assert_eq!(peer.options.total_connection_timeout, left);
     }
@@ -148,7 +162,7 @@ mod tests {
     fn upstreams_do_not_share_connections() {
         let lease = |name: &str| {
             let upstream = upstream_of(Settings::new(name, [("10.0.0.1:8080", 1)]));
-            upstream.pick(&Tried::default()).unwrap()
+            upstream.pick(&Tried::default(), Affinity::default()).unwrap()
         };
         assert_eq!(lease("users").server().group_key(), lease("users").server().group_key());
         assert_ne!(lease("users").server().group_key(), lease("web").server().group_key());

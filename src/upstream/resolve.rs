@@ -107,13 +107,15 @@ fn is_name(host: &str) -> bool {
 pub struct Place {
     /// Where.
     pub address: Address,
+    /// Whether it is used only while no other server may be.
+    pub backup: bool,
     /// Its share of the name's requests next to the others' weights; at least 1.
     pub weight: u16,
 }
 
 impl From<Address> for Place {
     fn from(address: Address) -> Self {
-        Self { address, weight: 1 }
+        Self { address, backup: false, weight: 1 }
     }
 }
 

@@ -1,6 +1,10 @@
 //! What an upstream is made from.
 
-use super::{Balance, CircuitBreaker, Dns, HealthCheck, Limits, Outlier, Retries, Timeouts};
+use std::time::Duration;
+
+use crate::config::units::Share;
+
+use super::{Balance, CircuitBreaker, Dns, HealthCheck, Limits, Outlier, Retries, Sticky, Timeouts};
 
 /// What an upstream is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,12 @@ pub struct Settings {
     pub dns: Dns,
     /// How one of them is chosen.
     pub balance: Balance,
+    /// The cookie that brings clients back to their servers, if there is one.
+    pub sticky: Option<Sticky>,
+    /// How long a server that comes back takes to its full share; zero for no time.
+    pub slow_start: Duration,
+    /// Where fewer than this share of the servers are up, all are used whatever their state; 0% for never.
+    pub panic_below: Share,
     /// Active checks; without them every server counts as up.
     pub health: Option<HealthCheck>,
     /// Ejection of servers whose answers fail; `None` for never.
@@ -35,6 +45,9 @@ impl Settings {
             servers: servers.into_iter().map(|(place, weight)| ServerSettings::new(place, weight)).collect(),
             dns: Dns::default(),
             balance: Balance::default(),
+            sticky: None,
+            slow_start: Duration::ZERO,
+            panic_below: Share(0),
             health: None,
             outlier: Some(Outlier::default()),
             breaker: None,
@@ -52,11 +65,13 @@ pub struct ServerSettings {
     pub place: String,
     /// Its share of requests next to the others' weights, at least 1; each address of a name has the name's.
     pub weight: u16,
+    /// Whether it is used only while no other server is up.
+    pub backup: bool,
 }
 
 impl ServerSettings {
-    /// A server at `place` with this weight.
+    /// A server at `place` with this weight, no backup.
     pub fn new(place: impl Into<String>, weight: u16) -> Self {
-        Self { place: place.into(), weight }
+        Self { place: place.into(), weight, backup: false }
     }
 }

@@ -21,11 +21,27 @@ use super::resolve::{Answer, Place};
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Balance, CircuitBreaker, Failed, Failure, Failures, HealthCheck, Lease, NoServer, Outlier, Retries,
-    ServerSettings, Settings, Tried, Upstream, UpstreamView,
+    Affinity, Balance, CircuitBreaker, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer,
+    Outlier, Retries, ServerSettings, Settings, Tried, Upstream, UpstreamView,
 };
 
-const BOTH: [Balance; 2] = [Balance::LeastRequest, Balance::RoundRobin];
+const EWMA: Balance = Balance::Ewma { decay: Duration::from_secs(10) };
+
+fn hash(percent: Option<u8>) -> Balance {
+    Balance::Hash { key: HashKey::Path, max_overload: percent.map(Share) }
+}
+
+/// Every algorithm.
+fn all_ways() -> [Balance; 5] {
+    [Balance::LeastRequest, Balance::RoundRobin, EWMA, hash(None), hash(Some(25))]
+}
+
+/// A request with a key of its own.
+fn keyed(rng: &mut Rng) -> Affinity {
+    Affinity { key: Some(rng.u64(..)), server: None }
+}
+
+mod choice;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 
@@ -58,7 +74,8 @@ fn shares(upstream: &Upstream, picks: u32, rng: &mut Rng) -> Vec<u32> {
     let all = endpoints(upstream);
     let mut counts = vec![0; all.len()];
     for _ in 0..picks {
-        let lease = upstream.pick_with(&Tried::default(), NOW, rng).unwrap();
+        let affinity = keyed(rng);
+        let lease = upstream.pick_with(&Tried::default(), affinity, NOW, rng).unwrap();
         counts[all.iter().position(|e| e.id() == lease.server().id()).unwrap()] += 1;
     }
     counts
@@ -77,9 +94,9 @@ fn assert_within_two_percent(counts: &[u32], weights: &[u16], what: &str) {
 
 #[test]
 fn idle_servers_get_their_weights_share_of_a_hundred_thousand_picks() {
-    for balance in BOTH {
+    for balance in all_ways() {
         for weights in [&[1, 1, 1][..], &[1, 2, 3], &[1, 9], &[7, 1, 1, 1], &[1000, 1], &[5]] {
-            let counts = shares(&balanced(balance, weights), 100_000, &mut Rng::with_seed(7));
+            let counts = shares(&balanced(balance.clone(), weights), 100_000, &mut Rng::with_seed(7));
             assert_within_two_percent(&counts, weights, &format!("{balance:?}"));
         }
     }
@@ -95,7 +112,7 @@ fn servers_under_load_get_their_weights_share() {
         // Sixty requests in flight, each as long as the others: the earliest ends when the next one begins.
         let mut in_flight = std::collections::VecDeque::new();
         for _ in 0..100_000 {
-            let lease = upstream.pick_with(&Tried::default(), NOW, &mut rng).unwrap();
+            let lease = upstream.pick_with(&Tried::default(), Affinity::default(), NOW, &mut rng).unwrap();
             counts[all.iter().position(|e| e.id() == lease.server().id()).unwrap()] += 1;
             in_flight.push_back(lease);
             if in_flight.len() > 60 {
@@ -108,9 +125,9 @@ fn servers_under_load_get_their_weights_share() {
 
 #[test]
 fn the_share_of_a_server_that_is_down_goes_to_the_others_by_weight() {
-    for balance in BOTH {
+    for balance in all_ways() {
         let upstream = upstream_of(Settings {
-            balance,
+            balance: balance.clone(),
             health: Some(HealthCheck::of_path("/")),
             ..settings(&[1, 2, 3, 6])
         });
@@ -125,8 +142,9 @@ fn the_share_of_a_server_that_is_down_goes_to_the_others_by_weight() {
 #[test]
 fn round_robin_takes_turns_in_order() {
     let upstream = balanced(Balance::RoundRobin, &[1, 1, 1]);
-    let names: Vec<String> =
-        (0..6).map(|_| upstream.pick(&Tried::default()).unwrap().server().name().to_owned()).collect();
+    let names: Vec<String> = (0..6)
+        .map(|_| upstream.pick(&Tried::default(), Affinity::default()).unwrap().server().name().to_owned())
+        .collect();
     assert_eq!(names[..3], ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     assert_eq!(names[..3], names[3..]);
 }
@@ -134,9 +152,12 @@ fn round_robin_takes_turns_in_order() {
 #[test]
 fn an_idle_server_is_preferred_to_a_busy_one() {
     let upstream = balanced(Balance::LeastRequest, &[1, 1]);
-    let busy = upstream.pick(&Tried::default()).unwrap();
+    let busy = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
     for _ in 0..1000 {
-        assert_ne!(upstream.pick(&Tried::default()).unwrap().server().id(), busy.server().id());
+        assert_ne!(
+            upstream.pick(&Tried::default(), Affinity::default()).unwrap().server().id(),
+            busy.server().id()
+        );
     }
 }
 
@@ -144,8 +165,9 @@ fn an_idle_server_is_preferred_to_a_busy_one() {
 fn the_group_is_loaded_evenly_while_requests_pile_up() {
     let upstream = balanced(Balance::LeastRequest, &[1; 10]);
     let mut rng = Rng::with_seed(11);
-    let leases: Vec<Lease> =
-        (0..1000).map(|_| upstream.pick_with(&Tried::default(), NOW, &mut rng).unwrap()).collect();
+    let leases: Vec<Lease> = (0..1000)
+        .map(|_| upstream.pick_with(&Tried::default(), Affinity::default(), NOW, &mut rng).unwrap())
+        .collect();
     for endpoint in endpoints(&upstream) {
         assert!((95..=105).contains(&endpoint.in_flight()), "{}", endpoint.in_flight());
     }
@@ -173,10 +195,10 @@ fn role() -> impl Strategy<Value = Role> {
 proptest! {
     #[test]
     fn a_pick_is_the_best_there_is(
-        roles in prop::collection::vec(role(), 1..24), seed: u64, in_turn: bool, turn: u16,
+        roles in prop::collection::vec(role(), 1..24), seed: u64, way in 0_usize..5, turn: u16,
     ) {
         let weights: Vec<u16> = roles.iter().map(|role| role.weight).collect();
-        let balance = BOTH[usize::from(in_turn)];
+        let balance = all_ways()[way].clone();
         let health = Some(HealthCheck::of_path("/"));
         let upstream = upstream_of(Settings { balance, health, ..settings(&weights) });
         upstream.turn.store(turn.into(), Relaxed);
@@ -192,13 +214,15 @@ proptest! {
             }
             // A request remembers its ten last tries.
             if role.tried && tried.count() < 10 {
-                tried.add(&Lease::take(endpoint.clone()));
+                tried.add(&Lease::take(endpoint.clone(), NOW));
             }
-            busy.extend((0..role.busy).map(|_| Lease::take(endpoint.clone())));
+            busy.extend((0..role.busy).map(|_| Lease::take(endpoint.clone(), NOW)));
         }
         let usable = |endpoint: &Endpoint| endpoint.is_up() && !endpoint.is_ejected(NOW);
 
-        let picked = upstream.pick_with(&tried, NOW, &mut Rng::with_seed(seed));
+        let mut rng = Rng::with_seed(seed);
+        let affinity = keyed(&mut rng);
+        let picked = upstream.pick_with(&tried, affinity, NOW, &mut rng);
 
         match picked {
             Ok(lease) => {
@@ -219,17 +243,23 @@ proptest! {
 
 #[test]
 fn a_few_servers_that_are_up_are_found_among_a_thousand() {
-    for balance in BOTH {
+    for balance in all_ways() {
         let mut settings = Settings::new("users", []);
         settings.servers =
             (0..1000).map(|n| ServerSettings::new(format!("10.0.{}.{}:80", n / 250, n % 250), 1)).collect();
-        let upstream = upstream_of(Settings { balance, health: Some(HealthCheck::of_path("/")), ..settings });
+        let upstream = upstream_of(Settings {
+            balance: balance.clone(),
+            health: Some(HealthCheck::of_path("/")),
+            ..settings
+        });
         let all = endpoints(&upstream);
         set_up(&all[700], true);
         set_up(&all[701], true);
         let mut counts = [0; 2];
         for _ in 0..1000 {
-            let lease = upstream.pick_with(&Tried::default(), NOW, &mut Rng::new()).unwrap();
+            let mut rng = Rng::new();
+            let affinity = keyed(&mut rng);
+            let lease = upstream.pick_with(&Tried::default(), affinity, NOW, &mut rng).unwrap();
             let server = all.iter().position(|e| e.id() == lease.server().id()).unwrap();
             counts[server - 700] += 1;
         }
@@ -242,17 +272,17 @@ fn a_few_servers_that_are_up_are_found_among_a_thousand() {
 fn the_only_server_is_tried_again() {
     let upstream = balanced(Balance::LeastRequest, &[1]);
     let mut tried = Tried::default();
-    tried.add(&upstream.pick(&tried).unwrap());
-    assert!(upstream.pick(&tried).is_ok());
+    tried.add(&upstream.pick(&tried, Affinity::default()).unwrap());
+    assert!(upstream.pick(&tried, Affinity::default()).is_ok());
 }
 
 #[test]
 fn retries_go_round_all_servers_before_any_sees_the_request_twice() {
-    for balance in BOTH {
+    for balance in all_ways() {
         let upstream = balanced(balance, &[1, 50, 3, 9]);
         let mut tried = Tried::default();
         for _ in 0..4 {
-            let lease = upstream.pick(&tried).unwrap();
+            let lease = upstream.pick(&tried, Affinity::default()).unwrap();
             assert!(!tried.contains(lease.server()));
             tried.add(&lease);
         }
@@ -269,7 +299,7 @@ async fn a_cancelled_request_is_not_in_flight_any_more() {
     let request = tokio::spawn({
         let upstream = upstream.clone();
         async move {
-            let _lease = upstream.pick(&Tried::default()).unwrap();
+            let _lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
             std::future::pending::<()>().await;
         }
     });
@@ -282,13 +312,13 @@ async fn a_cancelled_request_is_not_in_flight_any_more() {
 fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
     let meters = Meters::new();
     let upstream = Upstream::new(settings(&[1]), None, &meters);
-    let mut lease = upstream.pick(&Tried::default()).unwrap();
+    let mut lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
     lease.answered(Duration::from_millis(3));
     lease.succeeded();
     lease.failed(Failure::Reset);
     drop(lease);
-    drop(upstream.pick(&Tried::default()));
-    let mut lease = upstream.pick(&Tried::default()).unwrap();
+    drop(upstream.pick(&Tried::default(), Affinity::default()));
+    let mut lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
     lease.failed(Failure::Status(503));
 
     let text = meters.render();
@@ -307,7 +337,7 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
 fn fail(upstream: &Upstream, endpoint: &Arc<Endpoint>, times: u16, now: Moment) {
     assert!(upstream.settings.outlier.is_some());
     for _ in 0..times {
-        Lease::take(endpoint.clone()).failed_at(Failure::Status(502), now);
+        Lease::take(endpoint.clone(), NOW).failed_at(Failure::Status(502), now);
     }
 }
 
@@ -333,7 +363,7 @@ fn without_outlier_detection_nobody_is_ejected() {
     let upstream = upstream_of(Settings { outlier: None, ..settings(&[1, 1]) });
     let endpoint = endpoints(&upstream)[0].clone();
     for _ in 0..100 {
-        Lease::take(endpoint.clone()).failed_at(Failure::Connect, NOW);
+        Lease::take(endpoint.clone(), NOW).failed_at(Failure::Connect, NOW);
     }
     assert!(endpoint.is_usable(NOW));
 }
@@ -440,9 +470,9 @@ fn the_budget_grows_with_requests_and_not_with_retries() {
     let upstream = balanced(Balance::LeastRequest, &[1, 1]);
     let mut tried = Tried::default();
     for _ in 0..1000 {
-        let lease = upstream.pick_with(&Tried::default(), NOW, &mut Rng::new()).unwrap();
+        let lease = upstream.pick_with(&Tried::default(), Affinity::default(), NOW, &mut Rng::new()).unwrap();
         tried.add(&lease);
-        let _retry = upstream.pick_with(&tried, NOW, &mut Rng::new()).unwrap();
+        let _retry = upstream.pick_with(&tried, Affinity::default(), NOW, &mut Rng::new()).unwrap();
     }
     let tried = self::tried(&upstream, 1);
     let failed = Failed { failure: Failure::Connect, tried: &tried, told: None, left: None };
@@ -561,7 +591,7 @@ fn a_reload_keeps_what_is_known_of_a_server_by_its_address() {
     let before = endpoints(&old);
     set_up(&before[0], true);
     set_up(&before[1], true);
-    let mut lease = Lease::take(before[0].clone());
+    let mut lease = Lease::take(before[0].clone(), NOW);
     before[1].vitals().conduct.eject(&Outlier::default(), NOW);
 
     // The first server leaves, the fourth is new, the order changes.
@@ -607,7 +637,7 @@ fn the_metrics_of_a_server_end_with_its_last_request() {
     let meters = Meters::new();
     let old = Upstream::new(settings(&[1, 1]), None, &meters);
     let leaving = endpoints(&old)[1].clone();
-    let lease = Lease::take(leaving.clone());
+    let lease = Lease::take(leaving.clone(), NOW);
     drop(leaving);
     let new = Upstream::new(settings(&[1]), Some(&old), &meters);
     drop(old);
@@ -628,7 +658,7 @@ fn a_server_written_twice_has_one_set_of_metrics_and_one_state() {
     let old = Upstream::new(twice(), None, &meters);
     let new = Upstream::new(twice(), Some(&old), &meters);
     drop(old);
-    let _lease = new.pick(&Tried::default()).unwrap();
+    let _lease = new.pick(&Tried::default(), Affinity::default()).unwrap();
     let in_flight: Vec<usize> = endpoints(&new).iter().map(|endpoint| endpoint.in_flight()).collect();
     assert_eq!(in_flight, [1, 1]);
     let text = meters.render();
@@ -667,7 +697,10 @@ async fn a_server_is_down_until_its_first_check_and_goes_and_comes_with_its_heal
     let meters = Meters::new();
     let origin = Origin::start(Says::status(200)).await;
     let upstream = checked(&origin, &meters);
-    assert_eq!(upstream.pick(&Tried::default()).unwrap_err(), NoServer::Down("users".into()));
+    assert_eq!(
+        upstream.pick(&Tried::default(), Affinity::default()).unwrap_err(),
+        NoServer::Down("users".into())
+    );
     assert_eq!(upstream.snapshot().servers[0].reason.as_deref(), Some("no health check has passed yet"));
 
     upstream.start();
@@ -707,7 +740,7 @@ async fn a_server_that_refuses_is_down_and_its_neighbour_is_chosen() {
     })
     .await;
     for _ in 0..100 {
-        assert_eq!(upstream.pick(&Tried::default()).unwrap().server().name(), good);
+        assert_eq!(upstream.pick(&Tried::default(), Affinity::default()).unwrap().server().name(), good);
     }
     let reason = upstream.snapshot().servers[0].reason.clone().unwrap();
     assert!(reason.starts_with("cannot connect: "), "{reason}");
@@ -744,14 +777,17 @@ async fn a_name_stands_for_all_its_addresses_and_is_unresolved_until_looked_up()
     let origin = Origin::start(Says::status(200)).await;
     let place = format!("localhost:{}", origin.address().port());
     let upstream = upstream_of(Settings::new("users", [(place.as_str(), 1)]));
-    assert_eq!(upstream.pick(&Tried::default()).unwrap_err(), NoServer::Unresolved("users".into()));
+    assert_eq!(
+        upstream.pick(&Tried::default(), Affinity::default()).unwrap_err(),
+        NoServer::Unresolved("users".into())
+    );
     let view = upstream.snapshot().servers.remove(0);
     assert_eq!((view.state, view.address), (State::Unresolved, None));
     assert_eq!(view.reason.as_deref(), Some("not looked up yet"));
 
     upstream.start();
     eventually("resolved", || upstream.is_available()).await;
-    let lease = upstream.pick(&Tried::default()).unwrap();
+    let lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
     assert_eq!(lease.server().name(), place);
     assert_eq!(lease.server().address(), &Address::Inet(origin.address()));
 
@@ -770,7 +806,7 @@ async fn a_name_that_does_not_resolve_is_unresolved_with_the_reason() {
     })
     .await;
     assert_eq!(upstream.snapshot().servers[0].state, State::Unresolved);
-    assert_eq!(upstream.pick(&Tried::default()).unwrap().server().name(), "10.0.0.1:80");
+    assert_eq!(upstream.pick(&Tried::default(), Affinity::default()).unwrap().server().name(), "10.0.0.1:80");
 }
 
 #[test]
@@ -789,7 +825,7 @@ fn addresses_that_a_name_keeps_keep_their_state() {
     };
     stands_for(&["10.0.0.1:80", "10.0.0.2:80"]);
     set_up(&endpoints(&upstream)[1], true);
-    let lease = upstream.pick(&Tried::default()).unwrap();
+    let lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
 
     stands_for(&["10.0.0.2:80", "10.0.0.3:80"]);
     let now = endpoints(&upstream);
@@ -806,14 +842,14 @@ fn the_snapshot_says_how_every_server_stands() {
         upstream_of(Settings::new("users", [("10.0.0.1:80", 3), ("10.0.0.2:80", 1), ("nowhere", 1)]));
     let all = endpoints(&upstream);
     all[1].vitals().conduct.eject(&Outlier::default(), Moment::now());
-    let _lease = Lease::take(all[0].clone());
+    let _lease = Lease::take(all[0].clone(), NOW);
     let view = serde_json::to_value(upstream.snapshot()).unwrap();
     assert_eq!(view["name"], "users");
     let servers = view["servers"].as_array().unwrap();
     assert_eq!(
         servers[0],
         serde_json::json!({
-            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "state": "up", "in_flight": 1,
+            "server": "10.0.0.1:80", "address": "10.0.0.1:80", "weight": 3, "backup": false, "state": "up", "in_flight": 1,
             "ejections": 0,
         })
     );

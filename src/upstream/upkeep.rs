@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::Upstream;
 use super::address::Address;
+use super::breaker::Breaker;
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
 use super::health::{self, Change, HealthCheck};
@@ -74,7 +75,11 @@ impl Upstream {
     /// one was made from. They end when the upstream is dropped or replaced.
     pub fn start(self: &Arc<Self>) {
         if let Some(former) = self.take_former() {
-            former.end();
+            former.tasks.end();
+            let kept = |breaker: &Arc<Breaker>| self.breaker.as_ref().is_some_and(|own| Arc::ptr_eq(own, breaker));
+            if let Some(breaker) = former.breaker.filter(|breaker| !kept(breaker)) {
+                breaker.end();
+            }
         }
         for (index, server) in self.servers().iter().enumerate() {
             if let Some(name) = &server.lookup {
@@ -86,7 +91,7 @@ impl Upstream {
         if self.settings().outlier.is_some() {
             self.tasks().ensure(Job::Ejections, notice_returns(Arc::downgrade(self)));
         }
-        self.show_up(Moment::now());
+        self.take_stock(Moment::now());
         self.check_all();
     }
 
@@ -111,8 +116,11 @@ async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
         let failure = result.failure.clone();
         if let Some(change) = endpoint.vitals().health.note(result, &rules) {
             tell(&endpoint, change, failure.as_deref().unwrap_or_default());
+            if change == Change::Up {
+                endpoint.vitals().come_back(Moment::now());
+            }
             if let Some(upstream) = endpoint.group() {
-                upstream.show_up(Moment::now());
+                upstream.take_stock(Moment::now());
             }
         }
         sleep(rules.pause(fastrand::f64())).await;
@@ -199,7 +207,7 @@ async fn notice_returns(upstream: Weak<Upstream>) {
             let (upstream_name, server) = (endpoint.upstream(), endpoint.name());
             tracing::info!(upstream = upstream_name, server, address = %endpoint.address(), "ejection is over");
         }
-        upstream.show_up(now);
+        upstream.take_stock(now);
         for endpoint in upstream.group().endpoints() {
             if endpoint.is_ejected(now) && !out.iter().any(|known| known.id() == endpoint.id()) {
                 out.push(endpoint.clone());

@@ -7,12 +7,15 @@ use super::address::Address;
 use super::breaker::{Breaker, Phase};
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
+use super::group::Tier;
 
 /// An upstream and its servers, as they stand.
 #[derive(Clone, Debug, Serialize)]
 pub struct UpstreamView {
     /// Its name.
     pub name: String,
+    /// Whether all servers are used whatever their state, as too few are up.
+    pub panic: bool,
     /// Its circuit breaker; absent where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerView>,
@@ -54,6 +57,8 @@ pub struct ServerView {
     pub address: Option<Address>,
     /// Its weight.
     pub weight: u16,
+    /// Whether it is used only while no other server is up.
+    pub backup: bool,
     /// Whether it may be chosen.
     pub state: State,
     /// Why it may not, or what else is wrong with it.
@@ -78,6 +83,8 @@ pub enum State {
     Down,
     /// Its answers failed; it is left alone for a while.
     Ejected,
+    /// An operator has it drained: it gets no new requests.
+    Draining,
     /// Its name stands for no address.
     Unresolved,
 }
@@ -110,6 +117,7 @@ impl UpstreamView {
         });
         Self {
             name: upstream.name().to_owned(),
+            panic: group.stock().panics,
             breaker: upstream.breaker.as_ref().map(|breaker| BreakerView::of(breaker, now)),
             servers: servers.collect(),
         }
@@ -121,7 +129,9 @@ impl ServerView {
         let server = endpoint.server();
         let vitals = endpoint.vitals();
         let last = if server.checked { vitals.health.last() } else { None };
-        let (state, reason) = if !endpoint.is_up() {
+        let (state, reason) = if endpoint.is_draining() {
+            (State::Draining, Some("an operator has it drained".to_owned()))
+        } else if !endpoint.is_up() {
             let failure = last.as_ref().and_then(|last| last.failure.as_deref());
             (State::Down, Some(failure.unwrap_or("no health check has passed yet").to_owned()))
         } else if let Some(until) = vitals.conduct.ejected_until(now).filter(|_| server.ejectable) {
@@ -141,6 +151,7 @@ impl ServerView {
             server: endpoint.name().to_owned(),
             address: Some(endpoint.address().clone()),
             weight: endpoint.weight(),
+            backup: endpoint.tier() == Tier::Backup,
             state,
             reason,
             in_flight: endpoint.in_flight(),
@@ -154,6 +165,7 @@ impl ServerView {
             server: server.name.to_string(),
             address: None,
             weight: server.weight,
+            backup: server.tier == Tier::Backup,
             state: State::Unresolved,
             reason: server.resolution.load().trouble.clone(),
             in_flight: 0,

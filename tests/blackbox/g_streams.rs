@@ -106,6 +106,103 @@ async fn a_server_has_first_byte_to_agree_to_a_websocket() {
     assert!(gateway.count("tidegate_upstream_retries_total{reason=\"timeout\"}").await >= 1);
 }
 
+/// Whoever ends it is told by the metrics.
+async fn closed_by(gateway: &Gateway, reason: &str, count: u64) {
+    let series = format!("tidegate_websockets_closed_total{{route=\"all\",reason=\"{reason}\"}}");
+    eventually(PATIENCE, reason, async || gateway.count(&series).await == count).await;
+    assert_eq!(gateway.count("tidegate_websockets_open{route=\"all\"}").await, 0);
+}
+
+#[tokio::test]
+async fn websockets_are_counted_open_and_by_who_ends_them() {
+    let gate = Gate::closed();
+    let ends = gate.clone();
+    let origin = Speaker::start(move |mut stream| {
+        let gate = ends.clone();
+        async move {
+            if speaker::head(&mut stream).await.starts_with("GET /ends") {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n").await;
+                let _ = stream.write_all(b"Upgrade: websocket\r\n\r\n").await;
+                gate.opened().await;
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let gateway = before(origin.address(), "log.access = \"json\"\n").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    assert_eq!(client.ask(HANDSHAKE).await.status, 403);
+    assert_eq!(gateway.count("tidegate_websockets_total").await, 0);
+
+    let open = async || gateway.count("tidegate_websockets_open{route=\"all\"}").await == 1;
+    let handshake = HANDSHAKE.replace("/chat", "/ends");
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(&handshake).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    eventually(PATIENCE, "it is open", open).await;
+    drop(client);
+    closed_by(&gateway, "client", 1).await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(&handshake).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    eventually(PATIENCE, "it is open", open).await;
+    gate.open();
+    assert!(client.rest().await.is_empty());
+    closed_by(&gateway, "server", 1).await;
+    assert_eq!(gateway.count("tidegate_websockets_total{route=\"all\"}").await, 2);
+}
+
+#[tokio::test]
+async fn a_websocket_on_which_neither_side_speaks_is_closed() {
+    let origin = Speaker::start(echo_twice).await;
+    let config = format!(
+        "{}log.access = \"json\"\n[routes.all]\nwebsocket_idle = \"1s\"\nupstream = \"{}\"\n",
+        plain(),
+        origin.address()
+    );
+    let gateway = Gateway::start(&config).await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(HANDSHAKE).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    assert!(client.rest().await.is_empty());
+    closed_by(&gateway, "idle", 1).await;
+    let line = gateway.access_line_of("/chat", |_| true).await;
+    assert_eq!((&line["status"], &line["reason"]), (&101.into(), &"websocket-idle".into()));
+    assert_eq!(gateway.count("tidegate_refusals_total").await, 0);
+}
+
+/// As stock tickers do: the client says nothing once it has asked.
+#[tokio::test]
+async fn a_websocket_on_which_one_side_speaks_goes_on() {
+    let origin = Speaker::start(|mut stream| async move {
+        speaker::head(&mut stream).await;
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let _ = stream.write_all(switch.as_bytes()).await;
+        let began = Instant::now();
+        let mut beat = tokio::time::interval(Duration::from_millis(50));
+        while began.elapsed() < Duration::from_secs(3) {
+            beat.tick().await;
+            if stream.write_all(b"tick").await.is_err() {
+                return;
+            }
+        }
+        let _ = stream.write_all(b"done").await;
+    })
+    .await;
+    let config =
+        format!("{}[routes.all]\nwebsocket_idle = \"1s\"\nupstream = \"{}\"\n", plain(), origin.address());
+    let gateway = Gateway::start(&config).await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(HANDSHAKE).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    assert!(client.rest().await.ends_with(b"done"));
+    closed_by(&gateway, "server", 1).await;
+}
+
 #[tokio::test]
 async fn an_upgrade_to_anything_else_is_not_passed_on() {
     let origin = Origin::start("one").await;

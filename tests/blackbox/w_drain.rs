@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::h2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     block, frame,
 };
+use crate::support::speaker::{self, Speaker};
 use crate::support::{Certs, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https, pass};
 
 const ACK: u8 = 1;
@@ -211,4 +213,43 @@ async fn who_had_begun_to_ask_is_answered_however_long_that_takes() {
     let (head, body) = client.answer().await;
     assert!(head.starts_with("HTTP/1.1 200 ") && body == b"at last", "{head}");
     assert_eq!(gateway.process().ended().await.code(), Some(0));
+}
+
+/// Until it is closed: whoever speaks on it is not cut off by the end of the process, nor does the process wait for longer.
+#[tokio::test]
+async fn a_websocket_goes_on_through_the_drain_and_ends_it() {
+    let origin = Speaker::start(|mut stream| async move {
+        speaker::head(&mut stream).await;
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let _ = stream.write_all(switch.as_bytes()).await;
+        let mut bytes = [0; 64];
+        while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+            let _ = stream.write_all(&bytes[..count]).await;
+        }
+    })
+    .await;
+    let certs = Certs::for_names(&["a.test"]);
+    let listen = https(&certs);
+    let config = format!("{listen}{LONG_GRACE}[routes.all]\nupstream = \"{}\"\n", origin.address());
+    let mut gateway = Gateway::start(&config).await;
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    client
+        .send(
+            "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+
+    gateway.process().signal(Signal::TERM);
+    let drains =
+        async || gateway.admin_get("/ready").await.json()["missing"] == serde_json::json!(["draining"]);
+    eventually(PATIENCE, "it drains", drains).await;
+    for word in ["still", "here"] {
+        client.send(word).await;
+        assert_eq!(client.bytes(word.len()).await, word.as_bytes());
+    }
+    assert_eq!(gateway.count("tidegate_websockets_open").await, 1);
+    drop(client);
+    assert!(gateway.process().ended().await.success());
 }

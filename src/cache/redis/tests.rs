@@ -58,6 +58,7 @@ fn stored(body: &[u8]) -> Stored {
         },
         selecting: Selecting::default(),
         body: Body::Whole(Pieces::new(vec![Bytes::copy_from_slice(body)])),
+        forms: crate::cache::forms::Forms::default(),
         tags: Arc::new([]),
         stamp: Stamp(7),
         stored: now,

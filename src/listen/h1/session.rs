@@ -80,6 +80,9 @@ impl Session {
             return Err(gone());
         };
         let ended = reply.write(&mut **client, connection, body.left(), tasks).await?;
+        if self.upgraded {
+            body.forgive(); // its client may listen for as long as there is something to hear
+        }
         if reply.is_upgraded() && !self.upgraded {
             self.upgraded = true;
             body.upgrade();

@@ -6,32 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, SendStream};
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::date::get_cached_date;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, Result};
 
+use super::fields::FOREIGN;
+use super::frame::Reason;
+use super::handle::Handle;
 use super::lane::{Lane, Lanes};
-use super::piece::{Account, Piece};
+use super::send::Gone;
 use crate::listen::ready::{Ready, Sent};
-
-/// Fields that belong to a connection, of which HTTP/2 has its own notion (RFC 9113 section 8.2.2).
-const FOREIGN: [HeaderName; 5] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// What the client is sent.
 pub(super) struct Answer {
-    respond: SendResponse<Piece>,
-    body: Option<SendStream<Piece>>,
-    /// What all requests of the connection have left to be sent.
-    account: Account,
+    stream: Arc<Handle>,
     head: Option<Box<ResponseHeader>>,
     /// Whether the end of the stream is among what was left to be sent.
     ended: bool,
@@ -42,8 +31,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(respond: SendResponse<Piece>, account: Account, lane: Lane<Arc<Lanes>>) -> Self {
-        Self { respond, body: None, account, head: None, ended: false, sent: 0, lane, is_late: false }
+    pub(super) fn new(stream: Arc<Handle>, lane: Lane<Arc<Lanes>>) -> Self {
+        Self { stream, head: None, ended: false, sent: 0, lane, is_late: false }
     }
 
     /// Leaves the head to be sent; with `end`, it is all. A `Date` stays as it is, and is added where there is none
@@ -69,9 +58,8 @@ impl Answer {
             }
         }
         let end = end || has_no_content(head.status, method);
-        let response = Response::from_parts(head.as_owned_parts(), ());
-        let body = self.respond.send_response(response, end);
-        self.body = Some(body.or_err(ErrorType::WriteError, "while sending a head")?);
+        let sent = self.stream.head(head.status, head.headers.iter(), end);
+        sent.map_err(|gone| broken("a head", gone))?;
         self.head = Some(head);
         self.ended = end;
         Ok(())
@@ -85,8 +73,8 @@ impl Answer {
         for name in &FOREIGN {
             head.remove_header(name);
         }
-        let sent = self.respond.send_informational(Response::from_parts(head.as_owned_parts(), ()));
-        sent.or_err(ErrorType::WriteError, "while sending an interim answer")
+        let sent = self.stream.head(head.status, head.headers.iter(), false);
+        sent.map_err(|gone| broken("an interim answer", gone))
     }
 
     /// Leaves bytes of the body to be sent, as soon as the client has room for them.
@@ -95,11 +83,11 @@ impl Answer {
             // Of an answer that has no content, or whose end has been sent.
             return Ok(());
         }
-        let Some(stream) = &mut self.body else {
+        if self.head.is_none() {
             return Error::e_explain(ErrorType::H2Error, "a body before its head");
-        };
+        }
         let length = bytes.len();
-        let sent = send(stream, bytes, end, &mut self.lane, Some(&self.account)).await;
+        let sent = send(&self.stream, bytes, true, end, &mut self.lane).await;
         sent.map_err(|error| {
             self.is_late = *error.etype() == ErrorType::WriteTimedout;
             error.into_down()
@@ -114,19 +102,19 @@ impl Answer {
         if self.ended {
             return Ok(());
         }
-        let Some(stream) = &mut self.body else {
+        if self.head.is_none() {
             return Error::e_explain(ErrorType::H2Error, "trailers before their head");
-        };
-        stream.send_trailers(trailers).or_err(ErrorType::WriteError, "while sending trailers")?;
+        }
+        self.stream.trailers(trailers).map_err(|gone| broken("trailers", gone))?;
         self.ended = true;
         Ok(())
     }
 
     /// The answer is whole. Without a head there is none, and the stream will be reset.
     pub(super) fn finish(&mut self) -> Result<()> {
-        if let (false, Some(stream)) = (self.ended, &mut self.body) {
-            let nothing = Piece::shared(Bytes::new());
-            stream.send_data(nothing, true).or_err(ErrorType::WriteError, "while ending a body")?;
+        if !self.ended && self.head.is_some() {
+            let ended = self.stream.send(Bytes::new(), false, true);
+            ended.map_err(|gone| broken("the end of a body", gone))?;
             self.ended = true;
         }
         Ok(())
@@ -135,7 +123,7 @@ impl Answer {
     /// The answer will never be whole, and nobody shall take it for that.
     pub(super) fn abandon(&mut self, reason: Reason) {
         if !self.ended {
-            self.respond.send_reset(reason);
+            self.stream.reset(reason);
         }
     }
 
@@ -156,13 +144,11 @@ impl Answer {
 
     /// Waits until the client gives up, in whatever way.
     pub(super) async fn given_up(&mut self) -> Box<Error> {
-        let reset = match &mut self.body {
-            Some(stream) => poll_fn(|cx| stream.poll_reset(cx)).await,
-            None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
-        };
-        match reset {
-            Ok(reason) => Error::explain(ErrorType::H2Error, format!("the client gave up: {reason}")),
-            Err(error) => Error::because(ErrorType::H2Error, "the client is gone", error),
+        match poll_fn(|cx| self.stream.poll_given_up(cx)).await {
+            Gone(Some(reason)) => {
+                Error::explain(ErrorType::H2Error, format!("the client gave up: {reason:?}"))
+            }
+            Gone(None) => Error::explain(ErrorType::H2Error, "the client is gone"),
         }
     }
 
@@ -178,23 +164,18 @@ impl Answer {
 }
 
 /// Leaves an answer that is all there to be sent, as soon as the client has room for it.
-pub(super) async fn send_ready(
-    mut respond: SendResponse<Piece>,
-    ready: Ready,
-    mut lane: Lane<&Lanes>,
-) -> Sent {
+pub(super) async fn send_ready(stream: &Handle, ready: Ready, mut lane: Lane<&Lanes>) -> Sent {
     let Ready { head, body } = ready;
     let mut sent = Sent { status: head.status.as_u16(), bytes: 0, whole: false };
-    let response = Response::from_parts((&head).into(), ());
-    let Ok(mut stream) = respond.send_response(response, body.is_empty()) else {
+    if stream.head(head.status, head.iter(), body.is_empty()).is_err() {
         return sent;
-    };
+    }
     let pieces = body.len();
     for (place, bytes) in body.into_iter().enumerate() {
         let length = bytes.len() as u64;
-        if let Err(error) = send(&mut stream, bytes, place + 1 == pieces, &mut lane, None).await {
+        if let Err(error) = send(stream, bytes, false, place + 1 == pieces, &mut lane).await {
             // Nobody shall take it for whole.
-            stream.send_reset(reason(*error.etype() == ErrorType::WriteTimedout));
+            stream.reset(reason(*error.etype() == ErrorType::WriteTimedout));
             return sent;
         }
         sent.bytes += length;
@@ -214,49 +195,37 @@ pub(super) fn reason(is_late: bool) -> Reason {
 }
 
 /// Sends as much as the client has room for, until all is sent; each wait for room is bounded, and all of them by a rate.
-/// Bytes that are not in memory anyway are taken on an account.
+/// Bytes that are in memory for this client alone wait for room there as well.
 async fn send<L: Deref<Target = Lanes>>(
-    stream: &mut SendStream<Piece>,
+    stream: &Handle,
     mut bytes: Bytes,
+    is_owned: bool,
     end: bool,
     lane: &mut Lane<L>,
-    account: Option<&Account>,
 ) -> Result<()> {
     while !bytes.is_empty() {
-        stream.reserve_capacity(bytes.len());
-        let mut room = stream.capacity();
-        if room == 0 {
-            room = wait_for_room(stream, lane).await?;
-        }
-        let piece = bytes.split_to(room.min(bytes.len()));
-        let (length, last) = (piece.len(), bytes.is_empty());
-        let piece = match account {
-            Some(account) => match lane.wait_for(account.take(piece)).await {
-                Some(piece) => piece?,
-                None => return late(lane),
-            },
-            None => Piece::shared(piece),
+        let wanted = bytes.len();
+        let room = match lane.wait_for(poll_fn(|cx| stream.poll_room(wanted, is_owned, cx))).await {
+            Some(room) => room.map_err(|gone| broken("a body", gone))?,
+            None => return late(lane),
         };
-        stream.send_data(piece, last && end).or_err(ErrorType::WriteError, "while sending a body")?;
+        let piece = bytes.split_to(room);
+        let last = bytes.is_empty();
+        stream.send(piece, is_owned, last && end).map_err(|gone| broken("a body", gone))?;
         if lane.is_behind() {
-            lane.moved(length);
+            lane.moved(room);
         }
         if last {
             return Ok(());
         }
     }
-    stream.send_data(Piece::shared(bytes), end).or_err(ErrorType::WriteError, "while sending a body")
+    stream.send(bytes, is_owned, end).map_err(|gone| broken("the end of a body", gone))
 }
 
-async fn wait_for_room<L: Deref<Target = Lanes>>(
-    stream: &mut SendStream<Piece>,
-    lane: &mut Lane<L>,
-) -> Result<usize> {
-    match lane.wait_for(poll_fn(|cx| stream.poll_capacity(cx))).await {
-        Some(Some(room)) => room.or_err(ErrorType::H2Error, "while waiting for the client to take more"),
-        Some(None) => Error::e_explain(ErrorType::H2Error, "the client takes no more"),
-        None => late(lane),
-    }
+fn broken(what: &str, Gone(reason): Gone) -> Box<Error> {
+    let why =
+        reason.map_or_else(|| "the client is gone".to_owned(), |reason| format!("it was reset: {reason:?}"));
+    Error::explain(ErrorType::WriteError, format!("while sending {what}: {why}"))
 }
 
 fn late<T, L: Deref<Target = Lanes>>(lane: &Lane<L>) -> Result<T> {

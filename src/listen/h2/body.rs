@@ -6,18 +6,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use pingora::protocols::http::body_buffer::FixedBuffer;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, Result};
 
+use super::handle::Handle;
 use super::lane::{Lane, Lanes};
+use super::send::Gone;
 
 /// Bytes that are kept so that another server may be asked: as many as on HTTP/1.
 const KEPT: usize = 64 << 10;
 
 /// What the client sends after the head.
 pub(super) struct RequestBody {
-    stream: RecvStream,
+    stream: Arc<Handle>,
     /// Whether the head was all, or said so by its length.
     empty: bool,
     read: usize,
@@ -31,8 +32,8 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     /// `length_is_zero`: whether the head announces an empty body.
-    pub(super) fn new(stream: RecvStream, length_is_zero: bool, mut lane: Lane<Arc<Lanes>>) -> Self {
-        let empty = length_is_zero || stream.is_end_stream();
+    pub(super) fn new(stream: Arc<Handle>, length_is_zero: bool, mut lane: Lane<Arc<Lanes>>) -> Self {
+        let empty = length_is_zero || stream.has_ended();
         if !empty {
             lane.open();
         }
@@ -48,13 +49,12 @@ impl RequestBody {
         if self.is_late {
             return Poll::Ready(Err(self.late()));
         }
-        let piece = match self.stream.poll_data(cx) {
+        let piece = match self.stream.poll_body(cx) {
             Poll::Ready(piece) => piece.transpose(),
             Poll::Pending if self.lane.is_overdue(cx) => return Poll::Ready(Err(self.late())),
             Poll::Pending => return Poll::Pending,
         };
-        let piece =
-            piece.or_err(ErrorType::ReadError, "while reading a request body").map_err(Error::into_down)?;
+        let piece = piece.map_err(|gone| broken(gone).into_down())?;
         self.lane.moved(piece.as_ref().map_or(0, Bytes::len));
         if piece.is_none() {
             self.lane.close();
@@ -64,8 +64,6 @@ impl RequestBody {
             if let Some(kept) = &mut self.kept {
                 kept.write_to_buffer(bytes);
             }
-            // It fails for a stream that was reset, of which the next read tells.
-            let _ = self.stream.flow_control().release_capacity(bytes.len());
         }
         Poll::Ready(Ok(piece))
     }
@@ -111,12 +109,12 @@ impl RequestBody {
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.read == 0 && (self.empty || self.stream.is_end_stream())
+        self.read == 0 && (self.empty || self.stream.has_ended())
     }
 
     /// Whether all of it has been read.
     pub(super) fn is_done(&self) -> bool {
-        self.is_empty() || self.stream.is_end_stream()
+        self.is_empty() || self.stream.has_ended()
     }
 
     /// Bytes that have been read.
@@ -138,4 +136,10 @@ impl RequestBody {
     pub(super) fn kept(&self) -> Option<Bytes> {
         self.kept.as_ref().filter(|kept| !kept.is_truncated())?.get_buffer()
     }
+}
+
+fn broken(Gone(reason): Gone) -> Box<Error> {
+    let why =
+        reason.map_or_else(|| "the client is gone".to_owned(), |reason| format!("it was reset: {reason:?}"));
+    Error::explain(ErrorType::ReadError, format!("while reading a request body: {why}"))
 }

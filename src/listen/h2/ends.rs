@@ -1,15 +1,15 @@
 //! Why connections are ended that their clients would have gone on with, counted by reason.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use h2::Reason;
 use parking_lot::Mutex;
 use pingora::protocols::Digest;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
+use super::frame::Reason;
+use super::streams::Streams;
 use crate::telemetry::Meters;
 
 /// After so long without a flood, the next one is news.
@@ -20,41 +20,36 @@ const PEACE: Duration = Duration::from_secs(60);
 pub(super) enum End {
     /// By its client, whom nothing is told.
     Gone,
+    /// All that was asked for is answered, and no more is to be.
+    Over,
     /// Nothing was asked for in a while.
     Idle,
     /// A request head took too long, or the preface did.
     Late,
     /// Too many requests were malformed.
     Malformed,
-    /// Frames came that HTTP/2 does not allow; the client has been told which.
-    Broken,
-    /// A frame came whose form HTTP/2 does not allow, for this reason.
-    Malframed(Reason),
+    /// Something came that HTTP/2 does not allow, for this reason.
+    Broken(Reason),
     /// More was sent, beside requests, than a client may.
     Flood,
-    /// The same, found and told by `h2`.
-    Excess,
 }
 
 impl End {
-    /// What `h2` ends a connection with.
-    pub(super) fn of(error: &h2::Error) -> Self {
-        if error.get_io().is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
-            return Self::Late;
-        }
-        match error.reason() {
-            _ if !error.is_go_away() || !error.is_library() => Self::Gone,
-            Some(Reason::ENHANCE_YOUR_CALM) => Self::Excess,
-            _ => Self::Broken,
+    /// What a frame ends a connection with.
+    pub(super) fn of(reason: Reason, streams: &Streams) -> Self {
+        match reason {
+            Reason::ENHANCE_YOUR_CALM if streams.has_too_many_malformed() => Self::Malformed,
+            Reason::ENHANCE_YOUR_CALM => Self::Flood,
+            reason => Self::Broken(reason),
         }
     }
 
     /// What a client has still to be told (RFC 9113 section 7).
     pub(super) fn reason(self) -> Option<Reason> {
         match self {
-            Self::Gone | Self::Late | Self::Broken | Self::Excess => None,
-            Self::Idle => Some(Reason::NO_ERROR),
-            Self::Malframed(reason) => Some(reason),
+            Self::Gone | Self::Late => None,
+            Self::Over | Self::Idle => Some(Reason::NO_ERROR),
+            Self::Broken(reason) => Some(reason),
             Self::Malformed | Self::Flood => Some(Reason::ENHANCE_YOUR_CALM),
         }
     }
@@ -88,15 +83,15 @@ impl Ends {
 
     pub(super) fn count(&self, end: End, of: &Arc<Digest>) {
         match end {
-            End::Gone | End::Idle => return,
+            End::Gone | End::Over | End::Idle => return,
             End::Late => self.late.inc(),
             End::Malformed => self.malformed.inc(),
-            End::Broken | End::Malframed(_) => self.broken.inc(),
-            End::Flood | End::Excess => self.flood.inc(),
+            End::Broken(_) => self.broken.inc(),
+            End::Flood => self.flood.inc(),
         };
         let client =
             of.socket_digest.as_deref().and_then(|socket| socket.peer_addr()).map(tracing::field::display);
-        if matches!(end, End::Flood | End::Excess) && self.is_news() {
+        if matches!(end, End::Flood) && self.is_news() {
             tracing::warn!(
                 ?client,
                 "an HTTP/2 client floods; it and those that follow are cut off and counted"

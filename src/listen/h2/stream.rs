@@ -9,8 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream as MessageStream;
-use h2::RecvStream;
-use h2::server::SendResponse;
 use http::{HeaderMap, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
@@ -23,8 +21,8 @@ use pingora::{Error, ErrorType, Result};
 
 use super::answer::{Answer, reason};
 use super::body::RequestBody;
+use super::handle::Handle;
 use super::lane::{Lane, Lanes};
-use super::piece::{Account, Piece};
 
 /// A request, its body, and its answer.
 pub(super) struct Stream {
@@ -38,15 +36,14 @@ impl Stream {
     /// On the heap from the start: it is large, and passes through many hands.
     pub(super) fn boxed(
         head: RequestHeader,
-        body: RecvStream,
-        answer: SendResponse<Piece>,
-        account: Account,
+        stream: Handle,
         (reads, sends): (Lane<Arc<Lanes>>, Lane<Arc<Lanes>>),
         digest: Arc<Digest>,
     ) -> Box<dyn Session> {
         let length = head.headers.get(header::CONTENT_LENGTH);
-        let body = RequestBody::new(body, length.is_some_and(|length| length == "0"), reads);
-        Box::new(Self { head, body, answer: Answer::new(answer, account, sends), digest })
+        let stream = Arc::new(stream);
+        let body = RequestBody::new(stream.clone(), length.is_some_and(|length| length == "0"), reads);
+        Box::new(Self { head, body, answer: Answer::new(stream, sends), digest })
     }
 
     fn give_up(&mut self) {

@@ -20,7 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::{Busy, Ends, serve};
+use super::busy::Busy;
+use super::{Ends, serve};
 use crate::listen::connection::Connection;
 use crate::listen::guard::{HeadFailures, HeadGuard};
 use crate::listen::stream::{Guarded, Transport};

@@ -4,10 +4,10 @@ use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
     Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings,
-    Settings, Timeouts,
+    Settings, Sticky, Timeouts,
 };
 
-pub(super) fn settings(name: &str, written: &Written) -> Settings {
+pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: Option<Sticky>) -> Settings {
     Settings {
         name: name.to_owned(),
         servers: written.servers.iter().map(server).collect(),
@@ -16,7 +16,10 @@ pub(super) fn settings(name: &str, written: &Written) -> Settings {
             min_ttl: written.dns.min_ttl.0,
             max_ttl: written.dns.max_ttl.0,
         },
-        balance: balance(written.balance),
+        balance,
+        sticky,
+        slow_start: written.slow_start.0,
+        panic_below: written.panic_threshold,
         health: health(&written.health),
         outlier: outlier(&written.outlier_detection),
         breaker: breaker(&written.circuit_breaker),
@@ -34,14 +37,9 @@ pub(super) fn settings(name: &str, written: &Written) -> Settings {
 fn server(written: &written::Server) -> ServerSettings {
     match written {
         written::Server::Address(address) => ServerSettings::new(address, 1),
-        written::Server::Table(table) => ServerSettings::new(&table.address, table.weight),
-    }
-}
-
-fn balance(written: written::Balance) -> Balance {
-    match written {
-        written::Balance::LeastRequest => Balance::LeastRequest,
-        written::Balance::RoundRobin => Balance::RoundRobin,
+        written::Server::Table(table) => {
+            ServerSettings { backup: table.backup, ..ServerSettings::new(&table.address, table.weight) }
+        }
     }
 }
 
