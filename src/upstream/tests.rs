@@ -17,12 +17,12 @@ use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::health::LastCheck;
-use super::resolve::{Answer, Place};
+use super::resolve::{Answer, LookupFailed, Place};
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Affinity, Balance, CircuitBreaker, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer,
-    Outlier, Retries, ServerSettings, Settings, Tried, Upstream, UpstreamView,
+    Affinity, Balance, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer,
+    Outlier, Retries, ServerSettings, Settings, Tried, Upstream,
 };
 
 const EWMA: Balance = Balance::Ewma { decay: Duration::from_secs(10) };
@@ -41,6 +41,7 @@ fn keyed(rng: &mut Rng) -> Affinity {
     Affinity { key: Some(rng.u64(..)), server: None }
 }
 
+mod breaker;
 mod choice;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -517,68 +518,10 @@ fn a_retry_that_could_not_begin_in_time_is_not_made() {
 
 /// The first server, tried so often.
 fn tried(upstream: &Upstream, times: usize) -> Tried {
-    let lease = Lease::take(endpoints(upstream)[0].clone());
+    let lease = Lease::take(endpoints(upstream)[0].clone(), NOW);
     let mut tried = Tried::default();
     (0..times).for_each(|_| tried.add(&lease));
     tried
-}
-
-// ── circuit breaker ──
-
-fn guarded(weights: &[u16]) -> Arc<Upstream> {
-    let breaker = Some(CircuitBreaker { min_requests: 4, probes: 1, ..CircuitBreaker::default() });
-    upstream_of(Settings { breaker, outlier: None, ..settings(weights) })
-}
-
-fn pick(upstream: &Upstream, now: Moment) -> Result<Lease, NoServer> {
-    upstream.pick_with(&Tried::default(), now, &mut Rng::new())
-}
-
-fn break_circuit(upstream: &Upstream, now: Moment) {
-    for _ in 0..4 {
-        pick(upstream, now).unwrap().failed_at(Failure::Status(503), now);
-    }
-}
-
-#[test]
-fn while_the_breaker_is_open_nobody_is_chosen_and_nothing_is_tried_again() {
-    let upstream = guarded(&[1, 1]);
-    break_circuit(&upstream, NOW);
-    let wait = Duration::from_secs(5);
-    assert_eq!(pick(&upstream, NOW).unwrap_err(), NoServer::Open { upstream: "users".into(), wait });
-    let tried = tried(&upstream, 1);
-    let failed = Failed { failure: Failure::Connect, tried: &tried, told: None, left: None };
-    assert_eq!(upstream.may_retry_at(&failed, NOW, 0.0), None);
-    let view = UpstreamView::of(&upstream, NOW).breaker.unwrap();
-    assert_eq!(view.state, "open");
-    assert!(view.reason.unwrap().ends_with("another 5s"));
-}
-
-#[test]
-fn a_head_that_is_no_failure_is_enough_of_a_probe() {
-    let upstream = guarded(&[1, 1]);
-    break_circuit(&upstream, NOW);
-    let later = NOW.plus(Duration::from_secs(5));
-    let mut stream = pick(&upstream, later).unwrap();
-    assert!(pick(&upstream, later).is_err(), "one probe at once");
-    stream.answered(Duration::from_millis(1));
-    assert!(pick(&upstream, later).is_ok());
-    assert_eq!(UpstreamView::of(&upstream, later).breaker.unwrap().state, "closed");
-}
-
-#[test]
-fn a_reload_keeps_a_breaker_whose_rules_are_the_same() {
-    let meters = Meters::new();
-    let breaker = Some(CircuitBreaker { min_requests: 4, ..CircuitBreaker::default() });
-    let with = |breaker, weights: &[u16]| Settings { breaker, outlier: None, ..settings(weights) };
-    let old = Upstream::new(with(breaker, &[1, 1]), None, &meters);
-    break_circuit(&old, NOW);
-
-    let same = Upstream::new(with(breaker, &[1, 2]), Some(&old), &meters);
-    assert!(pick(&same, NOW).is_err());
-    let other = Some(CircuitBreaker { min_requests: 5, ..CircuitBreaker::default() });
-    assert!(pick(&Upstream::new(with(other, &[1, 1]), Some(&old), &meters), NOW).is_ok());
-    assert!(pick(&Upstream::new(with(None, &[1, 1]), Some(&old), &meters), NOW).is_ok());
 }
 
 // ── reload ──
@@ -815,14 +758,7 @@ fn addresses_that_a_name_keeps_keep_their_state() {
         health: Some(HealthCheck::of_path("/")),
         ..Settings::new("users", [("users:80", 2)])
     });
-    let stands_for = |addresses: &[&str]| {
-        let places: Vec<Place> =
-            addresses.iter().map(|address| Address::Inet(address.parse().unwrap()).into()).collect();
-        let answer = Answer { places, holds: Duration::from_secs(1), trouble: None };
-        let server = &upstream.servers[0];
-        server.resolution.store(Arc::new(server.resolution.load().after(Ok(answer))));
-        upstream.publish();
-    };
+    let stands_for = |addresses: &[&str]| stands_for(&upstream, addresses);
     stands_for(&["10.0.0.1:80", "10.0.0.2:80"]);
     set_up(&endpoints(&upstream)[1], true);
     let lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
@@ -834,6 +770,66 @@ fn addresses_that_a_name_keeps_keep_their_state() {
     assert!(now.iter().all(|endpoint| endpoint.weight() == 2));
     drop(lease);
     assert_eq!(now[0].in_flight(), 0);
+}
+
+#[test]
+fn a_lookup_that_finds_an_address_again_changes_nothing_of_it() {
+    let slow_start = Duration::from_secs(60);
+    let upstream = upstream_of(Settings { slow_start, ..Settings::new("users", [("users:80", 1)]) });
+    stands_for(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let before = endpoints(&upstream);
+    fail(&upstream, &before[0], 5, NOW);
+    before[1].vitals().come_back(NOW);
+    let _lease = Lease::take(before[1].clone(), NOW);
+    let state = |endpoint: &Arc<Endpoint>| {
+        let usable = endpoint.is_usable(NOW);
+        (endpoint.id(), usable, endpoint.in_flight(), endpoint.warmth(NOW))
+    };
+    let states: Vec<_> = before.iter().map(state).collect();
+    assert!(!states[0].1 && states[1].2 == 1 && states[1].3 < states[2].3);
+
+    stands_for(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
+    let now = endpoints(&upstream);
+    assert_eq!(now[..3].iter().map(state).collect::<Vec<_>>(), states);
+
+    let server = &upstream.servers[0];
+    server.resolution.store(Arc::new(server.resolution.load().after(Err(LookupFailed::NoAddresses))));
+    upstream.publish();
+    assert_eq!(endpoints(&upstream)[..3].iter().map(state).collect::<Vec<_>>(), states, "nor one that fails");
+}
+
+/// Has the first server's name stand for these addresses.
+fn stands_for(upstream: &Upstream, addresses: &[&str]) {
+    let places: Vec<Place> =
+        addresses.iter().map(|address| Address::Inet(address.parse().unwrap()).into()).collect();
+    found(upstream, places);
+}
+
+fn found(upstream: &Upstream, places: Vec<Place>) {
+    let answer = Answer { places, holds: Duration::from_secs(1), trouble: None };
+    let server = &upstream.servers[0];
+    server.resolution.store(Arc::new(server.resolution.load().after(Ok(answer))));
+    upstream.publish();
+}
+
+#[test]
+fn a_record_of_a_later_priority_is_a_backup_and_weights_multiply() {
+    let upstream = upstream_of(Settings::new("users", [("srv://_http._tcp.users", 2)]));
+    let place = |last: u8, backup, weight| {
+        Place { address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))), backup, weight }
+    };
+    let places = vec![place(1, false, 3), place(2, true, 1)];
+    found(&upstream, places);
+    let view = upstream.snapshot().servers;
+    assert_eq!((view[0].weight, view[0].backup), (6, false));
+    assert_eq!((view[1].weight, view[1].backup), (2, true));
+
+    let first = upstream.pick_with(&Tried::default(), Affinity::default(), NOW, &mut Rng::new()).unwrap();
+    assert_eq!(first.server().address().to_string(), "10.0.0.1:80");
+    let mut tried = Tried::default();
+    tried.add(&first);
+    let next = upstream.pick_with(&tried, Affinity::default(), NOW, &mut Rng::new()).unwrap();
+    assert_eq!(next.server().address().to_string(), "10.0.0.2:80");
 }
 
 #[test]

@@ -92,9 +92,9 @@ async fn while_name_servers_are_away_the_last_addresses_are_used() {
 }
 
 #[tokio::test]
-async fn a_service_is_where_its_records_of_the_first_priority_are_by_their_weights() {
+async fn a_service_is_where_its_records_are_by_priority_and_weight() {
     let certs = Certs::for_names(&["a.test"]);
-    let (one, three, spare) =
+    let (mut one, mut three, spare) =
         (Origin::start("one").await, Origin::start("three").await, Origin::start("spare").await);
     let record = |origin: &Origin, priority: u16, weight: u16| {
         format!("srv-host=_http._tcp.web.test,here.test,{},{priority},{weight}", origin.address().port())
@@ -106,18 +106,36 @@ async fn a_service_is_where_its_records_of_the_first_priority_are_by_their_weigh
         record(&spare, 2, 100),
     ];
     let names = Names::with(&records.each_ref().map(String::as_str)).await;
-    let settings = format!("{}balance = \"round_robin\"\n", names.setting());
+    let settings = format!("{}balance = \"round_robin\"\nretries = {{ attempts = 3 }}\n", names.setting());
     let gateway = Gateway::start(&group(&certs, &["srv://_http._tcp.web.test".to_owned()], &settings)).await;
     let client = Client::http2(&gateway, &certs);
     eventually(PATIENCE, "it is found", async || client.get(URL).await.status == 200).await;
 
     let before = (one.requests("/"), three.requests("/"));
-    for _ in 0..133 {
+    for _ in 0..40 {
         assert_eq!(client.get(URL).await.status, 200);
     }
-    // One round, of 33 turns and 100.
-    assert_eq!((one.requests("/") - before.0, three.requests("/") - before.1), (33, 100));
+    assert_eq!((one.requests("/") - before.0, three.requests("/") - before.1), (10, 30));
     assert_eq!(spare.requests("/"), 0);
+
+    one.stop().await;
+    three.stop().await;
+    for _ in 0..10 {
+        assert_eq!(client.get(URL).await.text(), "spare answers");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_would_hold_for_long_is_asked_for_again_within_bounds() {
+    let certs = Certs::for_names(&["a.test"]);
+    let port = Origin::start("one").await.address().port();
+    let mut names = Names::with(&["host-record=web.test,127.0.0.1,86400"]).await;
+    let settings = format!("{}dns.max_ttl = \"2s\"\n", names.setting());
+    let gateway = Gateway::start(&group(&certs, &[format!("web.test:{port}")], &settings)).await;
+    stands_for(&gateway, &[at("127.0.0.1", port)]).await;
+
+    names.now(&["host-record=web.test,127.0.0.2,86400"]).await;
+    stands_for(&gateway, &[at("127.0.0.2", port)]).await;
 }
 
 #[tokio::test]
