@@ -69,12 +69,14 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            dns: Dns::default(),
             balance: Balance::default(),
             sticky: None,
             slow_start: Period(Duration::ZERO),
             panic_threshold: Share(0),
             health: Health::default(),
             outlier_detection: OutlierDetection::default(),
+            circuit_breaker: CircuitBreaker::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             limits: Limits::default(),

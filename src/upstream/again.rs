@@ -41,7 +41,8 @@ impl Upstream {
         // One server's word on when to ask it again is nothing to the others.
         let told = failed.told.filter(|_| !self.has_untried(failed.tried, now));
         let wait = wait.max(told.unwrap_or_default());
-        let in_time = told.is_none_or(|told| told <= LONGEST_TOLD) && failed.left.is_none_or(|left| wait < left);
+        let in_time =
+            told.is_none_or(|told| told <= LONGEST_TOLD) && failed.left.is_none_or(|left| wait < left);
         let open = || self.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now).is_some());
         if !in_time || open() {
             return None;

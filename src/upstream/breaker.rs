@@ -50,7 +50,10 @@ pub(super) struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed,
-    Open { until: Moment, times: u32 },
+    Open {
+        until: Moment,
+        times: u32,
+    },
     HalfOpen(Trial),
     /// Another is in its place, or none.
     Ended,

@@ -80,9 +80,10 @@ impl Upstream {
         if self.tasks.have_ended() {
             return;
         }
-        match &self.breaker {
-            Some(breaker) => breaker.show(),
-            None => self.counts.breaker.set(0),
+        if let Some(breaker) = &self.breaker {
+            breaker.show();
+        } else {
+            self.counts.breaker.set(0);
         }
         self.counts.panics.set(stock.panics.into());
         if self.panics.swap(stock.panics, Relaxed) != stock.panics {

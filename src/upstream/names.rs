@@ -263,8 +263,10 @@ mod tests {
 
     #[test]
     fn an_address_that_is_offered_twice_is_no_backup() {
-        let place = |last: u8, backup, weight| {
-            Place { address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))), backup, weight }
+        let place = |last: u8, backup, weight| Place {
+            address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))),
+            backup,
+            weight,
         };
         let (one, two) = (place(1, true, 1), place(2, false, 3));
         let shuffled = vec![place(2, true, 1), one.clone(), two.clone(), one.clone()];

@@ -1,5 +1,6 @@
 //! Behaviour of a whole upstream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicUsize,
@@ -21,8 +22,8 @@ use super::resolve::{Answer, LookupFailed, Place};
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Affinity, Balance, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer,
-    Outlier, Retries, ServerSettings, Settings, Tried, Upstream,
+    Affinity, Balance, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer, Outlier, Retries,
+    ServerSettings, Settings, Tried, Upstream,
 };
 
 const EWMA: Balance = Balance::Ewma { decay: Duration::from_secs(10) };
@@ -815,8 +816,10 @@ fn found(upstream: &Upstream, places: Vec<Place>) {
 #[test]
 fn a_record_of_a_later_priority_is_a_backup_and_weights_multiply() {
     let upstream = upstream_of(Settings::new("users", [("srv://_http._tcp.users", 2)]));
-    let place = |last: u8, backup, weight| {
-        Place { address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))), backup, weight }
+    let place = |last: u8, backup, weight| Place {
+        address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))),
+        backup,
+        weight,
     };
     let places = vec![place(1, false, 3), place(2, true, 1)];
     found(&upstream, places);

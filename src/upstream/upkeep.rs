@@ -76,7 +76,8 @@ impl Upstream {
     pub fn start(self: &Arc<Self>) {
         if let Some(former) = self.take_former() {
             former.tasks.end();
-            let kept = |breaker: &Arc<Breaker>| self.breaker.as_ref().is_some_and(|own| Arc::ptr_eq(own, breaker));
+            let kept =
+                |breaker: &Arc<Breaker>| self.breaker.as_ref().is_some_and(|own| Arc::ptr_eq(own, breaker));
             if let Some(breaker) = former.breaker.filter(|breaker| !kept(breaker)) {
                 breaker.end();
             }

@@ -4,12 +4,8 @@ use crate::telemetry::Meters;
 
 use super::*;
 
-const RULES: CircuitBreaker = CircuitBreaker {
-    error_share: Share(50),
-    min_requests: 4,
-    open_time: Duration::from_secs(5),
-    probes: 2,
-};
+const RULES: CircuitBreaker =
+    CircuitBreaker { error_share: Share(50), min_requests: 4, open_time: Duration::from_secs(5), probes: 2 };
 
 fn breaker() -> Arc<Breaker> {
     let name: Arc<str> = "users".into();
