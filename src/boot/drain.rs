@@ -56,10 +56,11 @@ pub(super) async fn wait(
             tokio::time::sleep(STEP).await;
         }
         // Answers are written; clients may still be taking their last bytes, and who had begun to ask is answered.
+        let sending = meters.connections_sending.with([]);
         let mut quiet = Instant::now();
         while quiet.elapsed() < FLUSH && connections.iter().any(|open| open.get() > 0) {
             tokio::time::sleep(STEP).await;
-            if requests.get() > 0 {
+            if requests.get() > 0 || sending.get() > 0 {
                 quiet = Instant::now();
             }
         }

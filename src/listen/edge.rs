@@ -19,6 +19,7 @@ use super::guard::HeadFailures;
 use super::h2;
 use super::head::Limits;
 use super::proof::Prover;
+use super::sending::SendCounts;
 use super::tls::TlsTable;
 use crate::telemetry::Meters;
 
@@ -144,8 +145,7 @@ pub(super) struct Counts {
     pub(super) unwelcome: [Counter; Unwelcome::ALL.len()],
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
-    /// Connections whose clients take no bytes, or too few.
-    pub(super) slow: Counter,
+    pub(super) sending: SendCounts,
     pub(super) http2: h2::Ends,
 }
 
@@ -202,7 +202,10 @@ impl Counts {
                 timeout: meters.head_timeouts.with(["timeout"]),
                 malformed: meters.head_timeouts.with(["malformed"]),
             },
-            slow: meters.send_timeouts.with([]),
+            sending: SendCounts {
+                late: meters.send_timeouts.with([]),
+                waiting: meters.connections_sending.with([]),
+            },
             http2: h2::Ends::new(meters),
         }
     }

@@ -138,8 +138,8 @@ impl<P: ProxyHttp> Front<P> {
             last: AtomicBool::new(false),
             leaving: self.leaving.clone(),
         };
-        let (heads, slow) = (self.edge.counts.heads.clone(), self.edge.counts.slow.clone());
-        Guarded::new(transport, connection, &bounds, heads, slow).ok().map(Box::new)
+        let (heads, sending) = (self.edge.counts.heads.clone(), self.edge.counts.sending.clone());
+        Guarded::new(transport, connection, &bounds, heads, sending).ok().map(Box::new)
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.

@@ -126,49 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Takes a few bytes at a time, and notes each write.
-    #[derive(Default)]
-    struct Sink {
-        writes: Vec<Vec<u8>>,
-        most: usize,
-        waits: bool,
-    }
-
-    impl AsyncWrite for Sink {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            // Every other time it must be asked again.
-            self.waits = !self.waits;
-            if self.waits && self.most < usize::MAX {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let taken = bytes.len().min(self.most);
-            self.writes.push(bytes[..taken].to_vec());
-            Poll::Ready(Ok(taken))
-        }
-
-        fn poll_write_vectored(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            pieces: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-            self.poll_write(cx, &all)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
+    use crate::listen::tests::sink::Sink;
 
     async fn write(gathered: &mut Gathered, sink: &mut Sink, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -183,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_and_a_short_body_leave_at_once_and_a_long_one_goes_with_its_head() {
-        let (mut gathered, mut sink) = (Gathered::default(), Sink { most: usize::MAX, ..Sink::default() });
+        let (mut gathered, mut sink) = (Gathered::default(), Sink::new(usize::MAX));
         write(&mut gathered, &mut sink, &[1; 300]).await;
         write(&mut gathered, &mut sink, &[2; 1024]).await;
         assert!(sink.writes.is_empty(), "nothing is sent before a flush");
@@ -199,7 +157,7 @@ mod tests {
         #[test]
         fn all_bytes_arrive_in_order(lengths in proptest::collection::vec((0..6000_usize, any::<bool>()), 0..12), most in 1..9000_usize) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (mut gathered, mut sink) = (Gathered::default(), Sink { most, ..Sink::default() });
+            let (mut gathered, mut sink) = (Gathered::default(), Sink::new(most));
             let mut expected = Vec::new();
             runtime.block_on(async {
                 for (length, flushes) in lengths {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 
 use super::pace::Pace;
 
@@ -21,14 +22,25 @@ pub(super) struct SendDeadline {
     taken: Option<u64>,
     /// Bytes that gave time before the writer could go on, and give none when they are written over.
     credited: u64,
-    failures: Counter,
+    counts: SendCounts,
+    /// Whether it is counted as waiting.
+    waits: bool,
+}
+
+/// Counts connections by how their clients take what they are sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SendCounts {
+    /// Those that take no bytes, or too few.
+    pub(super) late: Counter,
+    /// Those that are waited for now.
+    pub(super) waiting: Gauge,
 }
 
 impl SendDeadline {
     /// No wait longer than `within`; `rate` bytes a second on average over that time, 0 for no rate. Those that were
-    /// too long are counted in `failures`.
-    pub(super) fn new(within: Duration, rate: u64, failures: Counter) -> Self {
-        Self { pace: Pace::new(within, rate), taken: None, credited: 0, failures }
+    /// too long are counted.
+    pub(super) fn new(within: Duration, rate: u64, counts: SendCounts) -> Self {
+        Self { pace: Pace::new(within, rate), taken: None, credited: 0, counts, waits: false }
     }
 
     /// Takes the outcome of a write; one that has waited for too long becomes an error. Writes that are taken at once
@@ -61,6 +73,7 @@ impl SendDeadline {
         cx: &mut Context<'_>,
         taken: impl Fn() -> Option<u64>,
     ) -> Poll<io::Result<T>> {
+        self.is_waited_for(outcome.is_pending());
         if outcome.is_ready() {
             self.went_on(bytes);
             return outcome;
@@ -70,12 +83,22 @@ impl SendDeadline {
         }
         while self.pace.is_overdue(cx) {
             if !self.has_taken_more(&taken) {
-                self.failures.inc();
+                self.counts.late.inc();
                 let why = "the client takes no bytes, or too few";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
         }
         Poll::Pending
+    }
+
+    fn is_waited_for(&mut self, waits: bool) {
+        if waits != std::mem::replace(&mut self.waits, waits) {
+            if waits {
+                self.counts.waiting.inc()
+            } else {
+                self.counts.waiting.dec()
+            };
+        }
     }
 
     /// The writer could go on, by so many bytes.
@@ -97,6 +120,12 @@ impl SendDeadline {
     }
 }
 
+impl Drop for SendDeadline {
+    fn drop(&mut self) {
+        self.is_waited_for(false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -106,7 +135,7 @@ mod tests {
     use super::*;
 
     fn deadline(rate: u64) -> SendDeadline {
-        SendDeadline::new(WITHIN, rate, Counter::default())
+        SendDeadline::new(WITHIN, rate, SendCounts::default())
     }
 
     const WITHIN: Duration = Duration::from_secs(10);
@@ -119,8 +148,26 @@ mod tests {
             let waits = poll_fn(|cx| deadline.written(Poll::Pending, cx, || taken));
             let error = waits.await.unwrap_err();
             assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, WITHIN));
-            assert_eq!(deadline.failures.get(), 1);
+            assert_eq!(deadline.counts.late.get(), 1);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_waited_for_is_counted_until_that_is_over() {
+        let mut deadline = deadline(0);
+        let counts = deadline.counts.clone();
+        let mut counted = Vec::new();
+        for outcome in [Poll::Pending, Poll::Pending, Poll::Ready(Ok(1)), Poll::Pending] {
+            let mut outcome = Some(outcome);
+            poll_fn(|cx| {
+                let _ = deadline.written(outcome.take().unwrap(), cx, || None);
+                Poll::Ready(())
+            })
+            .await;
+            counted.push(counts.waiting.get());
+        }
+        drop(deadline);
+        assert_eq!((counted, counts.waiting.get()), (vec![1, 1, 0, 1], 0));
     }
 
     /// How often a client that takes so many bytes each half of the time is let go on, up to 20 times.

@@ -15,20 +15,21 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use super::connection::{Connection, of_digest};
 use super::edge::Bounds;
 use super::gather::Gathered;
 use super::guard::{Deadline, HeadFailures};
-use super::sending::SendDeadline;
+use super::sending::{SendCounts, SendDeadline};
 use super::wire::Wire;
 
 /// A client that takes no more bytes, or does not close its side, may not hold up the end of its connection for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often is looked whether a client has taken all that it was sent, which nobody is told by the system.
+const LOOK: Duration = Duration::from_millis(100);
 /// Most bytes that are read of a client which goes on sending after the last answer.
 const FORGOTTEN: usize = 16 << 20;
 
@@ -82,6 +83,8 @@ pub(super) struct Guarded {
     last: bool,
     /// Runs once the last byte is written.
     farewell: Option<Pin<Box<Sleep>>>,
+    /// Runs to the next look at what a client has taken whose connection is about to end.
+    look: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read since, and looked at by nobody.
     forgotten: usize,
 }
@@ -93,7 +96,7 @@ impl Guarded {
         connection: Connection,
         bounds: &Bounds,
         failures: HeadFailures,
-        slow: Counter,
+        sending: SendCounts,
     ) -> pingora::Result<Self> {
         let head = connection.head.clone();
         let tls = connection.tls.as_ref();
@@ -109,12 +112,13 @@ impl Guarded {
             transport,
             gathered: Gathered::default(),
             deadline: Deadline::new(head, bounds.header_timeout, failures),
-            sending: SendDeadline::new(bounds.send_timeout, bounds.min_send_rate, slow),
+            sending: SendDeadline::new(bounds.send_timeout, bounds.min_send_rate, sending),
             alpn,
             ssl,
             carrier,
             last: false,
             farewell: None,
+            look: None,
             forgotten: 0,
         })
     }
@@ -161,11 +165,18 @@ impl Guarded {
     }
 
     /// Reads and forgets until the client closes as well, for a time. A socket that is closed with bytes unread is reset
-    /// by the system, and what the client has not taken yet of its answer is lost (RFC 9112 section 9.6).
+    /// by the system, and what the client has not taken yet of its answer is lost (RFC 9112 section 9.6). So who still
+    /// takes some has more time, at the pace of any answer.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let patience = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL)));
-        if patience.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+        let is_over = patience.as_mut().poll(cx).is_ready();
+        if is_over || self.is_leaving() {
+            let is_taken = self.poll_taken(cx).is_ready();
+            match &mut self.farewell {
+                Some(patience) if !is_taken => patience.as_mut().reset(Instant::now() + FAREWELL),
+                _ if is_over => return Poll::Ready(Ok(())),
+                _ => {}
+            }
         }
         let mut forgotten = [0; 1024];
         while self.forgotten < FORGOTTEN {
@@ -177,6 +188,28 @@ impl Guarded {
             self.forgotten += read.filled().len();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Looks from time to time whether the client has taken all that it was sent; meanwhile it is counted among those that
+    /// are waited for. An error once it takes too little.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let wire = self.transport.wire();
+            let taken = if wire.is_taken() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            let taken = self.sending.flushed(taken, cx, || wire.taken());
+            if taken.is_ready() {
+                self.look = None;
+                return taken;
+            }
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
+        }
+    }
+
+    /// Whether its listener has stopped.
+    fn is_leaving(&self) -> bool {
+        of_digest(&self.carrier).is_some_and(Connection::is_leaving)
     }
 }
 
@@ -199,6 +232,10 @@ impl AsyncRead for Guarded {
         }
         if bytes > 0 {
             this.deadline.received();
+        } else if read.is_pending() && this.is_leaving() && matches!(this.poll_taken(cx), Poll::Ready(Err(_)))
+        {
+            let why = "the client takes its last answers too slowly";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
         } else if read.is_pending() && this.deadline.is_overdue(cx) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -246,8 +283,12 @@ impl AsyncWrite for Guarded {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.farewell.is_none() {
-            ready!(this.gathered.poll_send(this.transport.io(), cx))?;
-            ready!(this.transport.io().poll_shutdown(cx))?;
+            let ended = match this.gathered.poll_send(this.transport.io(), cx) {
+                Poll::Ready(Ok(())) => this.transport.io().poll_shutdown(cx),
+                waits_or_failed => waits_or_failed,
+            };
+            let wire = this.transport.wire();
+            ready!(this.sending.flushed(ended, cx, || wire.taken()))?;
         }
         this.poll_linger(cx)
     }
@@ -256,8 +297,8 @@ impl AsyncWrite for Guarded {
 #[async_trait]
 impl Shutdown for Guarded {
     async fn shutdown(&mut self) {
-        // The connection ends either way; that the client has gone first is no news.
-        let _ = tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(self)).await;
+        // The connection ends either way; that the client has gone first is no news. Each wait in it has its bound.
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
@@ -301,6 +342,7 @@ impl Peek for Guarded {}
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use prometheus_client::metrics::counter::Counter;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
@@ -338,7 +380,8 @@ mod tests {
         );
         let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
         let transport = Transport::Tls(server.unwrap());
-        let mut server = Guarded::new(transport, connection, &wide(), failures, Counter::default()).unwrap();
+        let mut server =
+            Guarded::new(transport, connection, &wide(), failures, SendCounts::default()).unwrap();
 
         server.write_all(b"answer").await.unwrap();
         server.ends();

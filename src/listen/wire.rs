@@ -62,6 +62,12 @@ impl Wire {
         Some(get_tcp_info(self.id()).ok()?.tcpi_bytes_acked)
     }
 
+    /// Whether the client's system has confirmed all that it was ever sent, as far as this one tells.
+    pub(super) fn is_taken(&self) -> bool {
+        let waits = get_tcp_info(self.id()).map(|info| info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0);
+        !waits.unwrap_or(false)
+    }
+
     /// When it began.
     pub(super) fn timing(&self) -> TimingDigest {
         TimingDigest { established_ts: self.accepted, ..TimingDigest::default() }

@@ -71,6 +71,9 @@ meters! {
     connections_open: gauge["listener"] "connections_open",
         "Connections open now",
         "Near `downstream.max_connections`, new clients are turned away: raise it, or add nodes.";
+    connections_sending: gauge[] "connections_sending",
+        "Connections whose clients are waited for to take what they are sent",
+        "Slow clients: `min_send_rate` and `send_timeout` bound them. A node that ends waits for them within `shutdown_grace`.";
     connections_refused: counter["reason"] "connections_refused",
         "Connections closed unanswered, by bound (`total`, `per_ip`)",
         "`per_ip` from one address is that client's doing; `total` is yours.";

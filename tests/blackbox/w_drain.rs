@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::h2::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     block, frame,
 };
 use crate::support::speaker::{self, Speaker};
-use crate::support::{Certs, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, https, pass};
+use crate::support::{Certs, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, h2, https, must, pass};
 
 const ACK: u8 = 1;
 /// What a stream is reset with that nobody has begun with (RFC 9113 section 8.7).
@@ -252,4 +252,44 @@ async fn a_websocket_goes_on_through_the_drain_and_ends_it() {
     assert_eq!(gateway.count("tidegate_websockets_open").await, 1);
     drop(client);
     assert!(gateway.process().ended().await.success());
+}
+
+/// Less than the system takes of an answer whose client takes nothing of it, so that it is written long before it is taken.
+const LARGE: usize = 2 << 20;
+
+#[tokio::test]
+async fn who_takes_its_last_answer_slowly_over_http2_has_all_of_it() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    origin.answer("/large", Reply::ok(vec![b'a'; LARGE]));
+    let mut gateway = before(&origin, &certs).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let tcp = must("a connection", socket.connect(gateway.https())).await.unwrap();
+    let mut client = Raw::tls_over(tcp, "h2", "a.test", &certs).await;
+    let room = [0x3f, 0xff, 0xff, 0];
+    let fields = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/large")];
+    let setting = frame(SETTINGS, 0, 0, &[&[0, 4][..], &room].concat());
+    let asked = [PREFACE, &setting, &frame(WINDOW_UPDATE, 0, 0, &room), &h2::request(&fields)].concat();
+    client.send(asked).await;
+    while h2::read(&mut client).await.expect("an answer").0 != HEADERS {}
+
+    gateway.process().signal(Signal::TERM);
+    let mut came = 0;
+    loop {
+        let (kind, flags, _, payload) = h2::read(&mut client).await.expect("all of it");
+        if kind == PING && flags & ACK == 0 {
+            client.send(frame(PING, ACK, 0, &payload)).await;
+        }
+        came += if kind == DATA { payload.len() } else { 0 };
+        if kind == DATA && flags & END_STREAM != 0 {
+            break;
+        }
+        // A connection that is closed by now resets who sends anything, and what it was sent is lost.
+        client.send(frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])).await;
+        pass(Duration::from_millis(50)).await;
+    }
+    assert_eq!(came, LARGE);
+    drop(client);
+    assert_eq!(gateway.process().ended().await.code(), Some(0));
 }

@@ -180,8 +180,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Line<C> {
             // What it still sends is read by nobody.
             if end == End::Flood { Poll::Ready(Ok(())) } else { Pin::new(&mut self.client).poll_shutdown(cx) }
         });
-        // How it ends is no news.
-        let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+        // How it ends is no news. Whoever is owed answers takes them at the pace of any answer.
+        let _: io::Result<()> = match end {
+            End::Over => goodbye.await,
+            _ => tokio::time::timeout(FAREWELL, goodbye).await.unwrap_or(Ok(())),
+        };
     }
 }
 

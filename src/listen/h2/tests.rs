@@ -24,6 +24,7 @@ use super::busy::Busy;
 use super::{Ends, serve};
 use crate::listen::connection::Connection;
 use crate::listen::guard::{HeadFailures, HeadGuard};
+use crate::listen::sending::SendCounts;
 use crate::listen::stream::{Guarded, Transport};
 use crate::listen::tests::room::wide;
 use crate::listen::wire::Wire;
@@ -154,7 +155,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
     };
     let failures = HeadFailures { timeout: Counter::default(), malformed: Counter::default() };
     let transport = Transport::Plain(Wire::new(tcp, connection.peer));
-    Guarded::new(transport, connection, &wide(), failures, Counter::default()).unwrap()
+    Guarded::new(transport, connection, &wide(), failures, SendCounts::default()).unwrap()
 }
 
 async fn pair() -> Pair {

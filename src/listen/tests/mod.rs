@@ -1,6 +1,7 @@
 //! The room as a whole: real sockets, real handshakes, a proxy that answers by itself.
 
 pub(super) mod room;
+pub(super) mod sink;
 
 mod bounds;
 mod handshakes;

@@ -51,6 +51,11 @@ impl Raw {
         Self(BufReader::new(Box::new(tls(protocol, address, host, certs).await)))
     }
 
+    /// The same over a TCP connection that is there.
+    pub(crate) async fn tls_over(stream: TcpStream, protocol: &str, host: &str, certs: &Certs) -> Self {
+        Self(BufReader::new(Box::new(handshake(stream, protocol, host, certs).await)))
+    }
+
     /// A TLS connection behind a balancer: this header of the PROXY protocol comes before the handshake.
     pub(crate) async fn tls_passed_on(
         header: &[u8],

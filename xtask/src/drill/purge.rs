@@ -26,6 +26,8 @@ const KNOWN_WITHIN: Duration = Duration::from_millis(100);
 const KNOWN_AT_LAST: Duration = Duration::from_secs(2);
 /// How soon a node that was cut off must know what it missed.
 const HEALED_WITHIN: Duration = Duration::from_secs(3);
+/// What a node answers that could not tell the others.
+const TOLD_LATER: &str = r#""fleet":"later""#;
 /// Purges of a path that are remembered at a gateway: more than can matter at a time.
 const REMEMBERED: usize = 64;
 
@@ -72,6 +74,7 @@ struct Findings {
     broken: Vec<String>,
     old_at_home: usize,
     longest_by_word: Duration,
+    what_was_longest: String,
     longest_once_whole: Duration,
 }
 
@@ -205,9 +208,12 @@ fn purge(book: &Book, admin: &mut Wire, gateway: usize, draw: u64) {
     let was_cut = book.cut.load(SeqCst);
     let answer = admin.post("/purge", &format!(r#"{{{field},"soft":{soft}}}"#));
     let returned = Instant::now();
-    let is_cut = was_cut || book.cut.load(SeqCst);
+    let mut is_cut = was_cut || book.cut.load(SeqCst);
     match answer {
-        Ok(answer) if (200..300).contains(&answer.status) => {}
+        // A node that has not noticed yet that the wire is whole says that the others hear of it later.
+        Ok(answer) if (200..300).contains(&answer.status) => {
+            is_cut |= text(&answer.body).contains(TOLD_LATER)
+        }
         // A node that is cut off may say that it could not tell the others. Nothing is owed then.
         Ok(answer) if is_cut && answer.status == 503 => {
             book.refused.fetch_add(1, SeqCst);
@@ -258,7 +264,10 @@ impl Book {
             }
             (Owed::ByWord, _) => {
                 let late = asked.saturating_duration_since(purged.returned);
-                findings.longest_by_word = findings.longest_by_word.max(late);
+                if late > findings.longest_by_word {
+                    findings.longest_by_word = late;
+                    findings.what_was_longest = format!("{}, purged by {}", what(), purged.what);
+                }
             }
             // One that returned after the wire was whole counts from then.
             (Owed::OnceWhole, Some(&whole)) => {
@@ -290,7 +299,9 @@ fn judge(book: &Book) -> Verdict {
     verdict.promise(book.purges.load(SeqCst) > 0, || "no purge was taken".to_owned());
     verdict
         .promise(word < KNOWN_AT_LAST, || format!("the other node heard of a purge {:.0} ms late", ms(word)));
-    verdict.soon(word < KNOWN_WITHIN, || format!("the other node heard of a purge after {:.0} ms", ms(word)));
+    verdict.soon(word < KNOWN_WITHIN, || {
+        format!("the other node heard of a purge after {:.0} ms: {}", ms(word), findings.what_was_longest)
+    });
     verdict.promise(whole < HEALED_WITHIN, || {
         format!("a node that was cut off did not know what it missed after {:.0} ms", ms(whole))
     });
