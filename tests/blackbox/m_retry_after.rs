@@ -101,10 +101,10 @@ async fn tries_and_the_pauses_between_them_are_within_the_time_for_the_whole() {
         "retries = { on = [\"503\"] }\ntimeouts = { total = \"1s\", first_byte = \"30s\", idle = \"30s\" }";
     let gateway = gateway(&certs, &[&origin], settings).await;
 
+    let began = Instant::now();
     let answer = Client::http2(&gateway, &certs).get(URL).await;
 
     assert_eq!((answer.status, &answer.json()["reason"]), (504, &"upstream-timeout".into()));
     assert_eq!(origin.requests("/"), 2);
-    let micros = gateway.access_line(&answer).await["elapsed_us"].as_u64().unwrap();
-    assert!(micros >= 990_000, "not before its time: {micros}");
+    assert!(began.elapsed() >= Duration::from_secs(1), "not before its time: {:?}", began.elapsed());
 }

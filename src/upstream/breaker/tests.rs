@@ -1,3 +1,5 @@
+//! How a breaker opens and closes, by a clock that is moved by hand.
+
 use proptest::prelude::*;
 
 use crate::telemetry::Meters;
