@@ -149,7 +149,7 @@ fn row(page: &mut String, key: &str, shape: Shape<'_>, section: &Section<'_>) {
     let effect = if section.restart || restarts(shape) { "restart" } else { "reload" };
     let mut meaning = paragraphs(shape.text("description").unwrap_or_default()).replace("\n\n", "<br>");
     for (word, about) in words_of(shape) {
-        let _ = write!(meaning, "<br>`{word}`: {about}");
+        let _ = write!(meaning, "<br>`{word}`: {}", paragraphs(about));
     }
     let _ =
         writeln!(page, "| `{key}` | {} | {default} | {effect} | {} |", cell(&takes(shape)), cell(&meaning));

@@ -20,7 +20,8 @@ pub struct Retries {
     /// All tries, the first included; 1 for no retries.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u16,
-    /// What is worth another try.
+    /// What is worth another try: a kind of failure, or an answer with this status, `400` to `599`. Of statuses, 502, 503 and
+    /// 504 count against the server, listed or not; any other is its word on the request.
     pub on: BTreeSet<RetryCause>,
     /// The wait before a retry: drawn at random up to a bound that doubles with each.
     pub backoff: Backoff,

@@ -68,7 +68,9 @@ async fn what_was_sent_before_a_breaker_was_replaced_is_not_shown_as_its_success
 
     let new = Upstream::new(Settings { outlier: None, ..settings(&[1, 1]) }, Some(&old), &meters);
     new.start();
-    leases.iter_mut().for_each(|lease| lease.failed_at(Failure::Status(503), NOW));
+    for lease in &mut leases {
+        lease.failed_at(Failure::Status(503), NOW);
+    }
 
     let shown = meters.render();
     assert!(shown.contains("upstream_breaker_state{upstream=\"users\"} 0\n"), "{shown}");

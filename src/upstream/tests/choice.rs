@@ -80,6 +80,25 @@ fn few_keys_move_when_the_list_changes() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_moves_with_a_server_is_its_share_also_where_weights_differ(
+        weights in prop::collection::vec(1_u16..8, 2..20), gone: prop::sample::Index,
+    ) {
+        let all = Settings { balance: hash(None), ..settings(&weights) };
+        let gone = gone.index(weights.len());
+        let mut fewer = all.clone();
+        fewer.servers.remove(gone);
+        let (before, after) = (names(&upstream_of(all)), names(&upstream_of(fewer)));
+        let moved = before.iter().zip(&after).filter(|(one, other)| one != other).count() * 1000 / before.len();
+        let total: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+        let due = usize::from(weights[gone]) * 1000 / total;
+        prop_assert!(moved <= due + 30, "{moved} of 1000 keys, not {due}, move");
+    }
+}
+
 #[test]
 fn every_gateway_finds_the_same_server_whatever_the_order_of_its_list() {
     let places = ["a.test:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
