@@ -128,3 +128,27 @@ async fn a_server_that_fails_now_and_then_is_ejected_for_its_share_of_errors() {
         1
     );
 }
+
+#[tokio::test]
+async fn while_it_is_open_a_stored_answer_stands_in_and_nothing_is_fetched() {
+    let certs = Certs::for_names(&["a.test"]);
+    let (origin, _ill) = moody().await;
+    let stored = Reply::ok("stored").field("cache-control", "max-age=10").field("age", "60");
+    origin.answer("/stored", stored);
+    let config = group(&certs, &[origin.address().to_string()], &BREAKER.replace("500ms", "1h"));
+    let gateway = Gateway::start(&format!("{config}cache = {{ stale_if_unreachable = \"1h\" }}\n")).await;
+    let client = Client::http2(&gateway, &certs);
+    let stored = "https://a.test/stored";
+    assert_eq!(client.get(stored).await.text(), "stored");
+
+    eventually(PATIENCE, "it opens", async || {
+        client.get(URL).await;
+        state(&gateway).await == "open"
+    })
+    .await;
+
+    let held = client.get(stored).await;
+    assert_eq!((held.status, held.text()), (200, "stored"));
+    assert_eq!(origin.requests("/stored"), 1);
+    assert_eq!(client.get(URL).await.status, 503);
+}
