@@ -177,7 +177,7 @@ impl Endpoint {
         token: Option<Token>,
         group: Weak<Upstream>,
     ) -> Self {
-        let Place { address, backup, weight } = place.clone();
+        let Place { address, backup, weight, .. } = place.clone();
         let seed = xxh3_64(format!("{} {address}", server.name).as_bytes());
         let weight = server.weight.saturating_mul(weight.max(1));
         let tier = if backup { Tier::Backup } else { server.tier };

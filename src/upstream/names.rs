@@ -1,17 +1,19 @@
 //! Asking name servers what a server's name stands for.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig};
 use hickory_resolver::config::{ResolveHosts, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name as DnsName, RData, RecordType};
 use hickory_resolver::{Hosts, TokioResolver};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::address::Address;
@@ -34,7 +36,7 @@ impl Default for Dns {
     }
 }
 
-/// Longest time for a lookup, whatever it takes.
+/// Longest wait for the answer to a question, whatever it takes. A service takes two: its records, then all of its hosts.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest wait for a name server before the next one, or the same once more.
@@ -50,75 +52,94 @@ const MOST_TARGETS: usize = 64;
 const HOSTS_FILE: Duration = Duration::from_secs(30);
 
 impl Dns {
-    /// Looks a name up.
+    /// Looks a name up. Where a part of the answer cannot be had, what is `known` of that part stands in.
     ///
     /// # Errors
     /// Nothing was found that the name stands for.
-    pub async fn lookup(&self, name: &Name) -> Result<Answer, LookupFailed> {
-        let mut answer =
-            timeout(PATIENCE, self.ask(name)).await.map_err(|_| LookupFailed::TimedOut(PATIENCE))??;
+    pub async fn lookup(&self, name: &Name, known: &[Place]) -> Result<Answer, LookupFailed> {
+        let mut answer = self.ask(name, known).await?;
         answer.places = in_order(answer.places);
         answer.holds = answer.holds.min(self.max_ttl).max(self.min_ttl);
         if answer.places.is_empty() { Err(LookupFailed::NoAddresses) } else { Ok(answer) }
     }
 
-    async fn ask(&self, name: &Name) -> Result<Answer, LookupFailed> {
+    async fn ask(&self, name: &Name, known: &[Place]) -> Result<Answer, LookupFailed> {
         // Made anew each time: it remembers nothing, and heeds what the files of the system say now.
         let resolver = self.resolver()?;
         match name {
             Name::Host { host, port } => {
-                let (addresses, holds) = self.host(&resolver, host).await?;
+                let Host { addresses, holds } = self.host(&resolver, host).await?;
                 let place = |ip| Place::from(Address::Inet(SocketAddr::new(ip, *port)));
                 Ok(Answer { places: addresses.into_iter().map(place).collect(), holds, trouble: None })
             }
-            Name::Service(service) => self.service(&resolver, service).await,
+            Name::Service(service) => self.service(&resolver, service, known).await,
         }
     }
 
     /// The addresses of a host: those of the hosts file, else what the name servers say.
-    async fn host(
-        &self,
-        resolver: &TokioResolver,
-        host: &str,
-    ) -> Result<(Vec<IpAddr>, Duration), LookupFailed> {
+    async fn host(&self, resolver: &TokioResolver, host: &str) -> Result<Host, LookupFailed> {
         if self.nameservers.is_empty()
             && let Some(addresses) = from_hosts_file(host)
         {
-            return Ok((addresses, HOSTS_FILE));
+            return Ok(Host { addresses, holds: HOSTS_FILE });
         }
-        let found =
-            resolver.lookup_ip(host).await.map_err(|error| LookupFailed::NoAnswer(error.to_string()))?;
+        let found = in_time(resolver.lookup_ip(host)).await?;
         let holds = found.valid_until().saturating_duration_since(Instant::now());
-        Ok((found.iter().take(MOST_ADDRESSES).collect(), holds))
+        Ok(Host { addresses: found.iter().take(MOST_ADDRESSES).collect(), holds })
     }
 
-    /// The hosts and ports of a service (RFC 2782).
-    async fn service(&self, resolver: &TokioResolver, service: &str) -> Result<Answer, LookupFailed> {
-        let found =
-            resolver.srv_lookup(service).await.map_err(|error| LookupFailed::NoAnswer(error.to_string()))?;
+    /// The hosts and ports of a service (RFC 2782). For a host that is not found, its known addresses stand in.
+    async fn service(
+        &self,
+        resolver: &TokioResolver,
+        service: &str,
+        known: &[Place],
+    ) -> Result<Answer, LookupFailed> {
+        let found = in_time(resolver.srv_lookup(service)).await?;
         let mut holds = found.valid_until().saturating_duration_since(Instant::now());
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(record) => Some(record),
             _ => None,
         });
+        let offers = offers(records);
+        let hosts = self.hosts(resolver, &offers).await;
         let (mut places, mut trouble) = (Vec::new(), None);
-        for Offer { record, backup, weight } in offers(records) {
-            match self.host(resolver, &record.target.to_utf8()).await {
-                Ok((addresses, lasting)) => {
-                    holds = holds.min(lasting);
-                    places.extend(addresses.into_iter().map(|ip| {
-                        let address = Address::Inet(SocketAddr::new(ip, record.port));
-                        Place { address, backup, weight }
-                    }));
+        for offer in offers {
+            match hosts.get(&offer.record.target) {
+                Some(Ok(host)) => {
+                    holds = holds.min(host.holds);
+                    places.extend(host.addresses.iter().map(|ip| offer.at(*ip)));
                 }
-                // The others can do without it.
-                Err(failed) => trouble = Some(format!("{}: {failed}", record.target)),
+                failed => {
+                    let why =
+                        failed.and_then(|host| host.as_ref().err()).unwrap_or(&LookupFailed::NoAddresses);
+                    trouble = Some(format!("{}: {why}", offer.record.target));
+                    places.extend(known.iter().filter_map(|place| offer.again(place)));
+                }
             }
         }
         match trouble {
             Some(reason) if places.is_empty() => Err(LookupFailed::NoAnswer(reason)),
             trouble => Ok(Answer { places, holds, trouble }),
         }
+    }
+
+    /// The addresses of all hosts, looked up at once: one that nobody answers for delays no other.
+    async fn hosts(
+        &self,
+        resolver: &TokioResolver,
+        offers: &[Offer<'_>],
+    ) -> HashMap<DnsName, Result<Host, LookupFailed>> {
+        let names: HashSet<_> = offers.iter().map(|offer| offer.record.target.clone()).collect();
+        let mut lookups = JoinSet::new();
+        for name in names {
+            let (dns, resolver) = (self.clone(), resolver.clone());
+            lookups.spawn(async move {
+                let host = dns.host(&resolver, &name.to_utf8()).await;
+                (name, host)
+            });
+        }
+        lookups.join_all().await.into_iter().collect()
     }
 
     fn resolver(&self) -> Result<TokioResolver, LookupFailed> {
@@ -141,6 +162,19 @@ impl Dns {
         options.timeout = NEXT_AFTER;
         builder.build().map_err(|error| unusable(&error))
     }
+}
+
+/// Waits for the answer to a question.
+async fn in_time<T>(question: impl Future<Output = Result<T, NetError>>) -> Result<T, LookupFailed> {
+    let answer = timeout(PATIENCE, question).await.map_err(|_elapsed| LookupFailed::TimedOut(PATIENCE))?;
+    answer.map_err(|error| LookupFailed::NoAnswer(error.to_string()))
+}
+
+/// What was found of a host.
+#[derive(Debug)]
+struct Host {
+    addresses: Vec<IpAddr>,
+    holds: Duration,
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -180,6 +214,27 @@ struct Offer<'r> {
     record: &'r SRV,
     backup: bool,
     weight: u16,
+}
+
+impl Offer<'_> {
+    /// What it offers, at this address of its host.
+    fn at(&self, ip: IpAddr) -> Place {
+        Place {
+            address: Address::Inet(SocketAddr::new(ip, self.record.port)),
+            backup: self.backup,
+            weight: self.weight,
+            host: Some(self.record.target.to_utf8().into()),
+        }
+    }
+
+    /// What it offers at a place that is known, if that was an offer of this host and port.
+    fn again(&self, known: &Place) -> Option<Place> {
+        match &known.address {
+            Address::Inet(address) => Some(self.at(address.ip()))
+                .filter(|place| place.host == known.host && place.address == known.address),
+            Address::Unix(_) => None,
+        }
+    }
 }
 
 /// The records by priority: those of the lowest number are used while any of them can be, all others are their backups. A
@@ -267,10 +322,23 @@ mod tests {
             address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))),
             backup,
             weight,
+            host: None,
         };
         let (one, two) = (place(1, true, 1), place(2, false, 3));
         let shuffled = vec![place(2, true, 1), one.clone(), two.clone(), one.clone()];
         assert_eq!(in_order(shuffled), [two, one]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_host_stands_in_for_it_alone() {
+        let record = record(1, 1, 80, "one.test.");
+        let offer = Offer { record: &record, backup: true, weight: 7 };
+        let [first, other] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(IpAddr::from);
+        let known = Place { backup: false, weight: 1, ..offer.at(first) };
+        assert_eq!(offer.again(&known), Some(offer.at(first)), "as the records have it now");
+        let elsewhere = Place { address: Address::Inet(SocketAddr::new(other, 81)), ..known.clone() };
+        let of_another = Place { host: Some("two.test.".into()), ..known };
+        assert_eq!((offer.again(&elsewhere), offer.again(&of_another)), (None, None));
     }
 
     proptest! {
@@ -294,7 +362,7 @@ mod tests {
     async fn localhost_resolves_with_a_bound_on_how_long_it_holds() {
         let name = Name::Host { host: "localhost".to_owned(), port: 4711 };
         let dns = Dns { max_ttl: Duration::from_secs(7), ..Dns::default() };
-        let answer = dns.lookup(&name).await.unwrap();
+        let answer = dns.lookup(&name, &[]).await.unwrap();
         let found = |place: &Place| match &place.address {
             Address::Inet(address) => address.ip().is_loopback() && address.port() == 4711,
             Address::Unix(_) => false,
@@ -309,7 +377,7 @@ mod tests {
         let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let dns = Dns { nameservers: vec![nobody.local_addr().unwrap()], ..Dns::default() };
         drop(nobody);
-        let failed = dns.lookup(&Name::Service("_http._tcp.users.test".to_owned())).await.unwrap_err();
+        let failed = dns.lookup(&Name::Service("_http._tcp.users.test".to_owned()), &[]).await.unwrap_err();
         assert!(matches!(failed, LookupFailed::NoAnswer(_) | LookupFailed::TimedOut(_)), "{failed}");
     }
 }

@@ -111,11 +111,13 @@ pub struct Place {
     pub backup: bool,
     /// Its share of the name's requests next to the others' weights; at least 1.
     pub weight: u16,
+    /// The host that has the address, where the name is a service.
+    pub host: Option<Arc<str>>,
 }
 
 impl From<Address> for Place {
     fn from(address: Address) -> Self {
-        Self { address, backup: false, weight: 1 }
+        Self { address, backup: false, weight: 1, host: None }
     }
 }
 

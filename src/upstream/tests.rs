@@ -820,6 +820,7 @@ fn a_record_of_a_later_priority_is_a_backup_and_weights_multiply() {
         address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))),
         backup,
         weight,
+        host: None,
     };
     let places = vec![place(1, false, 3), place(2, true, 1)];
     found(&upstream, places);

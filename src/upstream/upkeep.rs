@@ -147,10 +147,12 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: Name, dns: Dns) {
     let mut retry = FIRST_RETRY;
     loop {
-        let found = dns.lookup(&name).await;
+        let known = server.resolution.load_full();
+        let found = dns.lookup(&name, &known.places).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let pause = found.as_ref().map_or(retry, |answer| answer.holds);
-        retry = if found.is_ok() { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+        let whole = found.as_ref().ok().filter(|answer| answer.trouble.is_none());
+        let pause = whole.map_or(retry, |answer| answer.holds);
+        retry = if whole.is_some() { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
         note_lookup(&upstream, &server, found);
         drop(upstream);
 

@@ -126,6 +126,40 @@ async fn a_service_is_where_its_records_are_by_priority_and_weight() {
 }
 
 #[tokio::test]
+async fn a_host_of_a_service_that_is_not_found_keeps_its_last_address_and_takes_no_other_with_it() {
+    let certs = Certs::for_names(&["a.test"]);
+    let (one, two) = (Origin::start("one").await, Origin::start("two").await);
+    let record = |origin: &Origin, host: &str| {
+        format!("srv-host=_http._tcp.web.test,{host}.test,{},1,1", origin.address().port())
+    };
+    let host = |name: &str| format!("host-record={name}.test,127.0.0.1");
+    let (here, there) = (record(&one, "here"), record(&two, "there"));
+    let mut names = Names::with(&[&host("here"), &here, &there]).await;
+    let server = "srv://_http._tcp.web.test".to_owned();
+    let gateway = Gateway::start(&group(&certs, std::slice::from_ref(&server), &names.setting())).await;
+    stands_for(&gateway, &[one.address()]).await;
+    let reason = gateway.server(&server).await["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.starts_with("there.test.: the name does not resolve"), "{reason}");
+
+    names.now(&[&host("here"), &host("there"), &here, &there]).await;
+    let mut both = [one.address(), two.address()];
+    both.sort_unstable();
+    stands_for(&gateway, &both).await;
+    assert!(gateway.server(&server).await["reason"].is_null());
+
+    names.now(&[&host("here"), &here, &there]).await;
+    let missed = async || {
+        let server = gateway.server(&server).await;
+        server["reason"].as_str().is_some_and(|reason| reason.starts_with("there.test."))
+    };
+    eventually(PATIENCE, "one is missed", missed).await;
+    stands_for(&gateway, &both).await;
+
+    names.now(&[&host("here"), &here]).await;
+    stands_for(&gateway, &[one.address()]).await;
+}
+
+#[tokio::test]
 async fn an_answer_that_would_hold_for_long_is_asked_for_again_within_bounds() {
     let certs = Certs::for_names(&["a.test"]);
     let port = Origin::start("one").await.address().port();
