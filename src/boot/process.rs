@@ -7,10 +7,7 @@ use std::sync::atomic::AtomicU16;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::Connector;
-use pingora::proxy::http_proxy;
-use pingora::server::configuration::ServerConf;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use tokio::runtime::Runtime;
 
 use super::desk::Desk;
@@ -115,8 +112,7 @@ impl Process {
             edge: edge.clone(),
             https_port: https_port.clone(),
         };
-        let proxy = http_proxy(&Arc::new(pingora_settings(threads)), gateway.clone());
-        let listeners = Listeners::start(listeners, &edge, proxy, gateway);
+        let listeners = Listeners::start(listeners, &edge, gateway);
         let started = Started { source, files, meters: meters.clone(), live, certs, acme, edge, https_port };
         let reloader = Reloader::new(started, listeners);
         let shown = admin_of(&reloader, &meters, &ready, fetching.tiers);
@@ -169,24 +165,22 @@ fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threa
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.
         flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
-        connector: Connector::new(Some(ConnectorOptions::from_server_conf(&pingora_settings(threads)))),
+        connector: TransportConnector::new(Some(connector_options(threads))),
         under_way: Arc::default(),
     })
 }
 
-fn pingora_settings(threads: usize) -> ServerConf {
-    ServerConf {
-        threads,
-        // More than any upstream's `attempts`: those decide.
-        max_retries: 16,
-        // Idle connections to servers, per thread, of all upstreams together.
-        upstream_keepalive_pool_size: 512,
+fn connector_options(threads: usize) -> ConnectorOptions {
+    ConnectorOptions {
         // Servers are spoken to without TLS, so no roots are needed. Pingora would read the system's at start, and
         // panic where one of them cannot be read.
         ca_file: Some("/dev/null".to_owned()),
-        ..ServerConf::default()
+        ..ConnectorOptions::new(IDLE_SERVERS * threads)
     }
 }
+
+/// Idle connections to servers, per thread, of all upstreams together.
+const IDLE_SERVERS: usize = 512;
 
 /// The port that plain HTTP is redirected to.
 pub(super) fn https_port(mut listeners: impl Iterator<Item = Listener>) -> u16 {

@@ -103,7 +103,7 @@ pub struct TimeoutOverrides {
     /// Longest wait for a connection.
     #[schemars(extend("x-least" = "1ms"))]
     pub connect: Option<Period>,
-    /// Longest wait for the first byte of the answer; where `idle` is longer, that is the wait.
+    /// Longest wait for the first byte of the answer, once the request was sent.
     #[schemars(extend("x-least" = "1ms"))]
     pub first_byte: Option<Period>,
     /// Longest wait between two reads or writes.

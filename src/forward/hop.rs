@@ -28,7 +28,7 @@ static FIXED: [HeaderName; 11] = [
 /// - The fixed list, and the fields that `Connection` names. Some cannot be named away: see [`is_protected`].
 /// - `Upgrade` stays, with its `Connection`, on a real WebSocket handshake: `GET`, HTTP/1.1, `Upgrade: websocket`
 ///   (RFC 6455 §4.1). Nothing else is upgraded, `h2c` least of all: behind it, requests would pass unseen.
-/// - `TE` goes: trailers of an answer end here, so none are asked for (RFC 9110 §6.5.1, §10.1.4).
+/// - `TE` goes: whether trailers are asked for is for who passes them on to say (RFC 9110 §6.5.1, §10.1.4).
 /// - `Transfer-Encoding` goes, for framing is made anew; so does a `Content-Length` beside it, which it overrules (RFC
 ///   9112 §6.3).
 pub fn strip_request(head: &mut RequestHeader) {
@@ -49,6 +49,11 @@ pub fn strip_response(head: &mut ResponseHeader) {
         head.set(&UPGRADE, protocol);
         head.set(&CONNECTION, HeaderValue::from_static("Upgrade"));
     }
+}
+
+/// Whether a field of this name goes no further, whoever sends it.
+pub fn is_for_one_hop(name: &HeaderName) -> bool {
+    FIXED.contains(name)
 }
 
 fn strip(head: &mut impl Head) {

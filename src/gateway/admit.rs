@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use http::{Method, header, uri};
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, hop, request_id};
-use crate::listen::{self, Connection, MinVersion, client};
+use crate::listen::{self, Connection, MinVersion, Session, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};

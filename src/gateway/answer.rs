@@ -5,19 +5,18 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, request_id};
-use crate::listen::{self, Connection, Ready, dated};
+use crate::listen::{self, Connection, Ready, Session, dated};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 
-use super::tries::{fault_of, final_head};
+use super::tries::final_head;
 use super::{affinity, encode};
 
 /// Fields that every answer of an exchange carries, whoever made it.
@@ -73,19 +72,15 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
         head.insert_header(name, value)?;
     }
     route.response_edit.response(&mut head);
-    send(session, head, body).await
+    send(session, head, body).await?;
+    Ok(true)
 }
 
 /// Answers with a "no".
-pub(super) async fn refusal(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    refusal: Refusal,
-) -> Result<bool> {
+pub(super) async fn refusal(session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<()> {
     let refusal = exchange.refusal.insert(refusal).clone();
     let fields = refusal_fields(exchange, &refusal);
-    refusal.answer(session, exchange.id(), &fields).await?;
-    Ok(true)
+    refusal.answer(session, exchange.id(), &fields).await
 }
 
 /// A "no" as it is sent.
@@ -99,8 +94,8 @@ pub(super) fn written(request: &RequestHeader, exchange: &mut Exchange, refusal:
 }
 
 /// Sends a client that came in the clear to the same place over TLS.
-pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u16) -> Result<bool> {
-    let Some(asked) = &exchange.asked else { return Ok(false) };
+pub(super) async fn to_https(session: &mut Session, exchange: &Exchange, port: u16) -> Result<()> {
+    let Some(asked) = &exchange.asked else { return Ok(()) };
     let host = if port == 443 { asked.host.clone() } else { format!("{}:{port}", asked.host) };
     let query = query(session).map(|query| format!("?{query}")).unwrap_or_default();
     let to = format!("https://{host}{}{query}", asked.path);
@@ -141,7 +136,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Settles whether the connection ends with an answer: with a gateway or a listener that is about to end.
 pub(super) fn frame(session: &Session) {
     let leaving = listen::connection(session).is_some_and(Connection::is_leaving);
-    if leaving || session.is_process_shutting_down() {
+    if leaving {
         listen::end(session); // says `Connection: close`: the next request is to go elsewhere
     }
 }
@@ -166,42 +161,37 @@ fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {
     Ok(head)
 }
 
-pub(super) async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<bool> {
+pub(super) async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<()> {
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     session.write_response_header(Box::new(head), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(body), true).await?;
-    }
-    Ok(true)
+    if without_body { Ok(()) } else { session.write_body(body, true).await }
 }
 
-/// Answers a request that ended in an error, if its client can still be answered; the status, or 0.
-pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut Exchange) -> u16 {
+/// Answers a request that ended in an error, if its client can still be answered.
+pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut Exchange) {
     let refusal = exchange.refusal.take().or_else(|| refusal_of(error, exchange));
     // No further request is read: what the client sent of this one may still be on its way.
     listen::end(session);
-    if exchange.changed_protocol {
-        return 0; // nobody expects an answer any more
-    }
-    let Some(refusal) = refusal else { return 0 };
-    let status = refusal.reason().status.as_u16();
     let unanswered = final_head(session).is_none();
+    if !unanswered && listen::flush(session).await.is_err() {
+        tracing::debug!("the client left before it had what there is of its answer");
+    }
+    if exchange.changed_protocol {
+        return; // nobody expects an answer any more
+    }
+    let Some(refusal) = refusal else { return };
     let fields = refusal_fields(exchange, &refusal);
     if unanswered && refusal.answer(session, exchange.id(), &fields).await.is_err() {
         tracing::debug!(reason = refusal.reason().code, "the client left before it was refused");
     }
     exchange.refusal = Some(refusal);
-    status
 }
 
 /// The refusal that an error amounts to; `None` where the client is gone.
 fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
     match error.esource() {
-        ErrorSource::Upstream => {
-            let fault = exchange.tries.fault.or_else(|| fault_of(error));
-            Some(Refusal::Failed(fault.unwrap_or(Fault::BrokeOff)))
-        }
+        ErrorSource::Upstream => Some(Refusal::Failed(exchange.tries.fault.unwrap_or(Fault::BrokeOff))),
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),
             ErrorType::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::Body),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use pingora::Result;
-use pingora::proxy::Session;
 
 use crate::cache::flight::{Follower, From, Verdict};
 use crate::cache::policy::NotKept;
@@ -13,6 +12,7 @@ use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
 use crate::cache::{Asking, Covered, Pass, Tiers, Went, range};
 use crate::exchange::Exchange;
+use crate::listen::Session;
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::{StaleReason, Tier};
 
@@ -144,7 +144,7 @@ impl Came {
                 note(exchange, Fetched { why: self.why, status, kept: Err(None), validated: false, leads });
                 let refusal = self.tale.and_then(|tale| tale.refusal);
                 let refusal = refusal.unwrap_or(Refusal::Failed(Fault::BrokeOff));
-                answer::refusal(session, exchange, refusal).await.map(drop)
+                answer::refusal(session, exchange, refusal).await
             }
         }
     }

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use crate::cache::conditional::Answer;
@@ -24,7 +23,7 @@ use crate::cache::{Tiers, conditional, freshness, parts, policy};
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::forward::compress::{Choice, Encoder};
-use crate::listen::{self, Fields, Ready, ReadyHead, dated};
+use crate::listen::{self, Fields, Ready, ReadyHead, Session, dated};
 use crate::telemetry::{StaleReason, Tier};
 
 use super::fetch::Tale;
@@ -316,14 +315,14 @@ impl Plan {
             (Send::All, Source::Stored(stored)) => {
                 send_stored(session, &stored, 0..parts::length(&stored.body), true).await
             }
-            (Send::Form(form), _) => session.write_response_body(Some(form), true).await,
+            (Send::Form(form), _) => session.write_body(form, true).await,
             (Send::Part(range), Source::Stored(stored)) => send_stored(session, &stored, range, true).await,
             (Send::Parts(ranges, framing), Source::Stored(stored)) => {
                 for (head, range) in framing.heads.into_iter().zip(ranges) {
-                    session.write_response_body(Some(head), false).await?;
+                    session.write_body(head, false).await?;
                     send_stored(session, &stored, range, false).await?;
                 }
-                session.write_response_body(Some(framing.tail), true).await
+                session.write_body(framing.tail, true).await
             }
             (Send::Part(range), Source::Flight(follower, _)) => {
                 send_flight(session, follower, range, None).await
@@ -375,11 +374,11 @@ async fn send_stored(session: &mut Session, stored: &Stored, range: Range<u64>, 
     let pieces = parts::cut(&stored.body, &range).ok_or_else(not_held)?;
     let mut pieces = pieces.peekable();
     if pieces.peek().is_none() && ends {
-        return session.write_response_body(None, true).await;
+        return session.write_body(Bytes::new(), true).await;
     }
     while let Some(piece) = pieces.next() {
         let last = pieces.peek().is_none();
-        session.write_response_body(Some(piece), ends && last).await?;
+        session.write_body(piece, ends && last).await?;
     }
     Ok(())
 }
@@ -409,11 +408,11 @@ async fn send_flight(
             part = encoder.piece(&part).map_err(encode::failed)?;
         }
         if !part.is_empty() {
-            session.write_response_body(Some(part), false).await?;
+            session.write_body(part, false).await?;
         }
     }
     let rest = encoder.map(|encoder| encoder.finish().map_err(encode::failed)).transpose()?;
-    session.write_response_body(rest, true).await
+    session.write_body(rest.unwrap_or_default(), true).await
 }
 
 /// Whether the request has a condition that a stored answer may meet.

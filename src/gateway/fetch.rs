@@ -4,34 +4,27 @@
 //! [`Pilot`]; what becomes of an answer is decided in [`settle`](super::settle).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::{Method, StatusCode, Version, header};
-use pingora::connectors::http::Connector;
+use http::{Method, header};
+use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
 
 use crate::cache::conditional;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::flight::{Flights, From, Pilot, Verdict};
 use crate::cache::freshness::Times;
-use crate::cache::policy::{self, NotKept};
+use crate::cache::policy::NotKept;
 use crate::cache::reuse;
 use crate::cache::stored::{Body, Key, Stored};
 use crate::cache::{Rules, Tiers, range};
 use crate::exchange::{Exchange, Tries};
-use crate::forward::hop;
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Background;
-use crate::upstream::Failure;
 
 use super::renew::Held;
+use super::server::{Server, is_interim};
 use super::{affinity, place, settle, share, tally, tries};
-
-/// The most interim answers before the final one. Who follows a fetch may be slow, so they are held.
-const INTERIM_MAX: usize = 32;
 
 /// What all fetches share.
 pub struct Fetching {
@@ -40,7 +33,7 @@ pub struct Fetching {
     /// The fetches under way.
     pub flights: Arc<Flights<Tale>>,
     /// Connections to servers.
-    pub connector: Connector,
+    pub connector: TransportConnector,
     /// A share of it is held by each fetch that is under way.
     pub under_way: Arc<()>,
 }
@@ -230,69 +223,40 @@ impl Errand {
     /// Asks one server after the other, until the head of an answer is there that is worth passing on.
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let peer = tries::next_server(&self.request, &mut self.exchange).await?;
-            let retry = match self.fetching.connector.get_http_session(&*peer).await {
-                Err(error) => tries::not_connected(&mut self.exchange, error).retry(),
-                Ok((http, reused)) => match self.exchange_heads(http, peer).await {
-                    Ok(Some(answer)) => return Ok(answer),
-                    Ok(None) => true,
-                    Err(Broken::Refused(refusal)) => return Err(refusal),
-                    Err(Broken::Off(error)) => self.broken(&error, reused),
-                },
-            };
-            if !retry {
-                return Err(Refusal::Failed(self.exchange.tries.fault.unwrap_or(Fault::BrokeOff)));
+            let mut server =
+                Server::connect(&self.request, &mut self.exchange, &self.fetching.connector).await?;
+            match self.exchange_heads(&mut server).await {
+                Ok(head) if tries::answered(&mut self.exchange, &head, true) => {}
+                Ok(head) => {
+                    if self.exchange.lasting {
+                        server.end = None;
+                    }
+                    return Ok(Answer { head: *head, server });
+                }
+                Err(Broken::Refused(refusal)) => return Err(refusal),
+                Err(Broken::Off(fault)) => tries::broken(&mut self.exchange, fault, server.reused, true)?,
             }
         }
     }
 
-    /// Sends the request and reads the head of its answer; nothing where the answer is worth another try.
-    async fn exchange_heads(
-        &mut self,
-        mut http: HttpSession,
-        peer: Box<HttpPeer>,
-    ) -> Result<Option<Answer>, Broken> {
+    /// Sends the request and reads the head of its answer.
+    async fn exchange_heads(&mut self, server: &mut Server) -> Result<Box<ResponseHeader>, Broken> {
         let request = self.to_send().map_err(Broken::Refused)?;
-        let timeouts = self.exchange.timeouts().ok_or(Broken::Refused(Refusal::Internal))?;
-        let left = self.exchange.time_left().unwrap_or(Duration::MAX);
-        http.set_write_timeout(Some(timeouts.idle.min(left)));
-        http.set_read_timeout(None);
         self.sent = SystemTime::now();
-        let heads = async {
-            http.write_request_header(Box::new(request)).await?;
-            http.finish_request_body().await?;
-            for _ in 0..=INTERIM_MAX {
-                http.read_response_header().await?;
-                let mut head =
-                    http.response_header().ok_or_else(|| Error::new(ErrorType::ReadError))?.clone();
-                match head.status {
-                    // Nobody asked for another protocol; a client that was told so would take what follows for it.
-                    StatusCode::SWITCHING_PROTOCOLS => break,
-                    status if status.is_informational() => {
-                        hop::strip_response(&mut head);
-                        self.pilot.interim(head);
-                    }
-                    _ if hop::is_sound(&head, false) => return Ok(head),
-                    _ => break,
-                }
+        server.send_head(&request).map_err(Broken::Refused)?;
+        server.send_end();
+        loop {
+            let head = server.head_in_time().await.map_err(Broken::Off)?;
+            if !is_interim(head.status) {
+                return Ok(head);
             }
-            Err(Error::new(ErrorType::InvalidHTTPHeader))
-        };
-        let head = tokio::time::timeout(timeouts.first_byte.min(left), heads).await;
-        let head = head.unwrap_or_else(|_elapsed| Err(Error::new(ErrorType::ReadTimedout)));
-        let head: ResponseHeader = head.map_err(Broken::Off)?;
-        self.exchange.lasting = policy::is_event_stream(&head.headers);
-        if tries::worth_another(&mut self.exchange, &head, true) {
-            return Ok(None);
+            self.pilot.interim(*head);
         }
-        Ok(Some(Answer { head, http, peer, idle: timeouts.idle }))
     }
 
     /// The request as the server is to see it.
     fn to_send(&self) -> Result<RequestHeader, Refusal> {
-        let mut request = self.request.clone();
-        tries::pass_on(&self.request, &mut request, &self.exchange)?;
-        request.set_version(Version::HTTP_11);
+        let mut request = tries::to_send(&self.request, &self.exchange)?;
         for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::CONTENT_LENGTH] {
             request.remove_header(&name);
         }
@@ -332,21 +296,6 @@ impl Errand {
     pub(super) fn is_ranged(&self) -> bool {
         self.request.headers.contains_key(header::RANGE)
     }
-
-    /// The exchange broke off; whether to try again.
-    fn broken(&mut self, error: &Error, reused: bool) -> bool {
-        let fault = tries::fault(error.etype());
-        let tries = &mut self.exchange.tries;
-        tries.fault = Some(fault);
-        let backoff = match fault {
-            // Servers close connections that were idle for long, now and then just when a request is on its way.
-            Fault::BrokeOff if reused => tries.found_closed(true),
-            Fault::Timeout => tries.failed(Failure::Timeout, true),
-            _ => tries.failed(Failure::Reset, true),
-        };
-        tries.backoff = backoff.unwrap_or_default();
-        backoff.is_some()
-    }
 }
 
 fn is_whole(stored: &Stored) -> bool {
@@ -356,38 +305,11 @@ fn is_whole(stored: &Stored) -> bool {
 /// Why there is no head of an answer.
 enum Broken {
     Refused(Refusal),
-    Off(Box<Error>),
+    Off(Fault),
 }
 
-/// The head of an answer, and the connection that its body comes over.
+/// The head of an answer, and the server that its body comes from.
 pub(super) struct Answer {
     pub(super) head: ResponseHeader,
-    http: HttpSession,
-    peer: Box<HttpPeer>,
-    /// The longest wait for a piece of the body.
-    idle: Duration,
-}
-
-impl Answer {
-    /// The next piece of the body; `None` at its end.
-    pub(super) async fn next(&mut self, left: Duration) -> Result<Option<bytes::Bytes>, Fault> {
-        match tokio::time::timeout(self.idle.min(left), self.http.read_response_body()).await {
-            Ok(read) => read.map_err(|error| tries::fault(error.etype())),
-            Err(_elapsed) => Err(Fault::Timeout),
-        }
-    }
-
-    /// The body has come to its end: the connection is free for the next request.
-    pub(super) async fn done(mut self, fetching: &Fetching) {
-        if !self.http.response_done() {
-            return self.give_up().await;
-        }
-        let keep = self.peer.options.idle_timeout;
-        fetching.connector.release_http_session(self.http, &*self.peer, keep).await;
-    }
-
-    /// Nobody wants the rest.
-    pub(super) async fn give_up(mut self) {
-        self.http.shutdown().await;
-    }
+    pub(super) server: Server,
 }

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
 
 use crate::exchange::Exchange;
-use crate::listen::Edge;
+use crate::listen::{Edge, Session};
 
 use super::answer;
 
@@ -31,7 +30,8 @@ pub(super) async fn prove(session: &mut Session, exchange: &Exchange, edge: &Edg
     for (name, value) in answer::own_fields(exchange) {
         head.insert_header(name, value)?;
     }
-    answer::send(session, head, Bytes::from(text)).await
+    answer::send(session, head, Bytes::from(text)).await?;
+    Ok(true)
 }
 
 async fn proof(session: &Session, exchange: &Exchange, edge: &Edge) -> Option<String> {

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::{Method, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
 
 use crate::cache::{Purge, Tiers};
 use crate::exchange::Exchange;
+use crate::listen::Session;
 use crate::refusal::Refusal;
 use crate::route::NotFound;
 use crate::telemetry::PurgeOrigin;
@@ -26,17 +26,22 @@ pub(super) async fn purge(
         return Ok(false);
     }
     if !from.iter().any(|network| network.contains(&asked.client)) {
-        return answer::refusal(session, exchange, Refusal::MayNotPurge).await;
+        answer::refusal(session, exchange, Refusal::MayNotPurge).await?;
+        return Ok(true);
     }
     let found = exchange.plan.routes.find(&asked.host, &asked.path, &Method::GET);
     let route = match found {
         Ok(route) => route.clone(),
-        Err(not_found) => return answer::refusal(session, exchange, Refusal::NotFound(not_found)).await,
+        Err(not_found) => {
+            answer::refusal(session, exchange, Refusal::NotFound(not_found)).await?;
+            return Ok(true);
+        }
     };
     let Some(rules) = route.cache.clone() else {
         exchange.route = Some(route);
-        return answer::refusal(session, exchange, Refusal::NotFound(NotFound::Method { allow: Vec::new() }))
-            .await;
+        let no_method = Refusal::NotFound(NotFound::Method { allow: Vec::new() });
+        answer::refusal(session, exchange, no_method).await?;
+        return Ok(true);
     };
     let origin = place::Origin::of(request, &asked);
     let target = origin.in_words(&asked.path, request.uri.query());
@@ -45,10 +50,11 @@ pub(super) async fn purge(
     for target in targets {
         tiers.purge_and_tell(&Purge { target, soft: false }, PurgeOrigin::Method).await;
     }
-    purged(session, exchange).await
+    purged(session, exchange).await?;
+    Ok(true)
 }
 
-async fn purged(session: &mut Session, exchange: &Exchange) -> Result<bool> {
+async fn purged(session: &mut Session, exchange: &Exchange) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(200, Some(4))?;
     head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
     head.insert_header(header::CACHE_CONTROL, "no-store")?;

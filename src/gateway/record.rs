@@ -3,12 +3,11 @@
 use std::time::SystemTime;
 
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
 use crate::cache::Asking;
 use crate::exchange::Exchange;
-use crate::listen::{Connection, Sent};
+use crate::listen::{Connection, Sent, Session};
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::access::{Record, Text};
 use crate::telemetry::{RouteMeters, Websocket, WebsocketEnd};

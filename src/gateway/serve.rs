@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use http::{Method, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
 
 use crate::cache::flight::{Follower, Joined, Lane, News, PATIENCE, Pilot, Verdict};
 use crate::cache::range;
@@ -15,6 +14,7 @@ use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
 use crate::cache::{Asking, Pass, Tiers, Went};
 use crate::exchange::Exchange;
+use crate::listen::Session;
 use crate::refusal::Refusal;
 use crate::telemetry::{Background, StaleReason, Tier};
 
@@ -31,7 +31,7 @@ pub(super) async fn serve(
     exchange: &mut Exchange,
     fetching: &Arc<Fetching>,
 ) -> Result<bool> {
-    let has_content = !session.as_mut().is_body_empty();
+    let has_content = !session.is_body_empty();
     if !open(session.req_header(), has_content, exchange) {
         return Ok(false);
     }
@@ -101,7 +101,8 @@ async fn only_if_cached(
     if let Some(asking) = &mut exchange.cache {
         asking.went = Went::OnlyIfCached;
     }
-    answer::refusal(session, exchange, Refusal::NotCached).await
+    answer::refusal(session, exchange, Refusal::NotCached).await?;
+    Ok(true)
 }
 
 fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded) {

@@ -1,7 +1,7 @@
 //! What becomes of an answer from the origin: stored, or passed on to the one who asked; [`confirm`] sees to a 304.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, StatusCode};
@@ -138,8 +138,8 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
     tally::filled(&errand.exchange, Err(broken));
     let Errand { pilot, fetching, key, lease, .. } = errand;
     drop(pilot); // breaks the body off for all who follow
+    drop(answer);
     share::give_up(fetching.tiers, &key, lease, None).await;
-    answer.give_up().await;
 }
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
@@ -152,7 +152,7 @@ async fn land(errand: Errand, answer: Answer, stored: Stored) {
         Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
         Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
     }
-    answer.done(&fetching).await;
+    answer.server.done(&fetching.connector);
 }
 
 /// Stores an answer whose body has come to its end.
@@ -188,8 +188,7 @@ enum Cut {
 /// Moves the body from the connection to those who follow; collects it in `copy` as long as that takes it.
 async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Copy>) -> Result<(), Cut> {
     loop {
-        let left = errand.exchange.time_left().unwrap_or(Duration::MAX);
-        match answer.next(left).await {
+        match answer.server.piece_in_time().await {
             Ok(Some(piece)) => {
                 if let Some(copy) = copy.as_mut() {
                     copy.add(&piece);
@@ -235,10 +234,10 @@ async fn pass(
         errand.exchange.tries.end(true);
         let part = copy.map(|copy| keep_part(&errand, copy, &head));
         errand.pilot.land();
-        answer.done(&errand.fetching).await;
+        answer.server.done(&errand.fetching.connector);
         part
     } else {
-        answer.give_up().await;
+        drop(answer);
         copy.map(|_| Err(NotKept::BrokenOff))
     };
     if let Some(kept) = part {

@@ -3,20 +3,20 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{StatusCode, Uri, header};
+use http::{StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 
 use crate::cache::policy;
 use crate::exchange::Exchange;
 use crate::forward::{self, CertificateFacts, ClientFacts, hop};
+use crate::listen::Session;
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer, retry_after};
 
-use super::{affinity, place, websocket};
+use super::{affinity, place};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(
@@ -60,97 +60,50 @@ pub(super) async fn next_server(
     Ok(Box::new(peer))
 }
 
-/// No connection to the server could be made.
-pub(super) fn not_connected(exchange: &mut Exchange, mut error: Box<Error>) -> Box<Error> {
-    exchange.tries.fault = Some(match error.etype() {
+/// No connection to the server could be made: the refusal, unless another try is worth it.
+pub(super) fn not_connected(exchange: &mut Exchange, error: &Error) -> Result<(), Refusal> {
+    let fault = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::ConnectTimeout,
         _ => Fault::Unreachable,
-    });
+    };
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
     let backoff = exchange.tries.failed(Failure::Connect, true);
-    error.set_retry(backoff.is_some());
-    exchange.tries.backoff = backoff.unwrap_or_default();
-    error
+    again(exchange, fault, backoff)
 }
 
-/// The server failed in mid-exchange; what the client did is no server's failure.
+/// The server failed in mid-exchange: the refusal, unless another try is worth it.
+///
+/// `reused`: its connection had served other requests. `repeatable`: all of this one may be sent once more.
 pub(super) fn broken(
-    session: &mut Session,
     exchange: &mut Exchange,
-    mut error: Box<Error>,
+    fault: Fault,
     reused: bool,
-) -> Box<Error> {
-    if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
-        return error; // decided where the answer came in
-    }
-    error.set_retry(false);
-    if session.is_upgrade_req()
-        && session.response_written().is_none()
-        && *error.etype() == ErrorType::ReadTimedout
-    {
-        error.as_up(); // the session tells the time for the server: see `websocket::bound_word`
-    }
-    if let Some(fault) = fault_of(&error) {
-        // A request that would change the protocol has no body, and yet may go on.
-        let body_goes_on = !session.is_body_done() && !session.is_upgrade_req();
-        if fault == Fault::Timeout && body_goes_on && session.response_written().is_none() {
-            // The server waits for the rest of the request as we do: nothing is said of it.
-            exchange.tries.lease = None;
-            exchange.refusal = Some(Refusal::BodyStalled);
-            return error;
-        }
-        if fault == Fault::Timeout && exchange.lasting {
-            exchange.tries.lease = None; // silence is what lasts, and no failure
-            return error;
-        }
-        exchange.tries.fault = Some(fault);
-        let repeatable = is_repeatable(session);
-        let tries = &mut exchange.tries;
-        let backoff = match fault {
-            // Servers close connections that were idle for long, now and then just when a request is on its way.
-            Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
-            Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
-            _ => tries.failed(Failure::Reset, repeatable),
-        };
-        error.set_retry(backoff.is_some());
-        exchange.tries.backoff = backoff.unwrap_or_default();
-    }
-    error
+    repeatable: bool,
+) -> Result<(), Refusal> {
+    let tries = &mut exchange.tries;
+    let backoff = match fault {
+        // Servers close connections that were idle for long, now and then just when a request is on its way.
+        Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
+        Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
+        _ => tries.failed(Failure::Reset, repeatable),
+    };
+    again(exchange, fault, backoff)
 }
 
-/// Ends a try whose answer nobody may see.
-pub(super) fn sound(exchange: &Exchange, answer: &ResponseHeader) -> pingora::Result<()> {
-    if hop::is_sound(answer, exchange.upgrades) {
-        return Ok(());
-    }
-    Err(Error::explain(ErrorType::InvalidHTTPHeader, "an answer that is read in more than one way").into_up())
+fn again(exchange: &mut Exchange, fault: Fault, backoff: Option<Duration>) -> Result<(), Refusal> {
+    exchange.tries.fault = Some(fault);
+    exchange.tries.backoff = backoff.unwrap_or_default();
+    backoff.map(drop).ok_or(Refusal::Failed(fault))
 }
 
-/// Settles a try by the head of its answer. An error asks for another; anything else is passed on.
-pub(super) fn answered(
-    session: &mut Session,
-    exchange: &mut Exchange,
-    answer: &ResponseHeader,
-) -> pingora::Result<()> {
+/// Settles a try by the head of its answer; whether another is to be made in its place.
+pub(super) fn answered(exchange: &mut Exchange, answer: &ResponseHeader, repeatable: bool) -> bool {
     let status = answer.status;
     exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
     exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
-    if exchange.changed_protocol {
-        websocket::opened(session, exchange);
-    }
-    if !worth_another(exchange, answer, is_repeatable(session)) {
-        return Ok(());
-    }
-    let mut error = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "worth another try").into_up();
-    error.set_retry(true);
-    Err(error)
-}
-
-/// Settles a try by the head of its answer; whether another follows, and the answer is forgotten.
-pub(super) fn worth_another(exchange: &mut Exchange, answer: &ResponseHeader, repeatable: bool) -> bool {
     let tries = &mut exchange.tries;
     let on = tries.upstream.as_ref().map(|upstream| upstream.settings().retries.on).unwrap_or_default();
-    let Some(failure) = Failure::of_status(answer.status.as_u16(), &on) else {
+    let Some(failure) = Failure::of_status(status.as_u16(), &on) else {
         tries.answered();
         return false;
     };
@@ -163,10 +116,9 @@ pub(super) fn worth_another(exchange: &mut Exchange, answer: &ResponseHeader, re
 
 /// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
 /// client has seen nothing of an answer.
-fn is_repeatable(session: &Session) -> bool {
-    let client = session.as_ref();
+pub(super) fn is_repeatable(session: &Session) -> bool {
     session.req_header().method.is_idempotent()
-        && !client.retry_buffer_truncated()
+        && !session.retry_buffer_truncated()
         && final_head(session).is_none()
 }
 
@@ -177,29 +129,8 @@ pub(super) fn final_head(session: &Session) -> Option<&ResponseHeader> {
     session.response_written().filter(|head| is_final(head.status))
 }
 
-/// How an error in mid-exchange is the server's; `None` if it is not.
-pub(super) fn fault_of(error: &Error) -> Option<Fault> {
-    if *error.esource() != ErrorSource::Upstream {
-        return None;
-    }
-    Some(fault(error.etype()))
-}
-
-/// How an exchange with a server ended.
-pub(super) fn fault(kind: &ErrorType) -> Fault {
-    match kind {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Fault::Timeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Fault::Invalid,
-        _ => Fault::BrokeOff,
-    }
-}
-
-/// Writes the request that came as the server is to see it.
-pub(super) fn pass_on(
-    came: &RequestHeader,
-    request: &mut RequestHeader,
-    exchange: &Exchange,
-) -> Result<(), Refusal> {
+/// The request that came as the server is to see it.
+pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<RequestHeader, Refusal> {
     let (Some(route), Some(asked), Some(forward)) = (&exchange.route, &exchange.asked, exchange.forward())
     else {
         return Err(Refusal::Internal);
@@ -212,8 +143,9 @@ pub(super) fn pass_on(
         port: asked.port,
         http_version: came.version,
     };
-    hop::strip_request(request);
-    forward::identify(request, &facts, &asked.id);
+    let mut request = came.clone();
+    hop::strip_request(&mut request);
+    forward::identify(&mut request, &facts, &asked.id);
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);
@@ -233,8 +165,9 @@ pub(super) fn pass_on(
         fingerprint: &client.fingerprint,
         der: &client.certificate,
     });
-    route.request_edit.request(request, certificate.as_ref());
-    Ok(())
+    route.request_edit.request(&mut request, certificate.as_ref());
+    request.set_version(Version::HTTP_11);
+    Ok(request)
 }
 
 /// The target in origin form: the normal form of the path, and the query as it came, but for what HTTP/1 does not let

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::proxy::ProxyHttp;
+use pingora::apps::HttpServerApp;
 use pingora::server::ShutdownWatch;
 use tokio::net::TcpListener;
 
@@ -20,10 +20,9 @@ use super::front::Front;
 const RESPITE: Duration = Duration::from_millis(100);
 
 /// Accepts on `socket` until `stop` says so; what was accepted goes on to the end of its request.
-pub(super) async fn accept<P>(socket: Socket, front: Arc<Front<P>>, stop: ShutdownWatch)
+pub(super) async fn accept<A>(socket: Socket, front: Arc<Front<A>>, stop: ShutdownWatch)
 where
-    P: ProxyHttp + AtOnce,
-    P::CTX: Send + Sync,
+    A: HttpServerApp + AtOnce,
 {
     match TcpListener::from_std(socket) {
         Ok(listener) => accept_all(&listener, &front, &stop).await,
@@ -32,10 +31,9 @@ where
     front.end();
 }
 
-async fn accept_all<P>(listener: &TcpListener, front: &Arc<Front<P>>, stop: &ShutdownWatch)
+async fn accept_all<A>(listener: &TcpListener, front: &Arc<Front<A>>, stop: &ShutdownWatch)
 where
-    P: ProxyHttp + AtOnce,
-    P::CTX: Send + Sync,
+    A: HttpServerApp + AtOnce,
 {
     let mut stopping = stop.clone();
     let mut stopping = pin!(stopping.wait_for(|stop| *stop));

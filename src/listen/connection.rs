@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::Version;
 use pingora::Result;
+use pingora::protocols::http::custom::server;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::proxy::Session;
 
 use super::client_ca::ClientCaSource;
 use super::guard::HeadGuard;
@@ -89,6 +89,9 @@ impl Connection {
     }
 }
 
+/// A request and its answer, on whatever kind of connection.
+pub type Session = dyn server::Session;
+
 /// Ends the connection of a request with its answer, where it is not shared with others.
 pub fn end(session: &Session) {
     if let Some(connection) = connection(session) {
@@ -96,7 +99,7 @@ pub fn end(session: &Session) {
     }
 }
 
-/// Whether a request shares its connection with others, by HTTP/2. Pingora's own `is_http2` knows only its own kind.
+/// Whether a request shares its connection with others, by HTTP/2.
 pub fn is_multiplexed(session: &Session) -> bool {
     session.req_header().version == Version::HTTP_2
 }
@@ -105,11 +108,7 @@ pub fn is_multiplexed(session: &Session) -> bool {
 ///
 /// HTTP/2 does so by itself, when there is nothing else to do on the connection.
 pub async fn flush(session: &mut Session) -> Result<()> {
-    let shared = is_multiplexed(session);
-    match session.as_custom_mut() {
-        Some(own) if !shared => own.write_body(Bytes::new(), false).await,
-        _ => Ok(()),
-    }
+    if is_multiplexed(session) { Ok(()) } else { session.write_body(Bytes::new(), false).await }
 }
 
 /// The connection that a request came over; none for requests that the gateway makes itself.

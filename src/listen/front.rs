@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use pingora::apps::HttpServerApp;
 use pingora::protocols::{ALPN, Ssl};
-use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::ShutdownWatch;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
@@ -36,26 +36,21 @@ use super::{h1, h2, proof};
 const HEADER_BUFFER: usize = 256;
 
 /// What serves the connections of one listener.
-pub struct Front<P: ProxyHttp> {
+pub struct Front<A> {
     /// How connections are received that come from now on.
     terms: Arc<ArcSwap<Listener>>,
     edge: Arc<Edge>,
-    proxy: Arc<HttpProxy<P>>,
-    at_once: Arc<P>,
+    /// Answers requests: at once, or with a session.
+    app: Arc<A>,
     /// Whether connections that wait for a request are to end.
     closing: watch::Sender<bool>,
     /// Whether those that do not wait are to end with their request.
     leaving: Arc<AtomicBool>,
 }
 
-impl<P: ProxyHttp> Front<P> {
-    pub(super) fn new(
-        terms: Arc<ArcSwap<Listener>>,
-        edge: Arc<Edge>,
-        proxy: Arc<HttpProxy<P>>,
-        at_once: Arc<P>,
-    ) -> Self {
-        Self { terms, edge, proxy, at_once, closing: watch::Sender::new(false), leaving: Arc::default() }
+impl<A> Front<A> {
+    pub(super) fn new(terms: Arc<ArcSwap<Listener>>, edge: Arc<Edge>, app: Arc<A>) -> Self {
+        Self { terms, edge, app, closing: watch::Sender::new(false), leaving: Arc::default() }
     }
 
     /// A place for a connection from `peer`, if there is one.
@@ -171,11 +166,7 @@ impl<P: ProxyHttp> Front<P> {
     }
 }
 
-impl<P> Front<P>
-where
-    P: ProxyHttp + AtOnce,
-    P::CTX: Send + Sync,
-{
+impl<A: HttpServerApp + AtOnce> Front<A> {
     /// Serves a connection from `peer` to its end. Once `shutdown` says so, it ends as soon as nothing is under way.
     pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, shutdown: ShutdownWatch) {
         let wire = Wire::new(tcp, peer);
@@ -204,17 +195,17 @@ where
         drop(stopping);
         let Some(guarded) = guarded else { return };
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {
-            let (proxy, at_once, ends) = (&self.proxy, &self.at_once, &self.edge.counts.http2);
-            Box::pin(h2::serve(guarded, proxy, at_once, &bounds, ends, &shutdown)).await;
+            let (app, ends) = (&self.app, &self.edge.counts.http2);
+            Box::pin(h2::serve(guarded, app, app, &bounds, ends, &shutdown)).await;
         } else {
-            let (app, at_once) = (&self.proxy, &*self.at_once);
+            let (app, at_once) = (&self.app, &*self.app);
             let closing = &self.closing.subscribe();
             let site = h1::Site { app, at_once, bounds: &bounds, shutdown: &shutdown, closing };
             Box::pin(h1::serve(guarded, site)).await;
         }
     }
 
-    /// The proxy is shared by all listeners, and not told that one of them has stopped: its connections are, here.
+    /// The listener has stopped: its connections are told.
     pub(super) fn end(&self) {
         self.leaving.store(true, Ordering::Release);
         self.closing.send_replace(true);

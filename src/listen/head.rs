@@ -5,9 +5,8 @@
 //! (RFC 9112 section 11.2, request smuggling). The checks here see the bytes as they came.
 
 use http::{HeaderMap, Method, StatusCode, header};
-use pingora::proxy::Session;
 
-use super::connection::is_multiplexed;
+use super::connection::{Session, is_multiplexed};
 
 /// How much a request head may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,7 +60,7 @@ pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use by_host::ByHost;
 pub use certs::{Cert, CertError, CertSet, CertSource};
 pub use client_ca::{ClientCa, ClientCaSource, Policy};
-pub use connection::{Connection, TlsInfo, connection, end, flush, is_multiplexed};
+pub use connection::{Connection, Session, TlsInfo, connection, end, flush, is_multiplexed};
 pub use date::{dated, keep_date};
 pub use edge::{Bounds, Edge};
 pub use front::Front;

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerApp as _;
-use pingora::proxy::{HttpProxy, ProxyHttp};
+use pingora::apps::HttpServerApp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,10 +17,9 @@ use super::front::Front;
 
 /// The listeners that accept. Which those are may change while they do: [`Listeners::line_up`] binds what is new, and
 /// [`Listeners::take`] puts it in force.
-pub struct Listeners<P: ProxyHttp> {
+pub struct Listeners<A> {
     edge: Arc<Edge>,
-    proxy: Arc<HttpProxy<P>>,
-    at_once: Arc<P>,
+    app: Arc<A>,
     running: Vec<Running>,
 }
 
@@ -57,16 +55,12 @@ impl Lineup {
     }
 }
 
-impl<P> Listeners<P>
-where
-    P: ProxyHttp + AtOnce,
-    P::CTX: Send + Sync,
-{
-    /// Accepts on what was bound. Connections are served by `proxy`, and what is at hand by `at_once`.
-    pub fn start(bound: Vec<Bound>, edge: &Arc<Edge>, proxy: HttpProxy<P>, at_once: P) -> Self {
-        let (proxy, at_once) = (Arc::new(proxy), Arc::new(at_once));
-        let running = bound.into_iter().map(|bound| start(bound, edge, &proxy, &at_once)).collect();
-        Self { edge: edge.clone(), proxy, at_once, running }
+impl<A: HttpServerApp + AtOnce> Listeners<A> {
+    /// Accepts on what was bound. Requests are answered by `app`.
+    pub fn start(bound: Vec<Bound>, edge: &Arc<Edge>, app: A) -> Self {
+        let app = Arc::new(app);
+        let running = bound.into_iter().map(|bound| start(bound, edge, &app)).collect();
+        Self { edge: edge.clone(), app, running }
     }
 
     /// Finds `wanted` among those that accept, by address, and binds the rest.
@@ -93,7 +87,7 @@ where
         let mut before: Vec<_> = self.running.drain(..).map(Some).collect();
         for place in places {
             let running = match place {
-                Place::New(bound) => Some(start(bound, &self.edge, &self.proxy, &self.at_once)),
+                Place::New(bound) => Some(start(bound, &self.edge, &self.app)),
                 Place::Stays(index, listener) => before.get_mut(index).and_then(Option::take).inspect(|it| {
                     it.terms.store(Arc::new(listener));
                 }),
@@ -103,28 +97,23 @@ where
         end(before.into_iter().flatten()).await;
     }
 
-    /// Stops accepting, then tells the proxy to let its idle connections go.
+    /// Stops accepting, and lets idle connections go.
     pub async fn stop(&mut self) {
         end(self.running.drain(..)).await;
-        self.proxy.http_cleanup().await;
     }
 }
 
-impl<P: ProxyHttp> fmt::Debug for Listeners<P> {
+impl<A> fmt::Debug for Listeners<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listeners").field("running", &self.running).finish_non_exhaustive()
     }
 }
 
 /// Accepts from now on.
-fn start<P>(bound: Bound, edge: &Arc<Edge>, proxy: &Arc<HttpProxy<P>>, at_once: &Arc<P>) -> Running
-where
-    P: ProxyHttp + AtOnce,
-    P::CTX: Send + Sync,
-{
+fn start<A: HttpServerApp + AtOnce>(bound: Bound, edge: &Arc<Edge>, app: &Arc<A>) -> Running {
     let Bound { listener, asked, socket } = bound;
     let terms = Arc::new(ArcSwap::from_pointee(listener));
-    let front = Front::new(terms.clone(), edge.clone(), proxy.clone(), at_once.clone());
+    let front = Front::new(terms.clone(), edge.clone(), app.clone());
     let (stop, stopping) = watch::channel(false);
     let accepting = tokio::spawn(accept(socket, Arc::new(front), stopping));
     Running { asked, terms, stop, accepting }

@@ -12,10 +12,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
 
 use crate::limit::Exceeded;
-use crate::listen::{self, BadHead};
+use crate::listen::{self, BadHead, Session};
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
 pub use reason::{REASONS, Reason};
@@ -172,7 +171,7 @@ impl Refusal {
         }
         session.write_response_header(Box::new(head), body.is_empty()).await?;
         if !body.is_empty() {
-            session.write_response_body(Some(body), true).await?;
+            session.write_body(body, true).await?;
         }
         Ok(())
     }

@@ -13,14 +13,14 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use super::Meters;
 use super::timestamp::Clock;
 
-/// The environment variable that overrides which events are logged, such as `info,pingora_proxy=debug`.
+/// The environment variable that overrides which events are logged, such as `info,pingora_core=debug`.
 pub const FILTER_VARIABLE: &str = "TIDEGATE_LOG";
 
 /// Why the log could not be started.
 #[derive(Debug, Error)]
 pub enum LogsError {
     /// The override is not a list of `target=level`.
-    #[error("{FILTER_VARIABLE} is not a list such as `info,pingora_proxy=debug`")]
+    #[error("{FILTER_VARIABLE} is not a list such as `info,pingora_core=debug`")]
     Filter(#[source] ParseError),
     /// Something in this process logs already.
     #[error("the log is started already")]
@@ -52,15 +52,11 @@ pub fn start_logs(level: LevelFilter) -> Result<(), LogsError> {
 fn filter(level: LevelFilter) -> EnvFilter {
     let at_most = |bound: LevelFilter| level.min(bound);
     let directives = [
-        // What Pingora's proxy says is about single requests, and clients who hang up make it say it at `error`.
-        // The access log and the metrics tell that once, with a reason.
-        ("pingora_proxy", if level > LevelFilter::INFO { LevelFilter::WARN } else { LevelFilter::OFF }),
         // Malformed bytes from a peer are reported here at `warn`; they are counted as request head failures.
         ("pingora_core::protocols", at_most(LevelFilter::ERROR)),
         // A peer that speaks no HTTP/2 after agreeing on it is its own doing, once per connection.
         ("pingora_core::apps", LevelFilter::OFF),
         ("pingora_core", at_most(LevelFilter::WARN)),
-        ("pingora_cache", at_most(LevelFilter::WARN)),
         // TLS alerts are a peer's doing, and counted as failed handshakes.
         ("rustls", at_most(LevelFilter::ERROR)),
         ("h2", at_most(LevelFilter::ERROR)),
@@ -169,7 +165,7 @@ mod tests {
     #[test]
     fn what_clients_do_to_single_requests_is_not_logged() {
         let text = logged(LevelFilter::INFO, || {
-            tracing::error!(target: "pingora_proxy", "fail to proxy");
+            tracing::error!(target: "pingora_core::apps", "no preface");
             tracing::warn!(target: "pingora_core::protocols::http::v1::common", "bad length");
             tracing::warn!(target: "rustls::conn", "alert");
             tracing::error!(target: "pingora_core::services::listening", "accept failed");
@@ -195,7 +191,7 @@ mod tests {
         let meters = Meters::new();
         count_panics(&meters);
         log::error!(target: "pingora_core::server", "said through the facade");
-        log::error!(target: "pingora_proxy", "said of one request");
+        log::warn!(target: "pingora_core::protocols", "said of one request");
         let ended = std::thread::spawn(|| panic!("lost\nmy way")).join();
         assert_eq!(panic_message(&*ended.unwrap_err()), "lost\nmy way");
         assert_eq!(meters.panics.with([]).get(), 1);
@@ -222,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_environment_overrides_the_filter() {
-        let output = child().env(FILTER_VARIABLE, "off,pingora_proxy=error").output().unwrap();
+        let output = child().env(FILTER_VARIABLE, "off,pingora_core::protocols=warn").output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{text}");
         assert!(text.contains("said of one request") && !text.contains("facade"), "{text}");

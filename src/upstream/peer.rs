@@ -73,8 +73,8 @@ const PROBES: TcpKeepalive = TcpKeepalive {
 
 /// The peer for the server of this lease: HTTP/1.1 over TCP, or over a socket of the file system.
 ///
-/// Pingora knows one read timeout where there are two waits: that for the first byte, and those between reads. The
-/// longer counts for both, but never longer than what is `left` of the time for the whole exchange.
+/// No step lasts longer than what is `left` of the time for the whole exchange. Reads and writes are bounded by who reads and
+/// writes: Pingora has one bound for all reads, but the first byte and the next are two waits.
 ///
 /// # Errors
 /// The path is none that a socket can have.
@@ -88,8 +88,6 @@ pub fn http_peer(lease: &Lease, timeouts: &Timeouts, left: Option<Duration>) -> 
     peer.group_key = server.group_key();
     peer.options.connection_timeout = within(timeouts.connect);
     peer.options.total_connection_timeout = within(timeouts.connect);
-    peer.options.read_timeout = within(timeouts.first_byte.max(timeouts.idle));
-    peer.options.write_timeout = within(timeouts.idle);
     peer.options.idle_timeout = Some(timeouts.keep_alive);
     peer.options.tcp_keepalive = Some(PROBES);
     peer.options.set_http_version(1, 1);
@@ -106,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_with_a_server_has_an_end() {
+    fn a_connection_is_made_and_kept_within_a_time() {
         let upstream = upstream_of(Settings::new("users", [("10.0.0.1:8080", 1)]));
         let peer = http_peer(
             &upstream.pick(&Tried::default(), Affinity::default()).unwrap(),
@@ -116,13 +114,7 @@ mod tests {
         .unwrap();
         let options = &peer.options;
         assert_eq!(peer._address.to_string(), "10.0.0.1:8080");
-        for bound in [
-            options.connection_timeout,
-            options.total_connection_timeout,
-            options.read_timeout,
-            options.write_timeout,
-            options.idle_timeout,
-        ] {
+        for bound in [options.connection_timeout, options.total_connection_timeout, options.idle_timeout] {
             assert!(bound.is_some_and(|bound| bound > Duration::ZERO && bound <= Duration::from_secs(60)));
         }
     }
@@ -154,7 +146,7 @@ mod tests {
             left,
         )
         .unwrap();
-        assert_eq!(peer.options.read_timeout, left);
+        assert_eq!(peer.options.connection_timeout, left);
         assert_eq!(peer.options.total_connection_timeout, left);
     }
 

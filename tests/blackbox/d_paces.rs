@@ -186,3 +186,40 @@ async fn an_answer_that_waits_for_its_turn_is_not_let_go() {
         assert_eq!(body(&mut client, 3).await, LARGE - 40 * 4096, "{round}");
     }
 }
+
+/// Clients, and what each asks for at once without room for a byte of it.
+const CLIENTS: usize = 4;
+const STREAMS: u32 = 90;
+
+#[tokio::test]
+async fn answers_that_nobody_has_room_for_stay_with_their_servers() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    origin.answer("/large", Reply::ok(vec![b'a'; LARGE]));
+    let gateway = gateway(&certs, origin.address(), "", "").await;
+    let no_room = h2::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let asks = (0..STREAMS).flat_map(|at| head("GET", "/large", END_STREAM, 2 * at + 1)).collect::<Vec<_>>();
+    let before = gateway.resident();
+
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = connect(&gateway, &certs).await;
+        client.send(&no_room).await;
+        client.send(&asks).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let mut heads = 0;
+        while heads < STREAMS {
+            let (kind, ..) = h2::read(client).await.expect("the connection goes on");
+            heads += u32::from(kind == HEADERS);
+        }
+    }
+    let mut most = 0;
+    for _ in 0..20 {
+        most = most.max(gateway.resident());
+        pass(PAUSE).await;
+    }
+    let grown = most.saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for {CLIENTS} connections");
+}

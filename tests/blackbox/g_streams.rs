@@ -68,6 +68,29 @@ async fn a_websocket_lasts_however_quickly_its_server_agrees() {
     }
 }
 
+#[tokio::test]
+async fn a_websocket_hears_its_client_while_its_server_never_pauses() {
+    let flood = Speaker::start(|mut stream| async move {
+        speaker::head(&mut stream).await;
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        let _ = stream.write_all(switch.as_bytes()).await;
+        let (mut reads, mut writes) = stream.split();
+        let mut word = [0; 4];
+        tokio::select! {
+            _ = reads.read_exact(&mut word) => {}
+            () = async { while writes.write_all(&[b'x'; 8 << 10]).await.is_ok() {} } => {}
+        }
+    })
+    .await;
+    let gateway = before(flood.address(), "").await;
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send(HANDSHAKE).await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    client.bytes(1 << 20).await;
+    client.send("stop").await;
+    must("the server hears it", async { while client.take(64 << 10).await.is_some() {} }).await;
+}
+
 /// What follows lasts longer than that.
 #[tokio::test]
 async fn a_server_has_first_byte_to_agree_to_a_websocket() {
@@ -321,6 +344,31 @@ async fn a_body_is_passed_on_while_it_is_sent() {
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
     must("the first chunk arrives", gate.opened()).await;
     assert_eq!(client.ask("3\r\ntwo\r\n0\r\n\r\n").await.status, 200);
+}
+
+/// Says every three bytes of a body that it reads.
+async fn echo_by_three(mut stream: TcpStream) {
+    let head = speaker::head(&mut stream).await.to_ascii_lowercase();
+    assert!(head.contains("content-length: 9"), "{head}");
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await;
+    let mut word = [0; 3];
+    while stream.read_exact(&mut word).await.is_ok() {
+        let _ = stream.write_all(&word).await;
+    }
+}
+
+#[tokio::test]
+async fn both_sides_are_heard_word_by_word() {
+    let origin = Speaker::start(echo_by_three).await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\n").await;
+    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    for word in ["one", "two", "six"] {
+        client.send(word).await;
+        assert_eq!(client.bytes(3).await, word.as_bytes());
+    }
 }
 
 /// Bytes in which a lost, doubled or moved piece shows.

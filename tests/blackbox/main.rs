@@ -56,6 +56,7 @@ mod m_retry_after;
 mod m_breaker;
 mod n_answers;
 mod n_dates;
+mod n_trailers;
 mod u_acme;
 mod u_acme_fleet;
 mod u_acme_reload;

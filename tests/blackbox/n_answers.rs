@@ -63,6 +63,29 @@ async fn an_answer_that_does_not_begin_in_time_is_asked_for_elsewhere_if_that_is
     assert_eq!(retries(&gateway, "timeout").await, 1);
 }
 
+/// Neither a longer bound on other waits nor a byte now and then gives it more.
+#[tokio::test]
+async fn the_whole_head_of_an_answer_has_the_time_of_its_first_byte() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Wire::start(|_, mut line| async move {
+        line.request().await;
+        line.say("HTTP/1.1 200 OK\r\nX-Slow: ").await;
+        while line.say("x").await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let settings = "timeouts = { first_byte = \"150ms\", idle = \"1h\", total = \"0s\" }";
+    let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        for request in [client.request("GET", URL), client.request("POST", URL).body("some")] {
+            let answer = client.send(request).await;
+            assert_refused(&answer, 504, "upstream-timeout");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_time_for_the_whole_counts_all_tries() {
     let certs = Certs::for_names(&["a.test"]);
@@ -103,6 +126,25 @@ async fn the_time_for_the_whole_ends_an_answer_that_trickles() {
         assert!(answer.is_err(), "{answer:?}");
     }
     assert!(began.elapsed() < PATIENCE);
+    assert_eq!(gateway.count("tidegate_refusals_total{reason=\"upstream-timeout\"}").await, 2);
+}
+
+#[tokio::test]
+async fn the_time_for_the_whole_ends_an_answer_that_falls_silent() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Wire::start(|_, mut line| async move {
+        line.request().await;
+        line.say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").await;
+        line.closed().await;
+    })
+    .await;
+    let settings = "timeouts = { total = \"300ms\", idle = \"1h\" }";
+    let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        let answer = must("the answer ends", Answer::try_of(client.request("GET", URL))).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
     assert_eq!(gateway.count("tidegate_refusals_total{reason=\"upstream-timeout\"}").await, 2);
 }
 
@@ -209,6 +251,7 @@ async fn what_is_not_http_is_a_502() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nfives",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n5\r\nfives\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\nContent-Length: 5\r\n\r\nfives",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nGET / HTTP/1.1\r\n",
     ] {
@@ -274,21 +317,43 @@ async fn an_answer_that_comes_before_the_body_was_read_reaches_the_client() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_early_reaches_the_client_though_nobody_takes_the_body() {
+async fn an_answer_that_comes_early_reaches_the_client_at_once_though_nobody_takes_the_body() {
     let certs = Certs::for_names(&["a.test"]);
+    // More than fits into what lies between.
     let origin = Wire::start(|_, mut line| async move {
         line.head().await;
-        line.say("HTTP/1.1 413 Too Much\r\nContent-Length: 4\r\n\r\nless").await;
+        line.say(format!("HTTP/1.1 413 Too Much\r\nContent-Length: {EARLY}\r\n\r\n")).await;
+        line.say("x".repeat(EARLY)).await;
         // Neither reads nor closes.
         std::future::pending::<()>().await;
     })
     .await;
-    let settings = "timeouts = { idle = \"300ms\" }";
+    let settings = "timeouts = { first_byte = \"1h\", idle = \"1h\", total = \"0s\" }";
     let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
 
     for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
         let answer = client.send(client.request("PUT", URL).body("x".repeat(9_000_000))).await;
-        assert_eq!((answer.status, answer.text()), (413, "less"));
+        assert_eq!((answer.status, answer.body.len()), (413, EARLY));
+    }
+}
+
+const EARLY: usize = 8 << 20;
+
+/// A server that takes nothing of a body has `idle` to do so, and `first_byte` to answer all the same.
+#[tokio::test]
+async fn a_server_that_neither_reads_nor_answers_is_given_up() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Wire::start(|_, mut line| async move {
+        line.head().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let settings = "timeouts = { first_byte = \"200ms\", idle = \"200ms\", total = \"0s\" }";
+    let gateway = gateway(&certs, &[origin.address().to_string()], settings).await;
+
+    for client in [Client::http1(&gateway, &certs), Client::http2(&gateway, &certs)] {
+        let answer = client.send(client.request("PUT", URL).body("x".repeat(9_000_000))).await;
+        assert_refused(&answer, 504, "upstream-timeout");
     }
 }
 

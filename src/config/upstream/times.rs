@@ -14,13 +14,13 @@ pub struct Timeouts {
     /// Longest wait for a connection.
     #[schemars(extend("x-least" = "1ms"))]
     pub connect: Period,
-    /// Longest wait for the first byte of the answer; where `idle` is longer, that is the wait.
+    /// Longest wait for the first byte of the answer, once the request was sent.
     #[schemars(extend("x-least" = "1ms"))]
     pub first_byte: Period,
     /// Longest wait between two reads or writes.
     #[schemars(extend("x-least" = "1ms"))]
     pub idle: Period,
-    /// Longest time for the whole exchange, retries included, to within one read; `0s` for none. Event streams and
+    /// Longest time for the whole exchange, retries included; `0s` for none. Event streams and
     /// connections that changed their protocol may last.
     pub total: Period,
     /// How long a connection without a request is kept for the next one.

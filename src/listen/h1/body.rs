@@ -276,11 +276,6 @@ impl RequestBody {
         self.pace.set_no_rate();
     }
 
-    /// The client was not waited for so far.
-    pub(super) fn forgive(&mut self) {
-        self.pace.forgive();
-    }
-
     /// Nothing more is read of a connection that speaks another protocol.
     pub(super) fn end(&mut self) {
         if matches!(self.framing, Framing::Connection) {

@@ -218,7 +218,7 @@ fn quoted(bytes: &[u8]) -> Result<&[u8], BadChunk> {
 }
 
 /// Whether a field means something only before its body: who put it behind hopes that somebody merges the two.
-pub(super) fn is_forbidden(name: &[u8]) -> bool {
+pub fn is_forbidden(name: &[u8]) -> bool {
     const NAMES: [&str; 26] = [
         "transfer-encoding",
         "host",

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A head that breaks the rules is refused here, and its connection ends. Where the answer to a request is at hand, it is sent; any
-//! other request goes to the proxy as a session, to which the connection is lent. Then comes the next.
+//! other request goes to the gateway as a session, to which the connection is lent. Then comes the next.
 
 mod ahead;
 mod answer;
@@ -158,7 +158,7 @@ where
         sent.whole.then_some(self)
     }
 
-    /// Has a request with a head of this length answered by the proxy.
+    /// Has a request with a head of this length answered by way of a session.
     async fn has_session(mut self, request: RequestHeader, length: usize) -> Option<Self> {
         let rest = self.ahead.take_after(length);
         let Ok(body) = RequestBody::new(&request, rest, self.site.bounds) else {

@@ -25,9 +25,6 @@ use crate::listen::connection::Connection;
 
 /// Pieces up to this size are copied behind what is before them: one write costs more than the copy.
 const SHORT: usize = 2 << 10;
-/// How often the proxy may come back for more before what was written is sent: what its server has sent already takes
-/// that many turns to get here.
-const TURNS: u8 = 3;
 
 thread_local! {
     /// Room for heads and frames; a writer that waits for a slow client takes it along.
@@ -46,8 +43,8 @@ pub(super) struct Reply {
     torn: bool,
     /// Whether the client was told to go on.
     told: bool,
-    /// How many turns what was written may still wait to be sent; 0: it is sent.
-    waits: u8,
+    /// Whether what was written waits to be sent.
+    waits: bool,
 }
 
 /// What of the request decides about the form of its answer.
@@ -91,7 +88,7 @@ impl Reply {
             expects: fields.contains_key(header::EXPECT),
             trailers: fields.get_all(header::TE).into_iter().any(|value| lists(value.as_bytes())),
         };
-        Self { asked, framing: Framing::Unknown, head: None, sent: 0, torn: false, told: false, waits: 0 }
+        Self { asked, framing: Framing::Unknown, head: None, sent: 0, torn: false, told: false, waits: false }
     }
 
     /// Writes tasks one after another; whether the answer ends with them. What was written is sent at its end, and else
@@ -314,7 +311,7 @@ impl Reply {
         if room.is_empty() && piece.is_empty() {
             return Ok(());
         }
-        self.waits = self.waits.max(TURNS);
+        self.waits = true;
         let mut written = 0;
         let outcome = write_all(client, room, piece, &mut written).await;
         self.sent += written.saturating_sub(room.len());
@@ -324,34 +321,24 @@ impl Reply {
 
     /// Sends what was written.
     pub(super) async fn send<C: AsyncWrite + Unpin>(&mut self, client: &mut C) -> Result<()> {
-        if self.waits > 0 {
+        if self.waits {
             client.flush().await.map_err(lost)?;
-            self.waits = 0;
+            self.waits = false;
         }
         Ok(())
     }
 
-    /// Sends what was written, as the proxy waits; but not at once, for more may be on its way to here.
-    ///
-    /// The proxy asks several sources in no order: that it waits for this one does not tell that the others have nothing.
+    /// As [`Self::send`], for who waits for something else meanwhile.
     pub(super) fn poll_send<C: AsyncWrite + Unpin>(
         &mut self,
         client: &mut C,
         cx: &mut Context<'_>,
     ) -> Poll<Result<()>> {
-        match self.waits {
-            0 => Poll::Ready(Ok(())),
-            1 => {
-                ready!(Pin::new(client).poll_flush(cx)).map_err(lost)?;
-                self.waits = 0;
-                Poll::Ready(Ok(()))
-            }
-            _ => {
-                self.waits -= 1;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
+        if self.waits {
+            ready!(Pin::new(client).poll_flush(cx)).map_err(lost)?;
+            self.waits = false;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// The head, once it has been written.
@@ -364,17 +351,6 @@ impl Reply {
         self.sent
     }
 
-    /// Whether the request asks for another protocol.
-    pub(super) fn may_upgrade(&self) -> bool {
-        self.asked.upgrades
-    }
-
-    /// Whether it is not known yet if bytes of another protocol follow. Were the proxy told that the body ends here, it
-    /// could take that for the end of what comes after a change of protocol, if that is quick.
-    pub(super) fn awaits_word(&self) -> bool {
-        self.asked.upgrades && self.head.is_none()
-    }
-
     /// Whether the connection speaks another protocol.
     pub(super) fn is_upgraded(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)
@@ -382,7 +358,7 @@ impl Reply {
 
     /// Whether the answer is whole, and was sent.
     pub(super) fn is_whole(&self) -> bool {
-        self.framing == Framing::Ended && !self.torn && self.waits == 0
+        self.framing == Framing::Ended && !self.torn && !self.waits
     }
 }
 

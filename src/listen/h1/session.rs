@@ -1,4 +1,4 @@
-//! One request and its answer on an HTTP/1 connection, as Pingora wants to see them.
+//! One request and its answer on an HTTP/1 connection, in the form that Pingora gives to sessions.
 //!
 //! It stands in for Pingora's own type, which reads bodies leniently, and keeps what it read beyond them. The connection is
 //! lent to it, and goes back when it is gone.
@@ -41,8 +41,6 @@ pub(super) struct Session {
     home: Home,
     digest: Arc<Digest>,
     upgraded: bool,
-    /// Runs while it is not known yet if the protocol changes.
-    word: Option<Pin<Box<Sleep>>>,
     /// Runs once the client has closed its side.
     farewell: Option<Pin<Box<Sleep>>>,
 }
@@ -66,7 +64,7 @@ impl Session {
         digest: &Arc<Digest>,
     ) -> Box<dyn server::Session> {
         let (home, digest) = (home.clone(), digest.clone());
-        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, word: None, farewell: None })
+        Box::new(Self { head, lent: Some(lent), home, digest, upgraded: false, farewell: None })
     }
 
     fn socket(&self) -> Option<&SocketDigest> {
@@ -80,9 +78,6 @@ impl Session {
             return Err(gone());
         };
         let ended = reply.write(&mut **client, connection, body.left(), tasks).await?;
-        if self.upgraded {
-            body.forgive(); // its client may listen for as long as there is something to hear
-        }
         if reply.is_upgraded() && !self.upgraded {
             self.upgraded = true;
             body.upgrade();
@@ -101,14 +96,6 @@ impl Session {
         }
         if !body.is_done() {
             return if idle { Poll::Pending } else { body.poll_next(&mut **client, cx) };
-        }
-        if reply.awaits_word() {
-            let within = body.within();
-            let word = self.word.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
-            if word.as_mut().poll(cx).is_ready() {
-                let context = format!("no word on another protocol within {within:?}");
-                return Poll::Ready(Error::e_explain(ErrorType::ReadTimedout, context));
-            }
         }
         if self.farewell.is_none() {
             ready!(body.poll_ahead(&mut **client, cx))?;
@@ -175,7 +162,7 @@ impl server::Session for Session {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.lent.as_ref().is_none_or(|lent| lent.body.is_done() && !lent.reply.awaits_word())
+        self.lent.as_ref().is_none_or(|lent| lent.body.is_done())
     }
 
     fn is_body_empty(&mut self) -> bool {
@@ -197,17 +184,7 @@ impl server::Session for Session {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        let lent = self.lent.as_ref()?;
-        // No bytes, and not the end: the proxy then tells its server of neither.
-        if lent.reply.awaits_word() { Some(Bytes::new()) } else { lent.body.kept() }
-    }
-
-    fn is_upgrade_req(&self) -> bool {
-        self.lent.as_ref().is_some_and(|lent| lent.reply.may_upgrade())
-    }
-
-    fn was_upgraded(&self) -> bool {
-        self.upgraded
+        self.lent.as_ref()?.body.kept()
     }
 
     // ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,10 +232,7 @@ impl server::Session for Session {
 
     // ── bounds; those on writes are the connection's ────────────────────────────────────────────────────────────
 
-    /// Holds for the word on another protocol as well: the proxy has one bound on its server for the time before and
-    /// after it, and only the client's side can tell the two apart.
     fn set_read_timeout(&mut self, within: Option<Duration>) {
-        self.word = None;
         if let (Some(lent), Some(within)) = (&mut self.lent, within) {
             lent.body.set_within(within);
         }

@@ -1,4 +1,4 @@
-//! A gateway of one room: listeners, certificates, and a proxy that says what it knows of the connection.
+//! A gateway of one room: listeners, certificates, and somebody who says what it knows of the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pingora::apps::{HttpServerApp, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{ProxyHttp, Session, http_proxy};
-use pingora::server::configuration::ServerConf;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -25,7 +24,7 @@ use crate::listen::certs::tests::{Made, load};
 use crate::listen::dev::{self, DevFiles};
 use crate::listen::{
     AtOnce, BadHead, Bounds, CertSet, CertSource, Connection, Edge, Kind, Listener, Listeners, MinVersion,
-    Ready, Sent, Ticketing, TlsTable, bind, connection, head, tls,
+    Ready, Sent, Session, Ticketing, TlsTable, bind, connection, head, tls,
 };
 use crate::telemetry::Meters;
 
@@ -50,20 +49,23 @@ pub(super) struct Held {
 }
 
 #[async_trait]
-impl ProxyHttp for Answering {
-    type CTX = Option<BadHead>;
-
-    fn new_ctx(&self) -> Self::CTX {
+impl HttpServerApp for Answering {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        _: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let ServerSession::Custom(mut session) = session else { panic!("no session of ours") };
+        connection(&*session).expect("each request comes over a connection").request_begins();
+        let answered = self.answer(&mut *session).await;
+        connection(&*session).expect("as above").request_ends();
+        answered.expect("the client takes its answer");
         None
     }
+}
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<()> {
-        connection(session).expect("each request comes over a connection").request_begins();
-        *ctx = head::check(session, self.edge.bounds().head()).err();
-        Ok(())
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+impl Answering {
+    async fn answer(&self, session: &mut Session) -> pingora::Result<()> {
         match session.req_header().uri.path() {
             "/panic" => panic!("as asked for"),
             "/held" => {
@@ -72,23 +74,15 @@ impl ProxyHttp for Answering {
             }
             _ => {}
         }
-        let (status, body) = match ctx {
-            Some(bad) => (bad.status(), bad.reason().to_owned()),
-            None => (http::StatusCode::OK, format!("{:?}", connection(session).expect("as above"))),
+        let (status, body) = match head::check(session, self.edge.bounds().head()) {
+            Err(bad) => (bad.status(), bad.reason().to_owned()),
+            Ok(()) => (http::StatusCode::OK, format!("{:?}", connection(session).expect("as above"))),
         };
         let mut response = ResponseHeader::build(status, None)?;
         response.insert_header("content-length", body.len())?;
         session.write_response_header(Box::new(response), false).await?;
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
-        Ok(true)
-    }
-
-    async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
-        Err(Error::new(ErrorType::InternalError))
-    }
-
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, _: &mut Self::CTX) {
-        connection(session).expect("as above").request_ends();
+        session.write_body(Bytes::from(body), true).await?;
+        session.finish().await
     }
 }
 
@@ -164,18 +158,14 @@ impl Room {
         let ticketing = Ticketing::new().unwrap();
         let edge = Edge::new(Some(TlsTable::new(certs, min, &ticketing)), bounds, &meters);
 
-        // Pingora reads the system's roots unless it is given others, and panics where there are none.
-        let conf = ServerConf { ca_file: Some(dev.ca.display().to_string()), ..ServerConf::default() };
         let nobody = || Arc::new(Semaphore::new(0));
         let held = Held { come: nobody(), go: nobody() };
         let answering = Answering { edge: edge.clone(), held: held.clone() };
-        let at_once = answering.clone();
-        let proxy = http_proxy(&Arc::new(conf), answering);
 
         let local = |kind| Listener { kind, address: "127.0.0.1:0".parse().unwrap(), proxy_protocol: false };
         let bound = bind(&[local(Kind::Https), local(Kind::Http { redirect: true })]).unwrap();
         let (https, http) = (bound[0].listener.address, bound[1].listener.address);
-        let listeners = Listeners::start(bound, &edge, proxy, at_once);
+        let listeners = Listeners::start(bound, &edge, answering);
         Self { edge, meters, https, http, ticketing, held, dev, listeners, _dir: dir }
     }
 

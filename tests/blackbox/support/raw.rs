@@ -209,7 +209,7 @@ impl Raw {
 }
 
 /// A TLS connection that asks for `host` and offers this protocol, for whoever speaks it.
-pub(super) async fn tls(
+pub(crate) async fn tls(
     protocol: &str,
     address: SocketAddr,
     host: &str,

@@ -212,7 +212,7 @@ fn purge(book: &Book, admin: &mut Wire, gateway: usize, draw: u64) {
     match answer {
         // A node that has not noticed yet that the wire is whole says that the others hear of it later.
         Ok(answer) if (200..300).contains(&answer.status) => {
-            is_cut |= text(&answer.body).contains(TOLD_LATER)
+            is_cut |= text(&answer.body).contains(TOLD_LATER);
         }
         // A node that is cut off may say that it could not tell the others. Nothing is owed then.
         Ok(answer) if is_cut && answer.status == 503 => {
