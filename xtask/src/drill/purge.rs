@@ -28,6 +28,8 @@ const KNOWN_AT_LAST: Duration = Duration::from_secs(2);
 const HEALED_WITHIN: Duration = Duration::from_secs(3);
 /// What a node answers that could not tell the others.
 const TOLD_LATER: &str = r#""fleet":"later""#;
+/// By which a gateway says that it hears of purges.
+const HEARS: &str = "\ntidegate_cache_purge_log_connected{} 1\n";
 /// Purges of a path that are remembered at a gateway: more than can matter at a time.
 const REMEMBERED: usize = 64;
 
@@ -103,7 +105,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
             let (book, gateways, over) = (&*book, &gateways, &over);
             scope.spawn(move || play(book, gateways, client, pace, over));
         }
-        let outcome = direct_the_scene(stage, &book, &field, part);
+        let outcome = direct_the_scene(stage, &book, &field, &gateways[1], part);
         over.store(true, SeqCst);
         outcome
     });
@@ -112,14 +114,20 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     Ok(judge(&book))
 }
 
-fn direct_the_scene(stage: &Stage, book: &Book, field: &Field, part: Duration) -> Outcome {
+fn direct_the_scene(stage: &Stage, book: &Book, field: &Field, cut_off: &Gateway, part: Duration) -> Outcome {
     stage.rest(part)?;
     book.cut.store(true, SeqCst);
+    // Purges that have returned before are on their way.
+    stage.rest(2 * KNOWN_WITHIN)?;
     field.relay()?.set(State::Cut);
     stage.rest(part)?;
     field.relay()?.set(State::Whole);
     let whole_again = Instant::now();
     book.whole_again.set(whole_again).map_err(|_| Failure::new("the wire was cut twice"))?;
+    // It notices by and by. Until then it is cut off as before.
+    let mut admin = Wire::to_admin(cut_off.admin());
+    let hears = || admin.get("/metrics").is_ok_and(|answer| text(&answer.body).contains(HEARS));
+    stage.until(HEALED_WITHIN, "the node that was cut off hears of purges", hears)?;
     book.cut.store(false, SeqCst);
     stage.rest(part.max(HEALED_WITHIN))
 }
