@@ -103,7 +103,6 @@ const LATER: &[Later] = &[
     (&["Route"], &["concurrency", "cors", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
-    (&["Upstream"], &["tls"], "leave it out; servers are spoken to in plain HTTP"),
     (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),
 ];
 
