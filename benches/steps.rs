@@ -70,7 +70,7 @@ fn choosing_by_ewma(bencher: Bencher<'_, '_>, servers: u16) {
     let upstream = upstream(Balance::Ewma { decay: Duration::from_secs(10) }, servers);
     bencher.bench_local(|| {
         let lease = upstream.pick(&Tried::default(), Affinity::default());
-        lease.map(|lease| lease.answered(black_box(Duration::from_millis(3)))).is_ok()
+        lease.map(|mut lease| lease.answered(black_box(Duration::from_millis(3)))).is_ok()
     });
 }
 

@@ -16,7 +16,7 @@ use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Websocket;
 use crate::upstream::affinity::Token;
-use crate::upstream::{Failure, Lease, Permit, Timeouts, Tried, Upstream};
+use crate::upstream::{Failed, Failure, Lease, Permit, Timeouts, Tried, Upstream};
 
 /// One request and its answer, inside the gateway. It keeps the plan that it began with.
 pub struct Exchange {
@@ -93,6 +93,8 @@ pub struct Tries {
     pub fault: Option<Fault>,
     /// How long to wait before the next.
     pub backoff: Duration,
+    /// When the time for all of them is over; `None` for as long as it takes.
+    pub end: Option<Instant>,
     /// When the current try began.
     pub began: Option<Instant>,
     /// From choosing a server to the head of its answer.
@@ -181,21 +183,32 @@ impl Tries {
     /// The head of an answer came, and it is no failure. Whether it is a success shows at its end.
     pub fn answered(&mut self) {
         self.wait_is_over();
-        if let (Some(lease), Some(waited)) = (&self.lease, self.waited) {
+        if let (Some(lease), Some(waited)) = (&mut self.lease, self.waited) {
             lease.answered(waited);
         }
     }
 
     /// The head of an answer came, and it is a failure; whether another try is allowed, and after which pause.
     ///
-    /// Without another, the answer is passed on, and its server stays in use to its end.
-    pub fn answered_badly(&mut self, failure: Failure, repeatable: bool) -> Option<Duration> {
+    /// `told` is how long the server asks to be left alone. Without another try, the answer is passed on, and its server
+    /// stays in use to its end.
+    pub fn answered_badly(
+        &mut self,
+        failure: Failure,
+        repeatable: bool,
+        told: Option<Duration>,
+    ) -> Option<Duration> {
+        if !failure.is_servers() {
+            self.answered();
+        }
         self.wait_is_over();
-        if let Some(lease) = &mut self.lease {
+        if let Some(lease) = self.lease.as_mut().filter(|_| failure.is_servers()) {
             lease.failed(failure);
         }
-        let pause = self.pause(failure, repeatable)?;
-        self.lease = None;
+        let pause = self.pause(failure, repeatable, told)?;
+        if let Some(mut lease) = self.lease.take() {
+            lease.succeeded(); // not heard where it failed
+        }
         Some(pause)
     }
 
@@ -205,7 +218,7 @@ impl Tries {
         if let Some(mut lease) = self.lease.take() {
             lease.failed(failure);
         }
-        self.pause(failure, repeatable)
+        self.pause(failure, repeatable, None)
     }
 
     /// A kept connection turned out to be closed, which says nothing of its server; whether another try is allowed,
@@ -214,7 +227,7 @@ impl Tries {
         self.wait_is_over();
         self.lease = None;
         self.tried.found_closed();
-        self.pause(Failure::Reset, repeatable)
+        self.pause(Failure::Reset, repeatable, None)
     }
 
     /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
@@ -252,9 +265,10 @@ impl Tries {
         self.waited = self.waited.or_else(|| self.began.map(|began| began.elapsed()));
     }
 
-    fn pause(&self, failure: Failure, repeatable: bool) -> Option<Duration> {
+    fn pause(&self, failure: Failure, repeatable: bool, told: Option<Duration>) -> Option<Duration> {
         let upstream = self.upstream.as_ref().filter(|_| repeatable)?;
-        upstream.may_retry(self.tried.count(), failure)
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        upstream.may_retry(&Failed { failure, tried: &self.tried, told, left })
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) fn word(words_of: &str, word: &str) -> Option<Hint> {
     if later.is_some() {
         return Some(Hint { message: Some(not_supported(word)), label: String::new() });
     }
+    if words_of == "RetryOn" && word.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Hint { message: None, label: "the status of an error is `400` to `599`".to_owned() });
+    }
     let (_, origin, _, here) =
         FOREIGN_WORDS.iter().find(|(set, _, words, _)| *set == words_of && words.contains(&word))?;
     Some(Hint { message: origin.says(word), label: here_it_is(here) })
@@ -358,7 +361,6 @@ const FOREIGN: &[Foreign] = &[
     (&["Upstream"], Other, &["lb", "load_balancing", "strategy", "algorithm"], "`balance`"),
     (&["Upstream"], Other, &["timeout"], "`timeouts = { total = \"30s\" }`"),
     (&["Upstream"], Other, &["retry"], "`retries`"),
-    (&["Upstream"], Other, &["circuit_breaker"], "`outlier_detection`"),
     (
         &["RedisTable"],
         Other,

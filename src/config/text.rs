@@ -9,6 +9,7 @@ use std::str::FromStr;
 use super::addresses::{admin_address, bad_port, listen_url};
 use super::problem::nearest;
 use super::units::{ByteSize, Period, Rate, Share};
+use super::upstream::ErrorStatus;
 use super::{acme, cache, compress, meant, redis, upstream};
 
 /// One kind of text.
@@ -33,10 +34,17 @@ const KINDS: &[Kind] = &[
     Kind { format: "size", noun: "a size", example: "4MiB", check: size },
     Kind { format: "rate", noun: "a rate", example: "100/s", check: rate },
     Kind { format: "share", noun: "a share", example: "20%", check: share },
+    Kind { format: "error-status", noun: "the status of an error", example: "500", check: error_status },
     Kind { format: "listen-url", noun: "a URL", example: "https://[::]:443", check: listen_url },
     Kind { format: "admin-address", noun: "an address", example: "127.0.0.1:9000", check: admin_address },
     Kind { format: "network", noun: "a network", example: "10.0.0.0/8", check: network },
     Kind { format: "server", noun: "an address", example: "10.0.1.11:8080", check: server },
+    Kind {
+        format: "name-server",
+        noun: "the address of a name server",
+        example: "127.0.0.1:53",
+        check: name_server,
+    },
     Kind {
         format: "upstream",
         noun: "the name of an upstream or an address",
@@ -132,6 +140,7 @@ macro_rules! markers {
 
 markers! {
     Network "network",
+    NameServer "name-server",
     HostPattern "host",
     PathPattern "path-pattern",
     Method "method",
@@ -161,6 +170,10 @@ fn share(text: &str) -> Result<(), String> {
     Share::from_str(text).map(drop).map_err(|shape| meant::or(meant::share(text), shape))
 }
 
+fn error_status(text: &str) -> Result<(), String> {
+    ErrorStatus::from_str(text).map(drop)
+}
+
 fn network(text: &str) -> Result<(), String> {
     if text.parse::<ipnet::IpNet>().is_ok() {
         return Ok(());
@@ -179,7 +192,7 @@ fn network(text: &str) -> Result<(), String> {
 }
 
 fn server(text: &str) -> Result<(), String> {
-    const SHAPE: &str = "a server is `ip:port` or `host:port`";
+    const SHAPE: &str = "a server is `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`";
     let mut words = text.split_whitespace();
     if let (Some(address), Some(more)) = (words.next(), words.next()) {
         let weight = more.strip_prefix("weight=").unwrap_or(more);
@@ -195,7 +208,11 @@ fn server(text: &str) -> Result<(), String> {
             "http" => format!("write the address and its port: `{bare}:80`"),
             "https" if rest == bare => return secure(bare),
             "https" => format!("write `https://{bare}`, without a path"),
-            "dns" => format!("write `{bare}`; names are looked up again by themselves"),
+            "dns" if rest.parse::<SocketAddr>().is_ok() => {
+                format!("write `{rest}`; there is nothing to look up")
+            }
+            "dns" if rest == bare => return server(bare),
+            "srv" => return service(rest),
             _ => SHAPE.to_owned(),
         });
     }
@@ -244,6 +261,24 @@ fn socket(path: &str) -> Result<(), String> {
         return Err(format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes"));
     }
     Ok(())
+}
+
+fn service(text: &str) -> Result<(), String> {
+    let name = text.split(['/', ':']).next().unwrap_or(text);
+    match (is_host(name), name == text) {
+        (true, true) => Ok(()),
+        (true, false) => Err(format!("write `srv://{name}`; the records have the ports")),
+        (false, _) => Err("a service is a name such as `srv://_http._tcp.users.internal`".to_owned()),
+    }
+}
+
+fn name_server(text: &str) -> Result<(), String> {
+    match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+        (Ok(address), _) if address.port() > 0 => Ok(()),
+        (_, Ok(IpAddr::V6(address))) => Err(format!("write `[{address}]:53`")),
+        (_, Ok(IpAddr::V4(address))) => Err(format!("write `{address}:53`")),
+        _ => Err("a name server is an IP address and a port, such as `127.0.0.1:53`".to_owned()),
+    }
 }
 
 /// With a colon an address, without one a name.
@@ -493,6 +528,10 @@ mod tests {
             (server, "127.0.0.1:5000 weight=3", "write `{ address = \"127.0.0.1:5000\", weight = 3 }`"),
             (server, "http://web:80/", "write `web:80`, without `http://`"),
             (server, "web", "the port is missing: `web:8080`"),
+            (server, "dns://web", "the port is missing: `web:8080`"),
+            (server, "dns://10.0.0.1:80", "write `10.0.0.1:80`; there is nothing to look up"),
+            (server, "srv://web.internal:80", "write `srv://web.internal`; the records have the ports"),
+            (name_server, "10.0.0.2", "write `10.0.0.2:53`"),
             (host, "https://a.example.com/x", "write `a.example.com`, without the scheme"),
             (path_pattern, "/users*", "`*` stands after a `/`: `/users/*` matches `/users` and all below it"),
             (path_pattern, "/users/{id}", "paths take no parameters; `/users/*` matches all below"),
@@ -510,6 +549,7 @@ mod tests {
         for (format, texts) in [
             ("listen-url", &["https://[::]:443", "http://127.0.0.1:0"][..]),
             ("server", &["10.0.0.1:80", "[::1]:80", "user-service:8080", "a_b.local:1"]),
+            ("server", &["dns://web.internal:3000", "srv://_http._tcp.web.internal"]),
             ("host", &["localhost", "a.b", "*.a.b", "127.0.0.1", "[::1]", "API.example.com"]),
             ("path-pattern", &["/", "/*", "/a", "/a/*", "/a/b.c", "/a%20b"]),
             ("method", &["GET", "PURGE", "M-SEARCH"]),

@@ -193,6 +193,8 @@ macro_rules! quantity {
 quantity!(Period, "Period", "time", r"^([0-9]+(us|ms|s|m|h|d))+$");
 quantity!(ByteSize, "ByteSize", "size", r"^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)$");
 quantity!(Rate, "Rate", "rate", r"^[1-9][0-9]*/(s|m|h|d)$");
+pub(super) use quantity;
+
 quantity!(Share, "Share", "share", r"^(100|[0-9]{1,2})%$");
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! `[upstreams.NAME]`: a group of interchangeable servers.
 
 pub(super) mod balance;
+mod breaker;
+mod dns;
 mod health;
 mod limits;
 mod retries;
@@ -16,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::units::{Period, Share};
 
 pub use balance::{Algorithm, Balance, BalanceTable, MaxOverload, key_parts};
+pub use breaker::{BreakerTable, CircuitBreaker};
+pub use dns::Dns;
 pub use health::{Health, HealthTable, OutlierDetection, OutlierTable};
 pub use limits::Limits;
-pub use retries::{Backoff, Retries, RetryOn};
+pub use retries::{Backoff, ErrorStatus, Retries, RetryCause, RetryOn};
 pub use sticky::{SameSite, Sticky, StickyTable};
 pub use times::Timeouts;
 pub use tls::{ProxyProtocol, UpstreamTls, UpstreamTlsTable};
@@ -28,8 +32,10 @@ pub use tls::{ProxyProtocol, UpstreamTls, UpstreamTlsTable};
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["servers"]))]
 pub struct Upstream {
-    /// The servers: `ip:port`, `host:port`, `https://host:port` (TLS), `unix:PATH`, or `{ address, weight, backup }`. At
-    /// least one.
+    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, `https://host:port` (TLS),
+    /// `unix:PATH`, or `{ address, weight, backup }`. At least one. A name stands for all its addresses, a service for all
+    /// hosts and ports of its SRV records, by their weights; those that are not of the first priority are backups. One that
+    /// does not resolve is down until it does.
     #[schemars(length(min = 1), example = ["10.0.1.11:8080", "10.0.1.12:8080"])]
     pub servers: Vec<Server>,
     /// TLS to the servers: `true`, or a table. Servers written with `https://` have it without.
@@ -39,6 +45,8 @@ pub struct Upstream {
     /// carries one request, as the next may be of another client. Off by default.
     #[schemars(example = &"v2")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// How names of servers are looked up.
+    pub dns: Dns,
     /// How one of them is chosen for a request: `least_request`, `round_robin`, `ewma`, `hash`, or a table.
     #[schemars(example = &"least_request")]
     pub balance: Balance,
@@ -57,6 +65,8 @@ pub struct Upstream {
     pub health: Health,
     /// Leaving a server alone for a while when its answers fail: a table, or `false`.
     pub outlier_detection: OutlierDetection,
+    /// Leaving the whole group alone for a while when most of what is sent to it fails: `true`, or a table.
+    pub circuit_breaker: CircuitBreaker,
     /// How long each step with a server may take.
     pub timeouts: Timeouts,
     /// When a request is sent once more.
@@ -71,12 +81,14 @@ impl Default for Upstream {
             servers: Vec::new(),
             tls: None,
             proxy_protocol: None,
+            dns: Dns::default(),
             balance: Balance::default(),
             sticky: None,
             slow_start: Period(Duration::ZERO),
             panic_threshold: Share(0),
             health: Health::default(),
             outlier_detection: OutlierDetection::default(),
+            circuit_breaker: CircuitBreaker::default(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             limits: Limits::default(),
@@ -88,7 +100,7 @@ impl Default for Upstream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Server {
-    /// `ip:port`, `host:port`, `https://host:port` or `unix:PATH`.
+    /// `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     Address(#[schemars(extend("format" = "server"))] String),
     /// An address, its weight, and whether it is a backup.
     Table(ServerTable),
@@ -98,7 +110,7 @@ pub enum Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
-    /// `ip:port`, `host:port`, `https://host:port` or `unix:PATH`.
+    /// `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     #[schemars(extend("format" = "server"), example = "10.0.1.11:8080")]
     pub address: String,
     /// Its share of requests, next to the others' weights.

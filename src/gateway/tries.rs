@@ -1,7 +1,7 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,7 +14,7 @@ use crate::forward::{self, CertificateFacts, ClientFacts, hop};
 use crate::listen::Session;
 use crate::refusal::{Fault, Refusal};
 use crate::route::path;
-use crate::upstream::{Failure, peer};
+use crate::upstream::{Failure, peer, retry_after};
 
 use super::{affinity, place};
 
@@ -28,7 +28,12 @@ pub(super) async fn next_server(
         let upstream = forward.split.choose().clone();
         // Told first, so that the access line names it also where there is no place.
         exchange.tries.upstream = Some(upstream.clone());
-        exchange.tries.permit = Some(upstream.admit().await.map_err(Refusal::Saturated)?);
+        upstream.would_send().map_err(Refusal::NoServer)?;
+        let left = exchange.time_left().unwrap_or(Duration::MAX);
+        let turn = tokio::time::timeout(left, upstream.admit()).await;
+        let turn = turn.map_err(|_elapsed| Refusal::Failed(Fault::Timeout))?;
+        exchange.tries.permit = Some(turn.map_err(Refusal::Saturated)?);
+        exchange.tries.end = exchange.time_left().map(|left| Instant::now() + left);
     } else {
         let pause = exchange.tries.backoff;
         tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
@@ -96,13 +101,16 @@ pub(super) fn answered(exchange: &mut Exchange, answer: &ResponseHeader, repeata
     let status = answer.status;
     exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
     exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
-    let Some(failure) = Failure::of_status(status.as_u16()) else {
-        exchange.tries.answered();
+    let tries = &mut exchange.tries;
+    let on = tries.upstream.as_ref().map(|upstream| upstream.settings().retries.on).unwrap_or_default();
+    let Some(failure) = Failure::of_status(status.as_u16(), &on) else {
+        tries.answered();
         return false;
     };
-    let Some(backoff) = exchange.tries.answered_badly(failure, repeatable) else { return false };
-    exchange.tries.backoff = backoff;
-    exchange.tries.fault = Some(Fault::BrokeOff);
+    let told = retry_after(&answer.headers, SystemTime::now());
+    let Some(backoff) = tries.answered_badly(failure, repeatable, told) else { return false };
+    tries.backoff = backoff;
+    tries.fault = Some(Fault::BrokeOff);
     true
 }
 
@@ -142,8 +150,8 @@ pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<Reque
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);
     // In the form by which it was routed and stored: no spelling of one client's is answered to another.
-    let host = match (forward.host_of_server, &exchange.tries.server) {
-        (true, Some(server)) => Cow::Borrowed(&**server),
+    let host = match (forward.host_of_server, &exchange.tries.lease) {
+        (true, Some(lease)) => Cow::Borrowed(&**lease.server().authority()),
         _ => place::authority(came, asked),
     };
     if request.headers.get(header::HOST).is_none_or(|came| came.as_bytes() != host.as_bytes()) {

@@ -115,6 +115,7 @@ impl Refusal {
             Self::Loop => &reason::LOOP,
             Self::MayNotPurge => &reason::MAY_NOT_PURGE,
             Self::NotCached => &reason::NOT_CACHED,
+            Self::NoServer(NoServer::Open { .. }) => &reason::CIRCUIT_OPEN,
             Self::NoServer(_) => &reason::NO_SERVER,
             Self::Saturated(_) => &reason::SATURATED,
             Self::Failed(Fault::Unreachable) => &reason::UPSTREAM_UNREACHABLE,
@@ -149,6 +150,10 @@ impl Refusal {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
             Self::Head(BadHead::Tunnel) => head.insert_header(header::ALLOW, ""),
             Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
+            Self::NoServer(NoServer::Open { wait, .. }) => {
+                // Rounded up: who comes a moment too early is refused once more.
+                head.insert_header(header::RETRY_AFTER, wait.as_millis().div_ceil(1000).to_string())
+            }
             Self::NoServer(_) | Self::Saturated(_) => head.insert_header(header::RETRY_AFTER, "1"),
             _ => Ok(()),
         }

@@ -89,6 +89,8 @@ reasons! {
         "The server's answer breaks the rules of HTTP. See its log.";
     NO_SERVER: SERVICE_UNAVAILABLE "no-server", "No server is up", "destination_unavailable",
         "Every server of the upstream is down, ejected or not resolved. See `/upstreams` on the admin listener.";
+    CIRCUIT_OPEN: SERVICE_UNAVAILABLE "circuit-open", "The upstream is left alone for a while", "destination_unavailable",
+        "Too much of what was sent to the upstream failed, and its `circuit_breaker` is open; `Retry-After` says when requests go through again. See `/upstreams` on the admin listener.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
     UPSTREAM_TIMEOUT: GATEWAY_TIMEOUT "upstream-timeout", "The upstream did not answer in time", "http_response_timeout",

@@ -248,6 +248,12 @@ meters! {
     upstream_retries_denied: counter["upstream"] "upstream_retries_denied",
         "Retries that the budget forbade",
         "The upstream is failing as a whole: retries would only add load.";
+    upstream_breaker: gauge["upstream"] "upstream_breaker_state",
+        "How the circuit breaker of an upstream stands: 0 closed (or there is none), 1 half-open, 2 open",
+        "Alert at 2: requests are refused with `circuit-open`.";
+    upstream_breaker_opened: counter["upstream"] "upstream_breaker_opened",
+        "Times that the circuit breaker of an upstream opened",
+        "Rising steadily: the upstream recovers and fails again; look for what its servers share.";
     upstream_pending: gauge["upstream"] "upstream_pending",
         "Requests waiting because `limits.max_connections` are in flight",
         "Above 0 for long: the upstream is saturated.";

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use crate::telemetry::Meters;
 
 use super::address::Address;
+use super::breaker::Breaker;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
 use super::endpoint::{Common, Endpoint, Heritage, Server, Vitals};
@@ -18,6 +19,7 @@ pub(super) fn servers(
     settings: &Settings,
     name: &Arc<str>,
     counts: &Arc<GroupCounts>,
+    breaker: Option<&Arc<Breaker>>,
     running: Option<&Upstream>,
     meters: &Meters,
 ) -> Box<[Arc<Server>]> {
@@ -29,6 +31,7 @@ pub(super) fn servers(
         ejectable: settings.outlier.is_some(),
         slow_start: settings.slow_start,
         decay: settings.balance.decay(),
+        breaker: breaker.cloned(),
         // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
         group_key: hasher.finish(),
         counts: counts.clone(),
@@ -54,6 +57,18 @@ pub(super) fn servers(
         .collect()
 }
 
+/// The breaker that the settings ask for: the running one, where its rules are still the same.
+pub(super) fn breaker(
+    settings: &Settings,
+    name: &Arc<str>,
+    counts: &Arc<GroupCounts>,
+    running: Option<&Upstream>,
+) -> Option<Arc<Breaker>> {
+    let rules = settings.breaker?;
+    let same = running.and_then(|running| running.breaker.clone()).filter(|known| *known.rules() == rules);
+    Some(same.unwrap_or_else(|| Arc::new(Breaker::new(rules, name.clone(), counts.clone()))))
+}
+
 /// The group that the servers make with what their names stand for, each address with what is known of it.
 pub(super) fn group(
     servers: &[Arc<Server>],
@@ -75,12 +90,12 @@ pub(super) fn group(
     };
     let mut endpoints = Vec::new();
     for server in servers {
-        for address in &server.resolution.load().addresses {
+        for place in &server.resolution.load().places {
+            let address = &place.address;
             let vitals = vitals.entry(address.clone()).or_insert_with(|| new(server)).clone();
             let sticky = settings.sticky.as_ref();
             let token = sticky.map(|sticky| sticky.token(&settings.name, &server.name, address));
-            let (server, address) = (server.clone(), address.clone());
-            endpoints.push(Arc::new(Endpoint::new(server, address, vitals, token, me.clone())));
+            endpoints.push(Arc::new(Endpoint::new(server.clone(), place, vitals, token, me.clone())));
         }
     }
     Group::new(endpoints, settings)

@@ -80,6 +80,11 @@ impl Upstream {
         if self.tasks.have_ended() {
             return;
         }
+        if let Some(breaker) = &self.breaker {
+            breaker.show();
+        } else {
+            self.counts.breaker.set(0);
+        }
         self.counts.panics.set(stock.panics.into());
         if self.panics.swap(stock.panics, Relaxed) != stock.panics {
             let upstream = self.name();

@@ -27,6 +27,10 @@ pub(super) struct GroupCounts {
     pub(super) panics: Gauge,
     /// Retries that the budget forbade.
     pub(super) denied: Counter,
+    /// 0 while the circuit breaker is closed, 1 while it is half-open, 2 while it is open.
+    pub(super) breaker: Gauge,
+    /// Times that it opened.
+    pub(super) opened: Counter,
     retries: [Counter; REASONS.len()],
     upstream: Arc<str>,
     families: GroupFamilies,
@@ -37,6 +41,8 @@ struct GroupFamilies {
     pending: Metric<Gauge, 1>,
     panics: Metric<Gauge, 1>,
     denied: Metric<Counter, 1>,
+    breaker: Metric<Gauge, 1>,
+    opened: Metric<Counter, 1>,
     retries: Metric<Counter, 2>,
 }
 
@@ -48,7 +54,7 @@ fn reason_index(failure: Failure) -> usize {
         Failure::Connect => 0,
         Failure::Reset => 1,
         Failure::Timeout => 2,
-        Failure::Status502 | Failure::Status503 | Failure::Status504 => 3,
+        Failure::Status(_) => 3,
     }
 }
 
@@ -60,6 +66,8 @@ impl GroupCounts {
             pending: meters.upstream_pending.with([upstream]),
             panics: meters.upstream_panics.with([upstream]),
             denied: meters.upstream_retries_denied.with([upstream]),
+            breaker: meters.upstream_breaker.with([upstream]),
+            opened: meters.upstream_breaker_opened.with([upstream]),
             retries: REASONS.map(|reason| meters.upstream_retries.with([upstream, reason])),
             upstream: upstream.clone(),
             families: GroupFamilies {
@@ -67,6 +75,8 @@ impl GroupCounts {
                 pending: meters.upstream_pending.clone(),
                 panics: meters.upstream_panics.clone(),
                 denied: meters.upstream_retries_denied.clone(),
+                breaker: meters.upstream_breaker.clone(),
+                opened: meters.upstream_breaker_opened.clone(),
                 retries: meters.upstream_retries.clone(),
             },
         }
@@ -84,6 +94,8 @@ impl Drop for GroupCounts {
         self.families.pending.forget([&self.upstream]);
         self.families.panics.forget([&self.upstream]);
         self.families.denied.forget([&self.upstream]);
+        self.families.breaker.forget([&self.upstream]);
+        self.families.opened.forget([&self.upstream]);
         for reason in REASONS {
             self.families.retries.forget([&self.upstream, reason]);
         }

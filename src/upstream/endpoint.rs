@@ -12,19 +12,22 @@ use super::Upstream;
 use super::address::Address;
 use super::affinity::Token;
 use super::balance::Latency;
+use super::breaker::Breaker;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
 use super::group::Tier;
 use super::health::Health;
 use super::outlier::Conduct;
-use super::resolve::{Resolution, Target};
+use super::resolve::{self, Name, Place, Resolution, Target};
 use super::settings::ServerSettings;
 
 /// A server as it is configured. A name that has several addresses is one server at several endpoints.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its place as written: `ip:port` or `host:port`.
+    /// Its place as written: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     pub(super) name: Arc<str>,
+    /// The `Host` of requests that are to have the server's.
+    pub(super) authority: Arc<str>,
     pub(super) upstream: Arc<str>,
     pub(super) weight: u16,
     pub(super) tier: Tier,
@@ -38,10 +41,12 @@ pub(super) struct Server {
     pub(super) checked: bool,
     /// Whether failing answers eject it.
     pub(super) ejectable: bool,
+    /// What counts the tries of the whole upstream, where anything does.
+    pub(super) breaker: Option<Arc<Breaker>>,
     /// Connections are shared only under the same key.
     pub(super) group_key: u64,
     /// The name to look up, if it is one.
-    pub(super) lookup: Option<String>,
+    pub(super) lookup: Option<Name>,
     pub(super) resolution: ArcSwap<Resolution>,
     /// Asks for a lookup before its time.
     pub(super) hurry: Notify,
@@ -57,6 +62,7 @@ pub(super) struct Common {
     pub(super) ejectable: bool,
     pub(super) slow_start: Duration,
     pub(super) decay: Option<Duration>,
+    pub(super) breaker: Option<Arc<Breaker>>,
     pub(super) group_key: u64,
     pub(super) counts: Arc<GroupCounts>,
 }
@@ -75,6 +81,7 @@ impl Server {
         let resolution = heritage.resolution;
         Self {
             name: settings.place.as_str().into(),
+            authority: resolve::authority(&settings.place),
             upstream: common.upstream.clone(),
             weight: settings.weight.max(1),
             tier: if settings.backup { Tier::Backup } else { Tier::Primary },
@@ -83,6 +90,7 @@ impl Server {
             decay: common.decay,
             checked: common.checked,
             ejectable: common.ejectable,
+            breaker: common.breaker.clone(),
             group_key: common.group_key,
             resolution: ArcSwap::new(
                 resolution.unwrap_or_else(|| Arc::new(Resolution::before_lookup(&target))),
@@ -149,6 +157,8 @@ const UNKNOWN_MICROS: f32 = 1e6;
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
+    weight: u16,
+    tier: Tier,
     server: Arc<Server>,
     vitals: Arc<Vitals>,
     /// Names it to clients, where cookies do.
@@ -162,16 +172,24 @@ pub struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         server: Arc<Server>,
-        address: Address,
+        place: &Place,
         vitals: Arc<Vitals>,
         token: Option<Token>,
         group: Weak<Upstream>,
     ) -> Self {
+        let Place { address, backup, weight, .. } = place.clone();
         let seed = xxh3_64(format!("{} {address}", server.name).as_bytes());
-        Self { address, server, vitals, token, seed, group }
+        let weight = server.weight.saturating_mul(weight.max(1));
+        let tier = if backup { Tier::Backup } else { server.tier };
+        Self { address, weight, tier, server, vitals, token, seed, group }
     }
 
-    /// The server as it is configured: `ip:port` or `host:port`.
+    /// What it is called where a request is to have the server's `Host`: its place without a scheme.
+    pub fn authority(&self) -> &Arc<str> {
+        &self.server.authority
+    }
+
+    /// The server as it is configured: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
     pub fn name(&self) -> &str {
         &self.server.name
     }
@@ -192,8 +210,8 @@ impl Endpoint {
     }
 
     /// Its share of requests next to the others' weights; at least 1.
-    pub fn weight(&self) -> u16 {
-        self.server.weight
+    pub const fn weight(&self) -> u16 {
+        self.weight
     }
 
     /// Connections to this address are shared only under the same key.
@@ -211,8 +229,8 @@ impl Endpoint {
         self.token
     }
 
-    pub(super) fn tier(&self) -> Tier {
-        self.server.tier
+    pub(super) const fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Stands for it in hashes.

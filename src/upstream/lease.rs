@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::breaker::Probe;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::retry::Failure;
@@ -18,6 +19,8 @@ use super::retry::Failure;
 pub struct Lease {
     endpoint: Arc<Endpoint>,
     taken: Moment,
+    /// Where the circuit breaker learns from this try.
+    probe: Option<Probe>,
     settled: bool,
 }
 
@@ -29,7 +32,12 @@ impl Lease {
         endpoint.vitals().in_flight.fetch_add(1, Relaxed);
         endpoint.server().counts.in_flight.inc();
         endpoint.server().group_counts.in_flight.fetch_add(1, Relaxed);
-        Self { endpoint, taken: now, settled: false }
+        Self { endpoint, taken: now, probe: None, settled: false }
+    }
+
+    pub(super) fn probing(mut self, probe: Option<Probe>) -> Self {
+        self.probe = probe;
+        self
     }
 
     /// The server it is for.
@@ -38,7 +46,11 @@ impl Lease {
     }
 
     /// The answer's head came, this long after the server was chosen.
-    pub fn answered(&self, elapsed: Duration) {
+    pub fn answered(&mut self, elapsed: Duration) {
+        // What streams for hours would keep a breaker half-open: its head is enough.
+        if let Some(probe) = self.probe.take() {
+            probe.passed();
+        }
         let server = self.endpoint.server();
         server.group_counts.seconds.observe(elapsed.as_secs_f64());
         if let Some(decay) = server.decay {
@@ -49,8 +61,16 @@ impl Lease {
     /// The answer came whole.
     pub fn succeeded(&mut self) {
         if self.settle() {
-            self.endpoint.server().counts.ok.inc();
-            self.endpoint.vitals().conduct.succeeded();
+            let (server, now) = (self.endpoint.server(), Moment::now());
+            server.counts.ok.inc();
+            if server.ejectable {
+                self.endpoint.vitals().conduct.succeeded(now);
+            }
+            match (self.probe.take(), &server.breaker) {
+                (Some(probe), _) => probe.passed(),
+                (None, Some(breaker)) => breaker.note(false, now),
+                (None, None) => {}
+            }
         }
     }
 
@@ -65,6 +85,11 @@ impl Lease {
         }
         let server = self.endpoint.server();
         server.counts.error.inc();
+        match (self.probe.take(), &server.breaker) {
+            (Some(probe), _) => probe.failed(now),
+            (None, Some(breaker)) => breaker.note(true, now),
+            (None, None) => {}
+        }
         if let Some(decay) = server.decay {
             let took = now.since(self.taken).max(FAILED);
             self.endpoint.vitals().latency.note(took, decay, now);

@@ -12,11 +12,16 @@ pub mod address;
 pub mod endpoint;
 pub mod health;
 pub mod outlier;
+mod breaker;
 pub mod retry;
+mod retry_after;
+mod again;
+mod window;
 pub mod limits;
 pub mod split;
 pub mod peer;
 pub mod resolve;
+mod names;
 pub mod view;
 mod upkeep;
 mod counts;
@@ -24,13 +29,13 @@ pub mod clock;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::telemetry::Meters;
 
+use self::breaker::Breaker;
 use self::clock::Moment;
 use self::counts::GroupCounts;
 use self::endpoint::Server;
@@ -41,15 +46,19 @@ use self::upkeep::Tasks;
 
 pub use self::address::Address;
 pub use self::affinity::{Affinity, HashKey, Sticky, StickySecret};
+pub use self::again::Failed;
 pub use self::balance::Balance;
+pub use self::breaker::CircuitBreaker;
 pub use self::changes::Drained;
 pub use self::health::HealthCheck;
 pub use self::lease::{Lease, Tried};
 pub use self::limits::{Limits, Permit, Saturated};
+pub use self::names::Dns;
 pub use self::outlier::Outlier;
 pub use self::peer::{Overrides, Timeouts};
 pub use self::pick::NoServer;
 pub use self::retry::{Backoff, Failure, Failures, Retries};
+pub use self::retry_after::retry_after;
 pub use self::settings::{ServerSettings, Settings};
 pub use self::split::Split;
 pub use self::view::UpstreamView;
@@ -63,6 +72,7 @@ pub struct Upstream {
     group: ArcSwap<Group>,
     turn: AtomicUsize,
     budget: Arc<Budget>,
+    breaker: Option<Arc<Breaker>>,
     admission: Arc<Admission>,
     counts: Arc<GroupCounts>,
     /// Whether all servers are used whatever their state, for want of enough that are up.
@@ -72,8 +82,21 @@ pub struct Upstream {
     /// Held while stock is taken, so that the last to count saw the last change; never for a choice.
     counting: Mutex<()>,
     tasks: Arc<Tasks>,
-    former: Mutex<Option<Arc<Tasks>>>,
+    former: Mutex<Option<Former>>,
     me: Weak<Self>,
+}
+
+/// What ends once another is in force in its place.
+#[derive(Debug)]
+struct Former {
+    tasks: Arc<Tasks>,
+    breaker: Option<Arc<Breaker>>,
+}
+
+impl Former {
+    fn of(upstream: &Upstream) -> Self {
+        Self { tasks: upstream.tasks.clone(), breaker: upstream.breaker.clone() }
+    }
 }
 
 impl Upstream {
@@ -92,7 +115,8 @@ impl Upstream {
         let admission = admission.cloned().unwrap_or_else(|| {
             Arc::new(Admission::new(name.clone(), settings.limits, counts.pending.clone()))
         });
-        let servers = assembly::servers(&settings, &name, &counts, running, meters);
+        let breaker = assembly::breaker(&settings, &name, &counts, running);
+        let servers = assembly::servers(&settings, &name, &counts, breaker.as_ref(), running, meters);
 
         Arc::new_cyclic(|me| {
             let known = running.map(Self::group);
@@ -104,12 +128,13 @@ impl Upstream {
                 turn: AtomicUsize::new(running.map_or(0, |running| running.turn.load(Relaxed))),
                 budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
                 admission,
+                breaker,
                 counts,
                 panics: AtomicBool::new(running.is_some_and(|running| running.panics.load(Relaxed))),
                 changing: Mutex::new(()),
                 counting: Mutex::new(()),
                 tasks: Arc::default(),
-                former: Mutex::new(running.map(|running| running.tasks.clone())),
+                former: Mutex::new(running.map(Former::of)),
                 me: me.clone(),
             };
             let now = Moment::now();
@@ -151,25 +176,13 @@ impl Upstream {
         self.admission.admit().await
     }
 
-    /// Whether to try once more after this failure, and after what wait; takes the retry out of the budget.
+    /// Why a request that came now would be sent nowhere, before it waits for its turn.
     ///
-    /// `tries` counts those made, the failed one included. Whether the request may be repeated at all (an idempotent
-    /// method, or nothing sent) is for the caller to know first.
-    pub fn may_retry(&self, tries: usize, failure: Failure) -> Option<Duration> {
-        self.may_retry_at(tries, failure, Moment::now(), fastrand::f64())
-    }
-
-    fn may_retry_at(&self, tries: usize, failure: Failure, now: Moment, random: f64) -> Option<Duration> {
-        let retries = &self.settings.retries;
-        if tries >= usize::from(retries.attempts) || !retries.on.contains(failure) {
-            return None;
-        }
-        if !self.budget.spend(retries.budget, now) {
-            self.counts.denied.inc();
-            return None;
-        }
-        self.counts.retries(failure).inc();
-        Some(retries.backoff.wait(u32::try_from(tries).unwrap_or(u32::MAX), random))
+    /// # Errors
+    /// The circuit breaker is open.
+    pub fn would_send(&self) -> Result<(), NoServer> {
+        let wait = self.breaker.as_ref().and_then(|breaker| breaker.refuses(Moment::now()));
+        wait.map_or(Ok(()), |wait| Err(NoServer::Open { upstream: self.shared_name(), wait }))
     }
 
     /// Whether a server could be chosen now.
@@ -195,7 +208,7 @@ impl Upstream {
         &self.tasks
     }
 
-    fn take_former(&self) -> Option<Arc<Tasks>> {
+    fn take_former(&self) -> Option<Former> {
         self.former.lock().take()
     }
 }

@@ -6,12 +6,17 @@ use std::time::Duration;
 use crate::config::units::Share;
 
 use super::clock::Moment;
+use super::window::Window;
 
 /// When a server is ejected, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outlier {
     /// Failures in a row before ejection; at least 1.
     pub consecutive_errors: u16,
+    /// The share of failures among the tries of the last ten seconds that ejects; `0%` for none.
+    pub error_share: Share,
+    /// Tries of the last ten seconds without which the share says nothing.
+    pub min_requests: u32,
     /// How long the first ejection lasts; the n-th of recent ones lasts n times as long, up to ten times.
     pub ejection_time: Duration,
     /// The greatest share of the group that may be ejected at once, rounded down.
@@ -20,7 +25,13 @@ pub struct Outlier {
 
 impl Default for Outlier {
     fn default() -> Self {
-        Self { consecutive_errors: 5, ejection_time: Duration::from_secs(30), max_ejected: Share(50) }
+        Self {
+            consecutive_errors: 5,
+            error_share: Share(50),
+            min_requests: 100,
+            ejection_time: Duration::from_secs(30),
+            max_ejected: Share(50),
+        }
     }
 }
 
@@ -40,6 +51,7 @@ impl Outlier {
 #[derive(Debug, Default)]
 pub struct Conduct {
     errors: AtomicU32,
+    recent: Window,
     /// End of the present or last ejection in milliseconds; 0 before the first.
     until: AtomicU64,
     /// How many times the usual time the last ejection took.
@@ -70,7 +82,8 @@ impl Conduct {
     }
 
     /// Notes an answer that came as it should.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&self, now: Moment) {
+        self.recent.count(false, now);
         // Most servers answer well most of the time: a look is cheaper than a write that every core must hear of.
         if self.errors.load(Relaxed) != 0 {
             self.errors.store(0, Relaxed);
@@ -84,8 +97,14 @@ impl Conduct {
         if self.is_ejected(now) {
             return false;
         }
+        self.recent.count(true, now);
         let errors = self.errors.fetch_add(1, Relaxed).saturating_add(1);
-        errors >= u32::from(rules.consecutive_errors.max(1))
+        errors >= u32::from(rules.consecutive_errors.max(1)) || self.fails_too_often(rules, now)
+    }
+
+    fn fails_too_often(&self, rules: &Outlier, now: Moment) -> bool {
+        let share = rules.error_share.0;
+        share > 0 && self.recent.sums(now).reaches(share, rules.min_requests.into())
     }
 
     /// Ejects the server from now on, and says for how long.
@@ -99,6 +118,7 @@ impl Conduct {
         let time = rules.ejection_time.saturating_mul(u32::try_from(times).unwrap_or(1));
 
         self.errors.store(0, Relaxed);
+        self.recent.clear();
         self.times.store(times, Relaxed);
         self.until.store(now.plus(time).millis(), Relaxed);
         self.ejections.fetch_add(1, Relaxed);
@@ -112,8 +132,13 @@ mod tests {
 
     use super::*;
 
-    const RULES: Outlier =
-        Outlier { consecutive_errors: 3, ejection_time: Duration::from_secs(10), max_ejected: Share(50) };
+    const RULES: Outlier = Outlier {
+        consecutive_errors: 3,
+        error_share: Share(0),
+        min_requests: 100,
+        ejection_time: Duration::from_secs(10),
+        max_ejected: Share(50),
+    };
 
     fn at(seconds: u64) -> Moment {
         Moment::from_millis(seconds * 1000)
@@ -124,10 +149,35 @@ mod tests {
         let conduct = Conduct::default();
         assert!(!conduct.failed(&RULES, at(1)));
         assert!(!conduct.failed(&RULES, at(1)));
-        conduct.succeeded();
+        conduct.succeeded(at(1));
         assert!(!conduct.failed(&RULES, at(1)));
         assert!(!conduct.failed(&RULES, at(1)));
         assert!(conduct.failed(&RULES, at(1)));
+    }
+
+    #[test]
+    fn a_share_of_failures_over_ten_seconds_counts_whatever_their_order() {
+        let rules = Outlier { error_share: Share(40), min_requests: 10, ..RULES };
+        let conduct = Conduct::default();
+        let mut due = Vec::new();
+        for second in 1..=5 {
+            conduct.succeeded(at(second));
+            due.push(conduct.failed(&rules, at(second)));
+        }
+        assert_eq!(due, [false, false, false, false, true], "half of ten");
+
+        conduct.eject(&rules, at(5));
+        assert!(!conduct.failed(&rules, at(15)), "what was before the ejection is paid for");
+        assert!(!Conduct::default().failed(&rules, at(1)), "one is too few to tell");
+    }
+
+    #[test]
+    fn failures_of_long_ago_are_no_part_of_the_share() {
+        let rules = Outlier { consecutive_errors: 1000, error_share: Share(50), min_requests: 10, ..RULES };
+        let conduct = Conduct::default();
+        assert!((0..9).all(|_| !conduct.failed(&rules, at(1))));
+        (0..10).for_each(|_| conduct.succeeded(at(11)));
+        assert!(!conduct.failed(&rules, at(11)), "one of eleven");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use fastrand::Rng;
 use thiserror::Error;
@@ -29,10 +30,19 @@ pub enum NoServer {
     /// No server has an address.
     #[error("no server of upstream `{0}` is resolved")]
     Unresolved(Arc<str>),
+    /// The circuit breaker lets nothing through.
+    #[error("the circuit breaker of upstream `{upstream}` is open for another {wait:?}")]
+    Open {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// How long it lets nothing through; above 0.
+        wait: Duration,
+    },
 }
 
 impl Upstream {
-    /// Chooses a server for one try, in constant time, without a lock or an allocation.
+    /// Chooses a server for one try, in constant time, without an allocation, and without a lock but for a circuit breaker
+    /// that is not closed.
     ///
     /// Never one that is drained, nor one that is down or ejected while enough others are not (`panic_below`); a backup
     /// only where no primary is left to be tried. One that was tried only if no other is left: a connection that the
@@ -58,10 +68,12 @@ impl Upstream {
         if tried.is_empty() {
             self.budget.request(now);
         }
+        let probe = self.breaker.as_ref().map_or(Ok(None), |breaker| breaker.enter(now));
+        let probe = probe.map_err(|wait| NoServer::Open { upstream: self.shared_name(), wait })?;
         let group = self.group.load();
         let chosen = self.choose(&group, tried, affinity, now, rng);
         chosen
-            .map(|endpoint| Lease::take(endpoint.clone(), now))
+            .map(|endpoint| Lease::take(endpoint.clone(), now).probing(probe))
             .ok_or_else(|| why_none(self.shared_name(), &group, now))
     }
 

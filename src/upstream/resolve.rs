@@ -1,12 +1,10 @@
-//! What `host:port` stands for: an address at once, or a name that is looked up in the background.
+//! What a server's place stands for: an address at once, or a name that is looked up in the background.
 
-use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::lookup_host;
-use tokio::time::timeout;
 
 use super::address::Address;
 
@@ -15,8 +13,22 @@ use super::address::Address;
 pub enum Target {
     /// An address.
     Fixed(Address),
-    /// A name and a port, `host:port`.
-    Name(String),
+    /// A name that is looked up.
+    Name(Name),
+}
+
+/// A name that is looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// A host, by its addresses (A and AAAA).
+    Host {
+        /// The host.
+        host: String,
+        /// The port at each of its addresses; above 0.
+        port: u16,
+    },
+    /// A service, by the hosts and ports that offer it (SRV, RFC 2782).
+    Service(String),
 }
 
 /// Not a place a server can be at.
@@ -34,28 +46,51 @@ pub enum BadAddress {
     /// The host is neither an address nor a name.
     #[error("the host is neither an IP address nor a name of letters, digits, `-`, `_` and `.`")]
     Host,
+    /// The name of a service has a port, or is none.
+    #[error("a service is a name without a port, as in `srv://_http._tcp.users.internal`")]
+    Service,
 }
 
 impl Target {
-    /// Reads `ip:port`, `host:port` or `unix:PATH`.
+    /// Reads `ip:port`, `host:port`, `dns://host:port`, `srv://NAME` or `unix:PATH`.
     pub fn parse(text: &str) -> Result<Self, BadAddress> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
             let socket = path.is_absolute().then(|| Self::Fixed(Address::Unix(path.into())));
             return socket.ok_or(BadAddress::Path);
         }
-        let (host, port) = text.rsplit_once(':').ok_or(BadAddress::Port)?;
-        if !matches!(port.parse::<u16>(), Ok(1..)) || port.starts_with('+') {
-            return Err(BadAddress::Port);
+        if let Some(name) = text.strip_prefix("srv://") {
+            let service = is_name(name).then(|| Self::Name(Name::Service(name.to_owned())));
+            return service.ok_or(BadAddress::Service);
         }
+        let named = text.strip_prefix("dns://");
+        let text = named.unwrap_or(text);
+        let (host, number) = text.rsplit_once(':').ok_or(BadAddress::Port)?;
+        let port = number.parse().ok().filter(|port| *port > 0 && !number.starts_with('+'));
+        let port: u16 = port.ok_or(BadAddress::Port)?;
         if let Ok(address) = text.parse() {
-            return Ok(Self::Fixed(Address::Inet(address)));
+            // Whoever asks for a lookup of an address has mistaken something.
+            return if named.is_some() {
+                Err(BadAddress::Host)
+            } else {
+                Ok(Self::Fixed(Address::Inet(address)))
+            };
         }
         if host.contains(':') {
             return Err(BadAddress::Brackets);
         }
-        if is_name(host) { Ok(Self::Name(text.to_owned())) } else { Err(BadAddress::Host) }
+        let name = || Self::Name(Name::Host { host: host.to_owned(), port });
+        is_name(host).then(name).ok_or(BadAddress::Host)
     }
+}
+
+/// The `Host` of requests to a server at this place: its address or host with the port, or where a service is.
+pub(super) fn authority(place: &str) -> Arc<str> {
+    let Some(service) = place.strip_prefix("srv://") else {
+        return place.strip_prefix("dns://").unwrap_or(place).into();
+    };
+    let labels = service.split('.').skip_while(|label| label.starts_with('_'));
+    labels.collect::<Vec<_>>().join(".").into()
 }
 
 /// RFC 1123 §2.1, and the underscore that container networks like; digits and dots alone are a mistyped address.
@@ -67,11 +102,44 @@ fn is_name(host: &str) -> bool {
         && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
+/// An address that a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Where.
+    pub address: Address,
+    /// Whether it is used only while no other server may be.
+    pub backup: bool,
+    /// Its share of the name's requests next to the others' weights; at least 1.
+    pub weight: u16,
+    /// The host that has the address, where the name is a service.
+    pub host: Option<Arc<str>>,
+}
+
+impl From<Address> for Place {
+    fn from(address: Address) -> Self {
+        Self { address, backup: false, weight: 1, host: None }
+    }
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// In order, without repetition; at least one.
+    pub places: Vec<Place>,
+    /// How long it holds.
+    pub holds: Duration,
+    /// What of it could not be found, if anything.
+    pub trouble: Option<String>,
+}
+
+/// What is the matter before the first lookup.
+const NOT_YET: &str = "not looked up yet";
+
 /// What a server's place is known to stand for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolution {
     /// In order, without repetition. Those of the last lookup that succeeded.
-    pub addresses: Vec<Address>,
+    pub places: Vec<Place>,
     /// Why the last lookup failed, if it did.
     pub trouble: Option<String>,
 }
@@ -80,62 +148,48 @@ impl Resolution {
     /// What is known before the first lookup.
     pub fn before_lookup(target: &Result<Target, BadAddress>) -> Self {
         match target {
-            Ok(Target::Fixed(address)) => Self { addresses: vec![address.clone()], trouble: None },
-            Ok(Target::Name(_)) => {
-                Self { addresses: Vec::new(), trouble: Some("not looked up yet".to_owned()) }
-            }
-            Err(bad) => Self { addresses: Vec::new(), trouble: Some(bad.to_string()) },
+            Ok(Target::Fixed(address)) => Self { places: vec![address.clone().into()], trouble: None },
+            Ok(Target::Name(_)) => Self { places: Vec::new(), trouble: Some(NOT_YET.to_owned()) },
+            Err(bad) => Self { places: Vec::new(), trouble: Some(bad.to_string()) },
         }
     }
 
     /// What is known after a lookup. One that failed keeps the addresses: a name server that is away takes no server
     /// with it.
     #[must_use]
-    pub fn after(&self, lookup: Result<Vec<Address>, LookupFailed>) -> Self {
+    pub fn after(&self, lookup: Result<Answer, LookupFailed>) -> Self {
         match lookup {
-            Ok(addresses) => Self { addresses, trouble: None },
-            Err(failed) => Self { addresses: self.addresses.clone(), trouble: Some(failed.to_string()) },
+            Ok(answer) => Self { places: answer.places, trouble: answer.trouble },
+            Err(failed) => Self { places: self.places.clone(), trouble: Some(failed.to_string()) },
         }
+    }
+
+    /// Whether a lookup failed, whatever the reason, which may be another with each.
+    pub fn has_failed(&self) -> bool {
+        self.trouble.as_deref().is_some_and(|trouble| trouble != NOT_YET)
+    }
+
+    /// The addresses alone.
+    pub fn addresses(&self) -> Vec<&Address> {
+        self.places.iter().map(|place| &place.address).collect()
     }
 }
 
 /// Why a name could not be looked up. The messages carry their sources: the admin listener shows them as they are.
 #[derive(Debug, Error)]
 pub enum LookupFailed {
-    /// The resolver said no.
+    /// The name servers said no, or nothing that makes sense.
     #[error("the name does not resolve: {0}")]
-    System(io::Error),
-    /// The resolver did not answer.
+    NoAnswer(String),
+    /// They did not answer.
     #[error("the name does not resolve: no answer within {0:?}")]
     TimedOut(Duration),
     /// The name has no addresses.
     #[error("the name has no addresses")]
     NoAddresses,
-}
-
-/// Time between two lookups of a name that resolves.
-pub(super) const EVERY: Duration = Duration::from_secs(30);
-
-/// Time to the second lookup of a name that does not resolve; doubles with each further one, up to [`EVERY`].
-pub(super) const FIRST_RETRY: Duration = Duration::from_secs(1);
-
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Most addresses that a name may stand for; more are left out.
-const MOST_ADDRESSES: usize = 256;
-
-/// Looks up `host:port`.
-pub async fn lookup(name: &str) -> Result<Vec<Address>, LookupFailed> {
-    let found = match timeout(PATIENCE, lookup_host(name)).await {
-        Ok(found) => found.map_err(LookupFailed::System)?,
-        Err(_) => return Err(LookupFailed::TimedOut(PATIENCE)),
-    };
-    // Name servers shuffle their answers; in order, the same answer looks the same.
-    let mut addresses: Vec<Address> = found.map(Address::Inet).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses.truncate(MOST_ADDRESSES);
-    if addresses.is_empty() { Err(LookupFailed::NoAddresses) } else { Ok(addresses) }
+    /// There is no way to ask.
+    #[error("the name cannot be looked up: {0}")]
+    Resolver(String),
 }
 
 #[cfg(test)]
@@ -149,9 +203,28 @@ mod tests {
         }
         let socket = Address::Unix(Path::new("/run/users.sock").into());
         assert_eq!(Target::parse("unix:/run/users.sock"), Ok(Target::Fixed(socket)));
-        for name in ["localhost:80", "users:8080", "users_1.internal:1", "a.example.:443", "1and1.example:80"]
+        for (host, port) in
+            [("localhost", 80), ("users_1.internal", 1), ("a.example.", 443), ("1and1.example", 80)]
         {
-            assert_eq!(Target::parse(name), Ok(Target::Name(name.to_owned())));
+            let name = Target::Name(Name::Host { host: host.to_owned(), port });
+            for place in [format!("{host}:{port}"), format!("dns://{host}:{port}")] {
+                assert_eq!(Target::parse(&place), Ok(name.clone()), "{place}");
+            }
+        }
+        let service = Target::Name(Name::Service("_http._tcp.users.internal".to_owned()));
+        assert_eq!(Target::parse("srv://_http._tcp.users.internal"), Ok(service));
+    }
+
+    #[test]
+    fn what_servers_are_called_has_no_scheme() {
+        for (place, host) in [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("users:80", "users:80"),
+            ("dns://users:80", "users:80"),
+            ("srv://_http._tcp.users.internal", "users.internal"),
+            ("srv://users.internal", "users.internal"),
+        ] {
+            assert_eq!(&*authority(place), host);
         }
     }
 
@@ -174,6 +247,10 @@ mod tests {
             ("-users:80", BadAddress::Host),
             ("10.0.0.300:80", BadAddress::Host),
             ("unix:users.sock", BadAddress::Path),
+            ("dns://users", BadAddress::Port),
+            ("dns://10.0.0.1:80", BadAddress::Host),
+            ("srv://users.internal:80", BadAddress::Service),
+            ("srv://", BadAddress::Service),
         ] {
             assert_eq!(Target::parse(text), Err(bad), "{text}");
         }
@@ -181,22 +258,12 @@ mod tests {
 
     #[test]
     fn a_failed_lookup_keeps_the_addresses() {
-        let known =
-            Resolution { addresses: vec![Address::Inet("10.0.0.1:80".parse().unwrap())], trouble: None };
+        let address = Address::Inet("10.0.0.1:80".parse().unwrap());
+        let known = Resolution { places: vec![address.into()], trouble: None };
         let after = known.after(Err(LookupFailed::NoAddresses));
-        assert_eq!(after.addresses, known.addresses);
+        assert_eq!(after.places, known.places);
         assert_eq!(after.trouble.as_deref(), Some("the name has no addresses"));
-        assert_eq!(after.after(Ok(known.addresses.clone())), known);
-    }
-
-    #[tokio::test]
-    async fn localhost_resolves() {
-        let addresses = lookup("localhost:4711").await.unwrap();
-        let found = |address: &Address| match address {
-            Address::Inet(address) => address.ip().is_loopback() && address.port() == 4711,
-            Address::Unix(_) => false,
-        };
-        assert!(!addresses.is_empty() && addresses.iter().all(found));
-        assert!(addresses.is_sorted());
+        let answer = Answer { places: known.places.clone(), holds: Duration::from_secs(1), trouble: None };
+        assert_eq!(after.after(Ok(answer)), known);
     }
 }

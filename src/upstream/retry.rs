@@ -1,12 +1,11 @@
 //! Sending a request once more: after which failures, how long to wait, and how often at most.
 
-use std::array;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::config::units::Share;
 
 use super::clock::Moment;
+use super::window::{SECONDS, Tally, Window};
 
 /// How a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,56 +16,59 @@ pub enum Failure {
     Reset,
     /// The answer did not begin in time.
     Timeout,
-    /// The server answered 502.
-    Status502,
-    /// The server answered 503.
-    Status503,
-    /// The server answered 504.
-    Status504,
+    /// The server answered with this status.
+    Status(u16),
 }
 
 impl Failure {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Connect, Self::Reset, Self::Timeout, Self::Status502, Self::Status503, Self::Status504];
+    /// The failure that an answer with this status is; `None` for an answer that counts as the server's word, and is
+    /// none of those that are worth another try.
+    pub const fn of_status(status: u16, on: &Failures) -> Option<Self> {
+        let failure = Self::Status(status);
+        if failure.is_servers() || on.contains(failure) { Some(failure) } else { None }
+    }
 
-    /// The failure that an answer with this status is; `None` for an answer that counts as the server's word.
-    pub const fn of_status(status: u16) -> Option<Self> {
-        match status {
-            502 => Some(Self::Status502),
-            503 => Some(Self::Status503),
-            504 => Some(Self::Status504),
-            _ => None,
+    /// Whether it is held against the server: of answers, 502, 503 and 504 alone. Any other is its word on the request.
+    pub const fn is_servers(self) -> bool {
+        match self {
+            Self::Connect | Self::Reset | Self::Timeout => true,
+            Self::Status(status) => matches!(status, 502..=504),
         }
     }
 
-    /// The failure as the configuration calls it: `connect`, `reset`, `timeout`, `502`, `503`, `504`.
-    pub const fn name(self) -> &'static str {
+    /// The failure's place in a set; `None` for a status that is no error.
+    const fn bit(self) -> Option<usize> {
         match self {
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Status502 => "502",
-            Self::Status503 => "503",
-            Self::Status504 => "504",
+            Self::Connect => Some(0),
+            Self::Reset => Some(1),
+            Self::Timeout => Some(2),
+            Self::Status(status @ 400..=599) => Some(3 + status as usize - 400),
+            Self::Status(_) => None,
         }
     }
 }
 
-/// A set of failures.
+/// A set of failures; of statuses, 400 to 599 can be in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Failures(u8);
+pub struct Failures([u64; 4]);
 
 impl Failures {
     /// Whether the failure is one of the set.
-    pub const fn contains(self, failure: Failure) -> bool {
-        self.0 & (1 << failure as u8) != 0
+    pub const fn contains(&self, failure: Failure) -> bool {
+        match failure.bit() {
+            Some(bit) => self.0[bit / 64] & (1 << (bit % 64)) != 0,
+            None => false,
+        }
     }
 }
 
 impl FromIterator<Failure> for Failures {
     fn from_iter<I: IntoIterator<Item = Failure>>(failures: I) -> Self {
-        Self(failures.into_iter().fold(0, |set, failure| set | 1 << failure as u8))
+        let mut set = [0; 4];
+        for bit in failures.into_iter().filter_map(Failure::bit) {
+            set[bit / 64] |= 1 << (bit % 64);
+        }
+        Self(set)
     }
 }
 
@@ -120,29 +122,20 @@ impl Backoff {
     }
 }
 
-/// How many seconds a budget looks back.
-const WINDOW: u64 = SLOTS as u64;
-const SLOTS: usize = 10;
-
 /// Retries per second that are always allowed, lest a single failure on a quiet upstream reach its client.
 const FLOOR_PER_SECOND: u64 = 3;
 
 /// Requests and retries of the last ten seconds. Without locks; never admits beyond the share, not even at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Budget {
-    seconds: [AtomicU64; SLOTS],
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { seconds: array::from_fn(|_| AtomicU64::new(0)) }
-    }
+    /// All requests, and the retries, which are not counted as requests.
+    recent: Window,
 }
 
 impl Budget {
     /// Counts a request (not a retry) of which retries may become a share.
     pub fn request(&self, now: Moment) {
-        self.update(now, |second| Second { requests: second.requests + 1, ..second });
+        self.recent.update(now, |tally| Tally { all: tally.all + 1, ..tally });
     }
 
     /// Takes one retry out of the budget, or `false` if none is left.
@@ -151,73 +144,14 @@ impl Budget {
             return false;
         }
         // Counted before it is compared: of two that take the last one at once, neither can overlook the other.
-        self.update(now, |second| Second { retries: second.retries + 1, ..second });
-        let (requests, retries) = self.sums(now);
-        let allowed = (requests * u64::from(share.0) / 100).max(FLOOR_PER_SECOND * WINDOW);
+        self.recent.update(now, |tally| Tally { some: tally.some + 1, ..tally });
+        let Tally { all: requests, some: retries } = self.recent.sums(now);
+        let allowed = (requests * u64::from(share.0) / 100).max(FLOOR_PER_SECOND * SECONDS);
         if retries <= allowed {
             return true;
         }
-        self.update(now, |second| Second { retries: second.retries.saturating_sub(1), ..second });
+        self.recent.update(now, |tally| Tally { some: tally.some.saturating_sub(1), ..tally });
         false
-    }
-
-    /// Requests and retries of the window that ends now.
-    fn sums(&self, now: Moment) -> (u64, u64) {
-        let in_window = |second: &Second| now.second().wrapping_sub(second.stamp) & STAMP_MASK < WINDOW;
-        self.seconds
-            .iter()
-            .map(|bits| Second::unpack(bits.load(Relaxed)))
-            .filter(in_window)
-            .fold((0, 0), |(requests, retries), second| {
-                (requests + second.requests, retries + second.retries)
-            })
-    }
-
-    fn update(&self, now: Moment, change: impl Fn(Second) -> Second) {
-        let stamp = now.second() & STAMP_MASK;
-        let bits = &self.seconds[slot(now)];
-        let mut seen = bits.load(Relaxed);
-        loop {
-            let second = Second::unpack(seen);
-            let second =
-                if second.stamp == stamp { second } else { Second { stamp, requests: 0, retries: 0 } };
-            match bits.compare_exchange_weak(seen, change(second).pack(), Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(newer) => seen = newer,
-            }
-        }
-    }
-}
-
-fn slot(now: Moment) -> usize {
-    usize::try_from(now.second() % WINDOW).unwrap_or(0)
-}
-
-/// What one second counted: 24 bits say which second, 20 bits each how many; counts beyond a million stay there.
-#[derive(Clone, Copy)]
-struct Second {
-    stamp: u64,
-    requests: u64,
-    retries: u64,
-}
-
-const COUNT_BITS: u32 = 20;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
-const STAMP_MASK: u64 = (1 << 24) - 1;
-
-impl Second {
-    const fn unpack(bits: u64) -> Self {
-        Self {
-            stamp: bits >> (2 * COUNT_BITS),
-            requests: bits >> COUNT_BITS & COUNT_MAX,
-            retries: bits & COUNT_MAX,
-        }
-    }
-
-    fn pack(self) -> u64 {
-        self.stamp << (2 * COUNT_BITS)
-            | self.requests.min(COUNT_MAX) << COUNT_BITS
-            | self.retries.min(COUNT_MAX)
     }
 }
 
@@ -234,19 +168,31 @@ mod tests {
     }
 
     #[test]
-    fn only_bad_gateway_unavailable_and_gateway_timeout_are_failures() {
-        let failing: Vec<u16> = (100..600).filter(|status| Failure::of_status(*status).is_some()).collect();
+    fn without_more_words_only_502_503_and_504_are_failures() {
+        let none = Failures::default();
+        let failing: Vec<u16> =
+            (100..600).filter(|status| Failure::of_status(*status, &none).is_some()).collect();
         assert_eq!(failing, [502, 503, 504]);
     }
 
     #[test]
+    fn a_status_that_is_worth_another_try_is_not_held_against_the_server() {
+        let on = Failures::from_iter([Failure::Status(429), Failure::Status(503)]);
+        assert_eq!(Failure::of_status(429, &on), Some(Failure::Status(429)));
+        assert!(!Failure::Status(429).is_servers());
+        assert!(Failure::Status(503).is_servers());
+    }
+
+    #[test]
     fn a_set_holds_what_was_put_in_and_nothing_else() {
-        for one in Failure::ALL {
-            let set = Failures::from_iter([one]);
-            for other in Failure::ALL {
-                assert_eq!(set.contains(other), one == other, "{} {}", one.name(), other.name());
-            }
+        let kinds = [Failure::Connect, Failure::Reset, Failure::Timeout];
+        let all: Vec<_> = kinds.into_iter().chain((400..600).map(Failure::Status)).collect();
+        for one in &all {
+            let set = Failures::from_iter([*one]);
+            let held: Vec<_> = all.iter().filter(|other| set.contains(**other)).collect();
+            assert_eq!(held, [one]);
         }
+        assert_eq!(Failures::from_iter([Failure::Status(200), Failure::Status(600)]), Failures::default());
     }
 
     #[test]
@@ -296,7 +242,7 @@ mod tests {
         for _ in 0..10_000 {
             budget.request(at(7));
         }
-        let granted = (0..1000).filter(|_| budget.spend(Share(100), at(7 + 3 * WINDOW))).count();
+        let granted = (0..1000).filter(|_| budget.spend(Share(100), at(7 + 3 * SECONDS))).count();
         assert_eq!(granted, 30);
     }
 

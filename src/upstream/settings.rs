@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::units::Share;
 
-use super::{Balance, HealthCheck, Limits, Outlier, Retries, Sticky, Timeouts};
+use super::{Balance, CircuitBreaker, Dns, HealthCheck, Limits, Outlier, Retries, Sticky, Timeouts};
 
 /// What an upstream is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Settings {
     pub name: String,
     /// Its servers.
     pub servers: Vec<ServerSettings>,
+    /// How names among them are looked up.
+    pub dns: Dns,
     /// How one of them is chosen.
     pub balance: Balance,
     /// The cookie that brings clients back to their servers, if there is one.
@@ -25,6 +27,8 @@ pub struct Settings {
     pub health: Option<HealthCheck>,
     /// Ejection of servers whose answers fail; `None` for never.
     pub outlier: Option<Outlier>,
+    /// Leaving the whole upstream alone while it fails; `None` for never.
+    pub breaker: Option<CircuitBreaker>,
     /// How long each step with a server may take.
     pub timeouts: Timeouts,
     /// When a request is sent once more.
@@ -39,12 +43,14 @@ impl Settings {
         Self {
             name: name.to_owned(),
             servers: servers.into_iter().map(|(place, weight)| ServerSettings::new(place, weight)).collect(),
+            dns: Dns::default(),
             balance: Balance::default(),
             sticky: None,
             slow_start: Duration::ZERO,
             panic_below: Share(0),
             health: None,
             outlier: Some(Outlier::default()),
+            breaker: None,
             timeouts: Timeouts::default(),
             retries: Retries::default(),
             limits: Limits::default(),
@@ -55,7 +61,7 @@ impl Settings {
 /// What a server is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Where it is: `ip:port`, `host:port` or `unix:PATH`.
+    /// Where it is: `ip:port`, `host:port`, `dns://host:port`, `srv://NAME` or `unix:PATH`.
     pub place: String,
     /// Its share of requests next to the others' weights, at least 1; each address of a name has the name's.
     pub weight: u16,

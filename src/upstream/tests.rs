@@ -1,5 +1,6 @@
 //! Behaviour of a whole upstream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicUsize,
@@ -17,10 +18,11 @@ use super::address::Address;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::health::LastCheck;
+use super::resolve::{Answer, LookupFailed, Place};
 use super::testing::{Origin, Says, eventually, refusing_address, upstream_of};
 use super::view::State;
 use super::{
-    Affinity, Balance, Failure, Failures, HashKey, HealthCheck, Lease, NoServer, Outlier, Retries,
+    Affinity, Balance, Failed, Failure, Failures, HashKey, HealthCheck, Lease, NoServer, Outlier, Retries,
     ServerSettings, Settings, Tried, Upstream,
 };
 
@@ -40,6 +42,7 @@ fn keyed(rng: &mut Rng) -> Affinity {
     Affinity { key: Some(rng.u64(..)), server: None }
 }
 
+mod breaker;
 mod choice;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -318,7 +321,7 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
     drop(lease);
     drop(upstream.pick(&Tried::default(), Affinity::default()));
     let mut lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
-    lease.failed(Failure::Status503);
+    lease.failed(Failure::Status(503));
 
     let text = meters.render();
     let line = |outcome| {
@@ -336,7 +339,7 @@ fn the_first_word_on_a_try_counts_and_silence_says_nothing() {
 fn fail(upstream: &Upstream, endpoint: &Arc<Endpoint>, times: u16, now: Moment) {
     assert!(upstream.settings.outlier.is_some());
     for _ in 0..times {
-        Lease::take(endpoint.clone(), NOW).failed_at(Failure::Status502, now);
+        Lease::take(endpoint.clone(), NOW).failed_at(Failure::Status(502), now);
     }
 }
 
@@ -443,13 +446,16 @@ fn two_servers_that_fail_at_once_are_never_both_ejected() {
 #[test]
 fn a_retry_needs_a_try_left_a_reason_that_counts_and_budget() {
     let meters = Meters::new();
-    let on = Failures::from_iter([Failure::Connect, Failure::Status503]);
+    let on = Failures::from_iter([Failure::Connect, Failure::Status(503)]);
     let retries = Retries { attempts: 3, on, budget: Share(20), ..Retries::default() };
     let upstream = Upstream::new(Settings { retries, ..settings(&[1]) }, None, &meters);
 
-    let wait = |tries, failure| upstream.may_retry_at(tries, failure, NOW, 1.0);
+    let wait = |tries, failure| {
+        let tried = tried(&upstream, tries);
+        upstream.may_retry_at(&Failed { failure, tried: &tried, told: None, left: None }, NOW, 1.0)
+    };
     assert_eq!(wait(1, Failure::Connect), Some(Duration::from_millis(25)));
-    assert_eq!(wait(2, Failure::Status503), Some(Duration::from_millis(50)));
+    assert_eq!(wait(2, Failure::Status(503)), Some(Duration::from_millis(50)));
     assert_eq!(wait(3, Failure::Connect), None, "that was the last try");
     assert_eq!(wait(1, Failure::Reset), None, "not on the list");
 
@@ -470,9 +476,53 @@ fn the_budget_grows_with_requests_and_not_with_retries() {
         tried.add(&lease);
         let _retry = upstream.pick_with(&tried, Affinity::default(), NOW, &mut Rng::new()).unwrap();
     }
-    let granted =
-        (0..1000).filter(|_| upstream.may_retry_at(1, Failure::Connect, NOW, 0.0).is_some()).count();
+    let tried = self::tried(&upstream, 1);
+    let failed = Failed { failure: Failure::Connect, tried: &tried, told: None, left: None };
+    let granted = (0..1000).filter(|_| upstream.may_retry_at(&failed, NOW, 0.0).is_some()).count();
     assert_eq!(granted, 200);
+}
+
+#[test]
+fn a_server_that_asks_to_be_left_alone_is_if_nobody_else_is_there_and_time_is_left() {
+    let retries = Retries { on: Failures::from_iter([Failure::Status(503)]), ..Retries::default() };
+    let alone = upstream_of(Settings { retries, ..settings(&[1]) });
+    let of_two = upstream_of(Settings { retries, ..settings(&[1, 1]) });
+    let wait = |upstream: &Upstream, told: u64, left: Option<u64>| {
+        let tried = tried(upstream, 1);
+        let (told, left) = (Some(Duration::from_secs(told)), left.map(Duration::from_secs));
+        let failed = Failed { failure: Failure::Status(503), tried: &tried, told, left };
+        upstream.may_retry_at(&failed, NOW, 1.0)
+    };
+    assert_eq!(wait(&alone, 3, Some(10)), Some(Duration::from_secs(3)));
+    assert_eq!(wait(&alone, 0, Some(10)), Some(Duration::from_millis(25)), "no sooner than without a word");
+    assert_eq!(wait(&alone, 10, Some(10)), None, "nothing would be left of the time");
+    assert_eq!(wait(&alone, 30, None), Some(Duration::from_secs(30)));
+    assert_eq!(wait(&alone, 31, None), None, "nobody is kept waiting that long");
+    assert_eq!(wait(&of_two, 31, Some(10)), Some(Duration::from_millis(25)), "the other one said nothing");
+}
+
+#[test]
+fn a_retry_that_could_not_begin_in_time_is_not_made() {
+    let upstream = balanced(Balance::LeastRequest, &[1]);
+    let tried = tried(&upstream, 1);
+    let within = |millis| {
+        let left = Some(Duration::from_millis(millis));
+        upstream.may_retry_at(
+            &Failed { failure: Failure::Connect, tried: &tried, told: None, left },
+            NOW,
+            1.0,
+        )
+    };
+    assert_eq!(within(25), None);
+    assert_eq!(within(26), Some(Duration::from_millis(25)));
+}
+
+/// The first server, tried so often.
+fn tried(upstream: &Upstream, times: usize) -> Tried {
+    let lease = Lease::take(endpoints(upstream)[0].clone(), NOW);
+    let mut tried = Tried::default();
+    (0..times).for_each(|_| tried.add(&lease));
+    tried
 }
 
 // ── reload ──
@@ -709,12 +759,7 @@ fn addresses_that_a_name_keeps_keep_their_state() {
         health: Some(HealthCheck::of_path("/")),
         ..Settings::new("users", [("users:80", 2)])
     });
-    let stands_for = |addresses: &[&str]| {
-        let addresses = addresses.iter().map(|address| Address::Inet(address.parse().unwrap())).collect();
-        let server = &upstream.servers[0];
-        server.resolution.store(Arc::new(server.resolution.load().after(Ok(addresses))));
-        upstream.publish();
-    };
+    let stands_for = |addresses: &[&str]| stands_for(&upstream, addresses);
     stands_for(&["10.0.0.1:80", "10.0.0.2:80"]);
     set_up(&endpoints(&upstream)[1], true);
     let lease = upstream.pick(&Tried::default(), Affinity::default()).unwrap();
@@ -726,6 +771,69 @@ fn addresses_that_a_name_keeps_keep_their_state() {
     assert!(now.iter().all(|endpoint| endpoint.weight() == 2));
     drop(lease);
     assert_eq!(now[0].in_flight(), 0);
+}
+
+#[test]
+fn a_lookup_that_finds_an_address_again_changes_nothing_of_it() {
+    let slow_start = Duration::from_secs(60);
+    let upstream = upstream_of(Settings { slow_start, ..Settings::new("users", [("users:80", 1)]) });
+    stands_for(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    let before = endpoints(&upstream);
+    fail(&upstream, &before[0], 5, NOW);
+    before[1].vitals().come_back(NOW);
+    let _lease = Lease::take(before[1].clone(), NOW);
+    let state = |endpoint: &Arc<Endpoint>| {
+        let usable = endpoint.is_usable(NOW);
+        (endpoint.id(), usable, endpoint.in_flight(), endpoint.warmth(NOW))
+    };
+    let states: Vec<_> = before.iter().map(state).collect();
+    assert!(!states[0].1 && states[1].2 == 1 && states[1].3 < states[2].3);
+
+    stands_for(&upstream, &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"]);
+    let now = endpoints(&upstream);
+    assert_eq!(now[..3].iter().map(state).collect::<Vec<_>>(), states);
+
+    let server = &upstream.servers[0];
+    server.resolution.store(Arc::new(server.resolution.load().after(Err(LookupFailed::NoAddresses))));
+    upstream.publish();
+    assert_eq!(endpoints(&upstream)[..3].iter().map(state).collect::<Vec<_>>(), states, "nor one that fails");
+}
+
+/// Has the first server's name stand for these addresses.
+fn stands_for(upstream: &Upstream, addresses: &[&str]) {
+    let places: Vec<Place> =
+        addresses.iter().map(|address| Address::Inet(address.parse().unwrap()).into()).collect();
+    found(upstream, places);
+}
+
+fn found(upstream: &Upstream, places: Vec<Place>) {
+    let answer = Answer { places, holds: Duration::from_secs(1), trouble: None };
+    let server = &upstream.servers[0];
+    server.resolution.store(Arc::new(server.resolution.load().after(Ok(answer))));
+    upstream.publish();
+}
+
+#[test]
+fn a_record_of_a_later_priority_is_a_backup_and_weights_multiply() {
+    let upstream = upstream_of(Settings::new("users", [("srv://_http._tcp.users", 2)]));
+    let place = |last: u8, backup, weight| Place {
+        address: Address::Inet(SocketAddr::from(([10, 0, 0, last], 80))),
+        backup,
+        weight,
+        host: None,
+    };
+    let places = vec![place(1, false, 3), place(2, true, 1)];
+    found(&upstream, places);
+    let view = upstream.snapshot().servers;
+    assert_eq!((view[0].weight, view[0].backup), (6, false));
+    assert_eq!((view[1].weight, view[1].backup), (2, true));
+
+    let first = upstream.pick_with(&Tried::default(), Affinity::default(), NOW, &mut Rng::new()).unwrap();
+    assert_eq!(first.server().address().to_string(), "10.0.0.1:80");
+    let mut tried = Tried::default();
+    tried.add(&first);
+    let next = upstream.pick_with(&tried, Affinity::default(), NOW, &mut Rng::new()).unwrap();
+    assert_eq!(next.server().address().to_string(), "10.0.0.2:80");
 }
 
 #[test]

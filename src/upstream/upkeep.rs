@@ -10,10 +10,12 @@ use tokio::time::sleep;
 
 use super::Upstream;
 use super::address::Address;
+use super::breaker::Breaker;
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
 use super::health::{self, Change, HealthCheck};
-use super::resolve;
+use super::names::Dns;
+use super::resolve::{Answer, LookupFailed, Name, Resolution};
 
 /// The background tasks of one upstream; all end with it.
 #[derive(Debug, Default)]
@@ -73,11 +75,17 @@ impl Upstream {
     /// one was made from. They end when the upstream is dropped or replaced.
     pub fn start(self: &Arc<Self>) {
         if let Some(former) = self.take_former() {
-            former.end();
+            former.tasks.end();
+            let kept =
+                |breaker: &Arc<Breaker>| self.breaker.as_ref().is_some_and(|own| Arc::ptr_eq(own, breaker));
+            if let Some(breaker) = former.breaker.filter(|breaker| !kept(breaker)) {
+                breaker.end();
+            }
         }
         for (index, server) in self.servers().iter().enumerate() {
             if let Some(name) = &server.lookup {
-                let work = keep_resolved(Arc::downgrade(self), server.clone(), name.clone());
+                let dns = self.settings().dns.clone();
+                let work = keep_resolved(Arc::downgrade(self), server.clone(), name.clone(), dns);
                 self.tasks().ensure(Job::Lookup(index), work);
             }
         }
@@ -105,7 +113,7 @@ impl Upstream {
 
 async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
     loop {
-        let result = health::check(endpoint.address(), endpoint.name(), &rules).await;
+        let result = health::check(endpoint.address(), endpoint.authority(), &rules).await;
         let failure = result.failure.clone();
         if let Some(change) = endpoint.vitals().health.note(result, &rules) {
             tell(&endpoint, change, failure.as_deref().unwrap_or_default());
@@ -132,45 +140,58 @@ fn tell(endpoint: &Endpoint, change: Change, reason: &str) {
 /// Least time between two lookups of a name, however many connections to it fail.
 const LOOKUP_GAP: Duration = Duration::from_secs(1);
 
-async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: String) {
-    let mut retry = resolve::FIRST_RETRY;
+/// Time to the second lookup of a name that does not resolve; doubles with each further one, up to [`LAST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+async fn keep_resolved(upstream: Weak<Upstream>, server: Arc<Server>, name: Name, dns: Dns) {
+    let mut retry = FIRST_RETRY;
     loop {
-        let found = resolve::lookup(&name).await;
+        let known = server.resolution.load_full();
+        let found = dns.lookup(&name, &known.places).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        let pause = if found.is_ok() { resolve::EVERY } else { retry };
-        retry = if found.is_ok() { resolve::FIRST_RETRY } else { (retry * 2).min(resolve::EVERY) };
+        let whole = found.as_ref().ok().filter(|answer| answer.trouble.is_none());
+        let pause = whole.map_or(retry, |answer| answer.holds);
+        retry = if whole.is_some() { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
         note_lookup(&upstream, &server, found);
         drop(upstream);
 
         sleep(LOOKUP_GAP).await;
         tokio::select! {
-            () = sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64()).saturating_sub(LOOKUP_GAP)) => {}
+            // A little late, so that gateways do not ask in step, and none is told what it knows already.
+            () = sleep(pause.mul_f64(1.0 + 0.1 * fastrand::f64()).saturating_sub(LOOKUP_GAP)) => {}
             () = server.hurry.notified() => {}
         }
     }
 }
 
-fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Vec<Address>, resolve::LookupFailed>) {
+fn note_lookup(upstream: &Upstream, server: &Server, found: Result<Answer, LookupFailed>) {
     let before = server.resolution.load_full();
     let after = before.after(found);
     if after == *before {
         return;
     }
-    let (name, addresses) = (upstream.name(), &after.addresses);
-    match &after.trouble {
-        Some(reason) if addresses.is_empty() => {
-            tracing::warn!(upstream = name, server = %server.name, %reason, "server is unresolved");
-        }
-        Some(reason) => {
-            tracing::warn!(upstream = name, server = %server.name, %reason, ?addresses, "keeping the former addresses");
-        }
-        None => tracing::info!(upstream = name, server = %server.name, ?addresses, "server is resolved"),
+    let moved = after.places != before.places;
+    if moved || after.has_failed() != before.has_failed() {
+        tell_lookup(upstream.name(), server, &after);
     }
-    let moved = after.addresses != before.addresses;
     server.resolution.store(Arc::new(after));
     if moved {
         upstream.publish();
         upstream.check_all();
+    }
+}
+
+fn tell_lookup(upstream: &str, server: &Server, after: &Resolution) {
+    let (server, addresses) = (&*server.name, after.addresses());
+    match &after.trouble {
+        Some(reason) if addresses.is_empty() => {
+            tracing::warn!(upstream, server, %reason, "server is unresolved");
+        }
+        Some(reason) => {
+            tracing::warn!(upstream, server, %reason, ?addresses, "server is not resolved anew: going on with what is known");
+        }
+        None => tracing::info!(upstream, server, ?addresses, "server is resolved"),
     }
 }
 

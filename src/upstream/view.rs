@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Upstream;
 use super::address::Address;
+use super::breaker::{Breaker, Phase};
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
 use super::group::Tier;
@@ -15,8 +16,35 @@ pub struct UpstreamView {
     pub name: String,
     /// Whether all servers are used whatever their state, as too few are up.
     pub panic: bool,
+    /// Its circuit breaker; absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerView>,
     /// Its servers, in the order of configuration; a name with several addresses has an entry for each.
     pub servers: Vec<ServerView>,
+}
+
+/// A circuit breaker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerView {
+    /// `closed`: requests go through; `half-open`: a few do, as probes; `open`: none.
+    pub state: &'static str,
+    /// Why not all go through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl BreakerView {
+    fn of(breaker: &Breaker, now: Moment) -> Self {
+        let (state, reason) = match breaker.phase(now) {
+            (Phase::Closed, _) => ("closed", None),
+            (Phase::HalfOpen, _) => ("half-open", Some("a few requests go through as probes".to_owned())),
+            (Phase::Open, left) if left.is_zero() => ("open", Some("the next request is a probe".to_owned())),
+            (Phase::Open, left) => {
+                ("open", Some(format!("too many tries failed; nothing is sent for another {left:?}")))
+            }
+        };
+        Self { state, reason }
+    }
 }
 
 /// A server at an address.
@@ -87,8 +115,12 @@ impl UpstreamView {
             }
             at
         });
-        let panic = group.stock().panics;
-        Self { name: upstream.name().to_owned(), panic, servers: servers.collect() }
+        Self {
+            name: upstream.name().to_owned(),
+            panic: group.stock().panics,
+            breaker: upstream.breaker.as_ref().map(|breaker| BreakerView::of(breaker, now)),
+            servers: servers.collect(),
+        }
     }
 }
 

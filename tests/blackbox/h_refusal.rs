@@ -121,9 +121,10 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "internal",
     "upstream-saturated",
+    "circuit-open",
     "connect-timeout",
     "not-cached",
     "loop",

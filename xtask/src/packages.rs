@@ -29,6 +29,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("pebble", &["pebble"]),
     tool("pebble-challtestsrv", &["pebble"]),
     tool("openssl", &["openssl"]),
+    tool("dnsmasq", &["dnsmasq-base"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.

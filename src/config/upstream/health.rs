@@ -107,6 +107,12 @@ pub struct OutlierTable {
     /// Failures in a row (no connection, a broken answer, a timeout, 502, 503, 504) before ejection.
     #[schemars(range(min = 1, max = 1000))]
     pub consecutive_errors: u16,
+    /// The share of failures among a server's tries of the last ten seconds that ejects it, in whatever order they came;
+    /// `0%` for never.
+    pub error_share: Share,
+    /// Tries of the last ten seconds without which the share says nothing.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub min_requests: u32,
     /// How long the first ejection lasts; each one that follows soon lasts longer.
     #[schemars(extend("x-least" = "1ms"))]
     pub ejection_time: Period,
@@ -116,6 +122,12 @@ pub struct OutlierTable {
 
 impl Default for OutlierTable {
     fn default() -> Self {
-        Self { consecutive_errors: 5, ejection_time: Period(Duration::from_secs(30)), max_ejected: Share(50) }
+        Self {
+            consecutive_errors: 5,
+            error_share: Share(50),
+            min_requests: 100,
+            ejection_time: Period(Duration::from_secs(30)),
+            max_ejected: Share(50),
+        }
     }
 }

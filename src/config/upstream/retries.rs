@@ -1,12 +1,14 @@
 //! `retries`: when a request is sent once more.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{Period, Share};
+use crate::config::units::{Period, Share, quantity};
 
 /// When a request is sent once more.
 ///
@@ -18,8 +20,9 @@ pub struct Retries {
     /// All tries, the first included; 1 for no retries.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u16,
-    /// What is worth another try.
-    pub on: BTreeSet<RetryOn>,
+    /// What is worth another try: a kind of failure, or an answer with this status, `400` to `599`. Of statuses, 502, 503 and
+    /// 504 count against the server, listed or not; any other is its word on the request.
+    pub on: BTreeSet<RetryCause>,
     /// The wait before a retry: drawn at random up to a bound that doubles with each.
     pub backoff: Backoff,
     /// Retries as a share of the group's requests; beyond it, failures are passed on.
@@ -30,12 +33,44 @@ impl Default for Retries {
     fn default() -> Self {
         Self {
             attempts: 2,
-            on: BTreeSet::from([RetryOn::Connect, RetryOn::Reset]),
+            on: [RetryOn::Connect, RetryOn::Reset].map(RetryCause::Kind).into(),
             backoff: Backoff::default(),
             budget: Share(20),
         }
     }
 }
+
+/// What may be worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RetryCause {
+    /// A kind of failure, which counts against the server.
+    Kind(RetryOn),
+    /// Any other answer with this status, `400` to `599`: the server's word, which does not count against it.
+    Status(ErrorStatus),
+}
+
+/// The status of an answer that is an error, as text: `500`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ErrorStatus(pub u16);
+
+impl FromStr for ErrorStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let status = text.parse().ok().filter(|status| text.len() == 3 && (400..=599).contains(status));
+        status.map(Self).ok_or_else(|| "the status of an error is `400` to `599`, such as `500`".to_owned())
+    }
+}
+
+impl fmt::Display for ErrorStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+quantity!(ErrorStatus, "ErrorStatus", "error-status", r"^[45][0-9]{2}$");
 
 /// A kind of failure that may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

@@ -3,20 +3,26 @@
 use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
-    Backoff, Balance, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings, Settings, Sticky,
-    Timeouts,
+    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings,
+    Settings, Sticky, Timeouts,
 };
 
 pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: Option<Sticky>) -> Settings {
     Settings {
         name: name.to_owned(),
         servers: written.servers.iter().map(server).collect(),
+        dns: Dns {
+            nameservers: written.dns.nameservers.clone(),
+            min_ttl: written.dns.min_ttl.0,
+            max_ttl: written.dns.max_ttl.0,
+        },
         balance,
         sticky,
         slow_start: written.slow_start.0,
         panic_below: written.panic_threshold,
         health: health(&written.health),
         outlier: outlier(&written.outlier_detection),
+        breaker: breaker(&written.circuit_breaker),
         timeouts: timeouts(&written.timeouts),
         retries: retries(&written.retries),
         limits: Limits {
@@ -61,8 +67,24 @@ fn outlier(written: &written::OutlierDetection) -> Option<Outlier> {
     };
     Some(Outlier {
         consecutive_errors: table.consecutive_errors,
+        error_share: table.error_share,
+        min_requests: table.min_requests,
         ejection_time: table.ejection_time.0,
         max_ejected: table.max_ejected,
+    })
+}
+
+fn breaker(written: &written::CircuitBreaker) -> Option<CircuitBreaker> {
+    let table = match written {
+        written::CircuitBreaker::Switch(false) => return None,
+        written::CircuitBreaker::Switch(true) => &written::BreakerTable::default(),
+        written::CircuitBreaker::Table(table) => table,
+    };
+    Some(CircuitBreaker {
+        error_share: table.error_share,
+        min_requests: table.min_requests,
+        open_time: table.open_time.0,
+        probes: table.probes,
     })
 }
 
@@ -78,12 +100,15 @@ fn timeouts(written: &written::Timeouts) -> Timeouts {
 
 fn retries(written: &written::Retries) -> Retries {
     let on = written.on.iter().map(|on| match on {
-        written::RetryOn::Connect => Failure::Connect,
-        written::RetryOn::Reset => Failure::Reset,
-        written::RetryOn::Timeout => Failure::Timeout,
-        written::RetryOn::Status502 => Failure::Status502,
-        written::RetryOn::Status503 => Failure::Status503,
-        written::RetryOn::Status504 => Failure::Status504,
+        written::RetryCause::Kind(kind) => match kind {
+            written::RetryOn::Connect => Failure::Connect,
+            written::RetryOn::Reset => Failure::Reset,
+            written::RetryOn::Timeout => Failure::Timeout,
+            written::RetryOn::Status502 => Failure::Status(502),
+            written::RetryOn::Status503 => Failure::Status(503),
+            written::RetryOn::Status504 => Failure::Status(504),
+        },
+        written::RetryCause::Status(status) => Failure::Status(status.0),
     });
     Retries {
         attempts: written.attempts,

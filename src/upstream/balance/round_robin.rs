@@ -27,7 +27,7 @@ impl Pool {
 /// the configuration.
 pub(super) fn round(weights: &[u16]) -> Box<[u32]> {
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-    let shares: Vec<u64> = weights.iter().map(|weight| u64::from(weight / divisor)).collect();
+    let shares: Vec<u64> = bounded(weights.iter().map(|weight| u64::from(weight / divisor)).collect());
     let turns: u64 = shares.iter().sum();
     // When a part begins, and when it ends (as a fraction of the round), with its server and its number.
     let mut to_come: BinaryHeap<_> =
@@ -46,6 +46,18 @@ pub(super) fn round(weights: &[u16]) -> Box<[u32]> {
         Some(server)
     };
     (0..turns).map_while(next).collect()
+}
+
+/// About as many turns as a round may have; beyond it, shares are rounded.
+const MOST_TURNS: u64 = 1 << 18;
+
+/// The shares, made smaller in proportion where the round would be longer than it may, but never nothing.
+fn bounded(shares: Vec<u64>) -> Vec<u64> {
+    let turns: u64 = shares.iter().sum();
+    if turns <= MOST_TURNS {
+        return shares;
+    }
+    shares.into_iter().map(|share| (share * MOST_TURNS / turns).max(1)).collect()
 }
 
 fn greatest_common_divisor(a: u16, b: u16) -> u16 {
@@ -71,6 +83,15 @@ mod tests {
         assert_eq!(written(&[20, 40, 20]), "babc");
         assert_eq!(written(&[9]), "a");
         assert_eq!(written(&[]), "");
+    }
+
+    #[test]
+    fn a_round_is_no_longer_than_it_may_be_whatever_the_weights() {
+        let turns = round(&[u16::MAX, 60_001, 1, u16::MAX, u16::MAX, u16::MAX]);
+        let count = |server| turns.iter().filter(|turn| **turn == server).count();
+        assert!(turns.len() <= (1 << 18) + 6, "{}", turns.len());
+        assert_eq!(count(2), 1);
+        assert!((count(0) * 60_001).abs_diff(count(1) * 65_535) < 65_535, "{} and {}", count(0), count(1));
     }
 
     proptest! {

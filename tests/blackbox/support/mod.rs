@@ -18,6 +18,7 @@ pub(crate) mod cached;
 pub(crate) mod redis;
 pub(crate) mod fleet;
 pub(crate) mod pebble;
+pub(crate) mod names;
 pub(crate) mod exchange;
 
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
 pub(crate) use fleet::{Fleet, Node};
 pub(crate) use gateway::{Gateway, group, https, plain};
+pub(crate) use names::Names;
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
