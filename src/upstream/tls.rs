@@ -121,11 +121,7 @@ impl Tls {
 
     /// The name that a server with this host must have: the policy's own, or the host.
     pub(super) fn name_of(&self, host: Option<&str>) -> Option<ServerName<'static>> {
-        let by_host = || {
-            let host = host?.trim_matches(['[', ']']);
-            ServerName::try_from(host.strip_suffix('.').unwrap_or(host).to_owned()).ok()
-        };
-        self.server_name.clone().or_else(by_host)
+        self.server_name.clone().or_else(|| name_of_host(host?))
     }
 
     /// Says once what an operator must know of the policy, when it comes into force.
@@ -202,6 +198,22 @@ pub fn ended_by_tls(error: &io::Error) -> bool {
 
 fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
+}
+
+/// What certificates call a host, if they can.
+pub fn name_of_host(host: &str) -> Option<ServerName<'static>> {
+    let host = host.trim_matches(['[', ']']);
+    ServerName::try_from(host.strip_suffix('.').unwrap_or(host).to_owned()).ok()
+}
+
+/// The protocols that servers are offered (RFC 7301).
+pub fn alpn() -> Vec<Vec<u8>> {
+    vec![b"http/1.1".to_vec()]
+}
+
+/// Whether a certificate can stand for an authority.
+pub fn is_authority(certificate: &CertificateDer<'static>) -> bool {
+    RootCertStore::empty().add(certificate.clone()).is_ok()
 }
 
 /// What cannot be believed.

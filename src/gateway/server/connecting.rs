@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::refusal::Fault;
+use crate::upstream::Client;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::way::{NotReady, Ready};
-use crate::upstream::Client;
 
 /// A connection to a server, and whether it has served other requests.
 pub(super) async fn connect(
@@ -108,7 +108,7 @@ impl AsyncWrite for Secured {
 impl Shutdown for Secured {
     async fn shutdown(&mut self) {
         // The connection ends either way.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        let _ = self.0.shutdown().await;
     }
 }
 
