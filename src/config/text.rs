@@ -105,12 +105,7 @@ const KINDS: &[Kind] = &[
         example: "https://acme-v02.api.letsencrypt.org/directory",
         check: acme::https_url,
     },
-    Kind {
-        format: "server-name",
-        noun: "the name of a server",
-        example: "web.internal",
-        check: server_name,
-    },
+    Kind { format: "server-name", noun: "the name of a server", example: "web.internal", check: server_name },
     Kind { format: "authority", noun: "a host", example: "api.example.com", check: authority },
     Kind { format: "include", noun: "a path", example: "conf.d/*.toml", check: file },
     Kind { format: "file", noun: "the path of a file", example: "/etc/tls/api.pem", check: file },

@@ -77,7 +77,7 @@ pub(super) fn broken(
 ) -> Result<(), Refusal> {
     let tries = &mut exchange.tries;
     if let (Fault::Tls, Some(lease)) = (fault, &tries.lease) {
-        lease.server().no_tls(&"the server ended it after the handshake: it may want a certificate, or another");
+        lease.server().no_tls(&"the server ended it: it may want a certificate, or another one");
     }
     let backoff = match fault {
         // Servers close connections that were idle for long, now and then just when a request is on its way.

@@ -195,11 +195,7 @@ async fn ask(address: &Address, host: &str, way: &Way, path: &str) -> Result<(),
     }
 }
 
-async fn on<S>(
-    connected: io::Result<S>,
-    way: &Way,
-    request: Request<Empty<Bytes>>,
-) -> Result<(), CheckFailed>
+async fn on<S>(connected: io::Result<S>, way: &Way, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -309,7 +305,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.sock");
         let address = Address::Unix(path.as_path().into());
-        let refused = check(&address, "users", &Way::default(), &rules()).await.failure.expect("nobody listens");
+        let refused =
+            check(&address, "users", &Way::default(), &rules()).await.failure.expect("nobody listens");
         assert!(refused.starts_with("cannot connect"), "{refused}");
 
         let listener = tokio::net::UnixListener::bind(&path).unwrap();

@@ -134,7 +134,9 @@ impl Tls {
                 upstream,
                 "certificates of servers are not verified (`verify = false`): whoever can come between is taken for them"
             ),
-            Believes::Nobody => tracing::error!(upstream, reason = %TlsFailed::NoAuthorities, "no TLS with servers"),
+            Believes::Nobody => {
+                tracing::error!(upstream, reason = %TlsFailed::NoAuthorities, "no TLS with servers")
+            }
             Believes::Some => {}
         }
     }
@@ -255,6 +257,59 @@ fn print(settings: &TlsSettings) -> [u8; 32] {
     }
     // The key belongs to the first of them.
     certificate.iter().flat_map(|shown| &shown.cert).for_each(|der| part(b"shown", der));
-    alpn.iter().for_each(|protocol| part(b"alpn", protocol));
+    for protocol in alpn {
+        part(b"alpn", protocol);
+    }
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn certificate(name: &str) -> CertificateDer<'static> {
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn believing(authorities: &[&CertificateDer<'static>]) -> TlsSettings {
+        let trust = Trust::Authorities(authorities.iter().copied().cloned().collect());
+        TlsSettings { trust, server_name: None, certificate: None, alpn: alpn() }
+    }
+
+    #[test]
+    fn a_policy_is_kept_where_it_is_the_same_and_no_other_is() {
+        let (one, two) = (certificate("one.test"), certificate("two.test"));
+        let first = Tls::follow(believing(&[&one]), None).unwrap();
+        let again = Tls::follow(believing(&[&one]), Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "with its sessions");
+
+        let named = TlsSettings { server_name: name_of_host("a.test"), ..believing(&[&one]) };
+        let other = TlsSettings { alpn: vec![b"h2".to_vec()], ..believing(&[&one]) };
+        let anybody = TlsSettings { trust: Trust::Anybody, ..believing(&[]) };
+        let others = [believing(&[&two]), believing(&[&one, &two]), believing(&[]), named, other, anybody];
+        for settings in others {
+            let shown = format!("{settings:?}");
+            assert_ne!(first, Tls::follow(settings, Some(&first)).unwrap(), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_no_authority() {
+        let (good, bad) = (certificate("one.test"), CertificateDer::from(b"nonsense".to_vec()));
+        assert!(is_authority(&good) && !is_authority(&bad));
+        let error = Tls::follow(believing(&[&good, &bad]), None).unwrap_err();
+        assert!(error.to_string().starts_with("certificate 2 is malformed: "), "{error}");
+    }
+
+    #[test]
+    fn hosts_are_called_as_in_certificates() {
+        let name = |host| name_of_host(host).map(|name| name.to_str().into_owned());
+        assert_eq!(name("users_1.internal.").as_deref(), Some("users_1.internal"));
+        assert_eq!(name("[::1]").as_deref(), Some("::1"));
+        assert_eq!(name("10.0.0.1").as_deref(), Some("10.0.0.1"));
+        assert_eq!(name("").as_deref(), None);
+    }
 }

@@ -109,7 +109,7 @@ async fn version_2_says_whose_request_comes_before_the_handshake() {
     let clients: Vec<_> = backend.heard("/").iter().map(|heard| client_of(&heard.header)).collect();
     assert_eq!(clients[0].ip().to_string(), "127.0.0.1");
     assert!(clients[0].port() > 0);
-    let told: Vec<_> = clients[1..].iter().map(|client| client.to_string()).collect();
+    let told: Vec<_> = clients[1..].iter().map(ToString::to_string).collect();
     assert_eq!(told, ["203.0.113.9:0", "[2001:db8::9]:0", "203.0.113.9:0"]);
 }
 

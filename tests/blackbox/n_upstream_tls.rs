@@ -1,6 +1,8 @@
 //! TLS to servers: who is believed, what is shown, and what never mixes.
 
-use rcgen::{CertificateParams, date_time_ymd};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 
 use crate::support::{Backend, Certs, Client, Gateway, Manners, Origin, PATIENCE, eventually, https};
 
@@ -191,6 +193,19 @@ async fn the_systems_authorities_are_believed_where_none_is_named() {
     assert_eq!(outcome(&Client::http1(&gateway, &front), URL).await, fine());
 }
 
+#[tokio::test]
+async fn a_certificate_of_nobody_else_is_believed_where_it_is_named() {
+    let front = authority("a.test");
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let its_key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let tls = ServerConfig::builder().with_no_client_auth();
+    let backend = Backend::secure(tls.with_single_cert(vec![own.der().clone()], its_key).unwrap()).await;
+    let config = config(&front, &secure(&backend), "tls = { ca = \"own.pem\" }");
+    let gateway = Gateway::start_with(&config, &[("own.pem", &own.pem())]).await;
+    assert_eq!(outcome(&Client::http1(&gateway, &front), URL).await, fine());
+}
+
 // ── what is shown ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test]
@@ -258,7 +273,11 @@ async fn upstreams_to_one_address_do_not_share_connections() {
     for round in 0..2 {
         for (name, _) in policies {
             let expected = if name == "wary" { refused(BAD_CERTIFICATE) } else { fine() };
-            assert_eq!(outcome(&client, &format!("https://a.test/{name}")).await, expected, "{name}, {round}");
+            assert_eq!(
+                outcome(&client, &format!("https://a.test/{name}")).await,
+                expected,
+                "{name}, {round}"
+            );
         }
     }
     let mut connections = Vec::new();

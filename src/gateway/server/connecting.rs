@@ -10,8 +10,8 @@ use pingora::ErrorType;
 use pingora::connectors::TransportConnector;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -35,7 +35,8 @@ pub(super) async fn connect(
     {
         return Ok((stream, true));
     }
-    let new = connect_anew(connector, peer, server, client);
+    // In a box: a handshake takes room that most requests, on connections that are there, would carry for nothing.
+    let new = Box::pin(connect_anew(connector, peer, server, client));
     let stream = match peer.total_connection_timeout() {
         Some(within) => timeout(within, new).await.unwrap_or(Err(Fault::ConnectTimeout))?,
         None => new.await?,
@@ -73,7 +74,11 @@ impl Secured {
 }
 
 impl AsyncRead for Secured {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }

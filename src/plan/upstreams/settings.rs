@@ -3,8 +3,8 @@
 use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
-    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, ProxyProtocol, Retries, ServerSettings,
-    Settings, Sticky, Timeouts,
+    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, ProxyProtocol, Retries,
+    ServerSettings, Settings, Sticky, Timeouts,
 };
 
 /// Everything but `tls`, which is read from files.

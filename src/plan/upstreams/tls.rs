@@ -102,12 +102,7 @@ fn certificate(
     Ok(Some(loaded.certified_key().clone()))
 }
 
-fn bad_authority(
-    table: &UpstreamTlsTable,
-    directory: &Path,
-    place: &Place,
-    error: &BadAuthority,
-) -> Problem {
+fn bad_authority(table: &UpstreamTlsTable, directory: &Path, place: &Place, error: &BadAuthority) -> Problem {
     let file = table.ca.as_ref().map(|file| directory.join(file)).unwrap_or_default();
     let message = format!("{}: {error}", file.display());
     Problem::new(place.then("ca"), message, "`openssl x509 -text -in FILE` shows what is in it")

@@ -59,10 +59,10 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let noted = Arc::new(Noted::default());
-        let notes = noted.clone();
+        let record = noted.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, manners.clone(), notes.clone()));
+                tokio::spawn(converse(stream, manners.clone(), record.clone()));
             }
         });
         Self { address, noted, accepting }
@@ -77,10 +77,10 @@ impl Backend {
     pub(crate) fn at_socket(path: &Path, manners: Manners) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let noted = Arc::new(Noted::default());
-        let notes = noted.clone();
+        let record = noted.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, manners.clone(), notes.clone()));
+                tokio::spawn(converse(stream, manners.clone(), record.clone()));
             }
         });
         Self { address: SocketAddr::from(([0; 4], 0)), noted, accepting }
