@@ -86,8 +86,8 @@ impl Client {
 mod tests {
     use super::*;
 
-    fn client(from: &str, to: &str) -> Option<Client> {
-        Some(Client { from: from.parse().unwrap(), to: to.parse().unwrap() })
+    fn client(from: &str, to: &str) -> Client {
+        Client { from: from.parse().unwrap(), to: to.parse().unwrap() }
     }
 
     #[test]
@@ -95,20 +95,20 @@ mod tests {
         let line = |client| String::from_utf8(ProxyProtocol::V1.header(client)).unwrap();
         assert_eq!(line(None), "PROXY UNKNOWN\r\n");
         let v4 = client("203.0.113.9:51000", "198.51.100.1:443");
-        assert_eq!(line(v4), "PROXY TCP4 203.0.113.9 198.51.100.1 51000 443\r\n");
+        assert_eq!(line(Some(v4)), "PROXY TCP4 203.0.113.9 198.51.100.1 51000 443\r\n");
         let v6 = client("[2001:db8::9]:0", "[2001:db8::1]:443");
-        assert_eq!(line(v6), "PROXY TCP6 2001:db8::9 2001:db8::1 0 443\r\n");
+        assert_eq!(line(Some(v6)), "PROXY TCP6 2001:db8::9 2001:db8::1 0 443\r\n");
         let mixed = client("[2001:db8::9]:0", "198.51.100.1:443");
-        assert_eq!(line(mixed), "PROXY TCP6 2001:db8::9 ::ffff:198.51.100.1 0 443\r\n");
+        assert_eq!(line(Some(mixed)), "PROXY TCP6 2001:db8::9 ::ffff:198.51.100.1 0 443\r\n");
     }
 
     #[test]
     fn version_2_has_addresses_and_ports_in_the_order_of_the_network() {
         let header = |client| ProxyProtocol::V2.header(client);
         assert_eq!(header(None), b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
-        let v4 = header(client("203.0.113.9:258", "198.51.100.1:443"));
+        let v4 = header(Some(client("203.0.113.9:258", "198.51.100.1:443")));
         assert_eq!(v4, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x09\xc6\x33\x64\x01\x01\x02\x01\xbb");
-        let v6 = header(client("[2001:db8::9]:1", "203.0.113.1:443"));
+        let v6 = header(Some(client("[2001:db8::9]:1", "203.0.113.1:443")));
         assert_eq!(v6[12..16], [0x21, 0x21, 0, 36]);
         assert_eq!(v6.len(), 52);
         assert_eq!(v6[16..20], [0x20, 1, 0x0d, 0xb8]);

@@ -135,7 +135,7 @@ impl Tls {
                 "certificates of servers are not verified (`verify = false`): whoever can come between is taken for them"
             ),
             Believes::Nobody => {
-                tracing::error!(upstream, reason = %TlsFailed::NoAuthorities, "no TLS with servers")
+                tracing::error!(upstream, reason = %TlsFailed::NoAuthorities, "no TLS with servers");
             }
             Believes::Some => {}
         }
