@@ -12,7 +12,7 @@ mod relay;
 mod share;
 mod renew;
 mod fetch;
-mod server;
+pub mod server;
 mod trailers;
 mod settle;
 mod confirm;

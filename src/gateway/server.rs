@@ -11,8 +11,8 @@
 //! for, and may let go of it at any time, as nothing is lost then.
 
 mod connecting;
-mod chunks;
-mod head;
+pub mod chunks;
+pub mod head;
 mod receiving;
 mod sending;
 

@@ -157,7 +157,7 @@ impl Guarded {
         Shutdown::shutdown(&mut self).await;
     }
 
-    /// Ends a connection on which nothing is under way: the client is told, and not waited for.
+    /// Ends a connection whose client has nothing more to say, or is asked for nothing more: it is told, and not waited for.
     pub(super) async fn leave(mut self) {
         // The connection ends either way.
         let goodbye = poll_fn(|cx| self.transport.io().poll_shutdown(cx));

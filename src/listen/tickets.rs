@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::rand;
@@ -130,7 +130,7 @@ impl Ticketing {
 
     /// What seals the tickets of listeners that ask the same of their clients, which `policy` tells from others.
     pub(super) fn ticketer(&self, policy: [u8; 32]) -> Arc<dyn ProducesTickets> {
-        Arc::new(Ticketer { keys: self.clone(), policy })
+        Arc::new(Ticketer::new(self.clone(), policy))
     }
 }
 
@@ -145,31 +145,58 @@ impl fmt::Debug for Ticketing {
 struct Ticketer {
     keys: Ticketing,
     policy: [u8; 32],
+    names: ArcSwapOption<Names>,
+}
+
+/// The secrets of a ring, each with its epoch and its name, which are told apart for every ticket.
+#[derive(Debug)]
+struct Names {
+    ring: Arc<Ring>,
+    secrets: Vec<(u64, [u8; NAME], Secret)>,
 }
 
 const NAME: usize = 16;
 const SALT: usize = 32;
 
 impl Ticketer {
+    fn new(keys: Ticketing, policy: [u8; 32]) -> Self {
+        Self { keys, policy, names: ArcSwapOption::empty() }
+    }
+
+    /// The secrets that there are now, by name.
+    fn names(&self) -> Option<Arc<Names>> {
+        let ring = self.keys.0.load_full();
+        if let Some(names) = &*self.names.load()
+            && Arc::ptr_eq(&names.ring, &ring)
+        {
+            return Some(names.clone());
+        }
+        let with_name = |(of, secret): (u64, &Secret)| Some((of, self.name(secret)?, secret.clone()));
+        let all = ring.iter().flat_map(|(of, secrets)| secrets.iter().map(|secret| (*of, secret)));
+        let secrets = all.map(with_name).collect::<Option<_>>()?;
+        let names = Arc::new(Names { ring: ring.clone(), secrets });
+        self.names.store(Some(names.clone()));
+        Some(names)
+    }
+
     fn seal(&self, plain: &[u8], now: SystemTime) -> Option<Vec<u8>> {
-        let secret = self.keys.secret(epoch_of(now))?;
-        let name = self.name(&secret)?;
+        let (names, epoch) = (self.names()?, epoch_of(now));
+        let (_, name, secret) = names.secrets.iter().find(|(of, ..)| *of == epoch)?;
         let mut salt = [0; SALT];
         rand::fill(&mut salt).ok()?;
         let mut sealed = plain.to_vec();
-        self.key(&secret, &salt)?.seal_in_place_append_tag(once(), Aad::from(name), &mut sealed).ok()?;
+        self.key(secret, &salt)?.seal_in_place_append_tag(once(), Aad::from(*name), &mut sealed).ok()?;
         Some([&name[..], &salt, &sealed].concat())
     }
 
     fn open(&self, ticket: &[u8], now: SystemTime) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME>()?;
         let (salt, sealed) = rest.split_first_chunk::<SALT>()?;
-        let epoch = epoch_of(now);
-        let ring = self.keys.0.load();
+        let (names, epoch) = (self.names()?, epoch_of(now));
         // The next one, too: the clock of the node that gave the ticket may be ahead of this one's.
-        let accepted = ring.range(epoch.saturating_sub(1)..=epoch + 1).flat_map(|(_, secrets)| secrets);
-        let mut named = accepted.filter(|secret| self.name(secret).as_ref() == Some(name));
-        let key = self.key(named.next()?, salt)?;
+        let accepted = epoch.saturating_sub(1)..=epoch + 1;
+        let mut fits = names.secrets.iter().filter(|(of, known, _)| accepted.contains(of) && known == name);
+        let key = self.key(&fits.next()?.2, salt)?;
         let mut sealed = sealed.to_vec();
         let length = key.open_in_place(once(), Aad::from(*name), &mut sealed).ok()?.len();
         sealed.truncate(length);
@@ -219,7 +246,7 @@ mod tests {
     const MEMBERS: [u8; 32] = [1; 32];
 
     fn ticketer(keys: &Ticketing, policy: [u8; 32]) -> Ticketer {
-        Ticketer { keys: keys.clone(), policy }
+        Ticketer::new(keys.clone(), policy)
     }
 
     /// The middle of an epoch, a long time from now.

@@ -16,7 +16,7 @@ const FIELDS: usize = 64;
 
 /// Where in a body its reader stands.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub struct Chunks {
     state: State,
     trailers: HeaderMap,
 }
@@ -38,7 +38,10 @@ enum State {
 
 impl Chunks {
     /// Takes what has come out of `room`, up to the end of the body; the data of all chunks there is one piece.
-    pub(super) fn take(&mut self, room: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
+    ///
+    /// # Errors
+    /// They are malformed, a line exceeds 8 KiB, or the fields behind them 64 KiB.
+    pub fn take(&mut self, room: &mut BytesMut) -> Result<Option<Bytes>, Fault> {
         let mut piece = BytesMut::new();
         loop {
             match self.state {
@@ -98,12 +101,12 @@ impl Chunks {
     }
 
     /// Whether the end has come.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// The fields behind the body, once its end has come.
-    pub(super) fn take_trailers(&mut self) -> HeaderMap {
+    pub fn take_trailers(&mut self) -> HeaderMap {
         std::mem::take(&mut self.trailers)
     }
 }

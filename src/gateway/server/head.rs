@@ -13,7 +13,10 @@ const SIZE: usize = 256 << 10;
 const FIELDS: usize = 256;
 
 /// The head that `bytes` begin with, and its length; `None` if it is not whole yet.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<(Box<ResponseHeader>, usize)>, Fault> {
+///
+/// # Errors
+/// It is no head, or it exceeds 256 KiB or 256 fields.
+pub fn read(bytes: &[u8]) -> Result<Option<(Box<ResponseHeader>, usize)>, Fault> {
     let mut room = [EMPTY_HEADER; FIELDS];
     let mut answer = httparse::Response::new(&mut room);
     let mut parser = ParserConfig::default();
@@ -55,7 +58,7 @@ fn value(bytes: &[u8]) -> Result<HeaderValue, Fault> {
 
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
+pub enum Extent {
     /// After so many bytes.
     Length(u64),
     /// With the last chunk.
@@ -67,7 +70,10 @@ pub(super) enum Extent {
 /// Where the body ends that follows this head (RFC 9112 §6.3). A length that is said several times is left in it once.
 ///
 /// Whether all recipients would agree is another question: see [`hop::is_sound`](crate::forward::hop::is_sound).
-pub(super) fn extent(head: &mut ResponseHeader, method: &Method) -> Result<Extent, Fault> {
+///
+/// # Errors
+/// Its lengths differ, or one is no number.
+pub fn extent(head: &mut ResponseHeader, method: &Method) -> Result<Extent, Fault> {
     let status = head.status;
     let coding = head.headers.get_all(TRANSFER_ENCODING).into_iter().next_back();
     let chunked = coding.map(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));

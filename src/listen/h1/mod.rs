@@ -138,6 +138,8 @@ where
                 return Box::pin(self.refuse(&request, bad)).await;
             }
         };
+        // Who asked for the end and has said nothing since needs no waiting for: there is nothing to be lost.
+        let is_all = last && self.ahead.bytes().len() == length;
         let last = last || *self.site.shutdown.borrow();
         self.connection.goes_on(last);
         let at_hand = head::is_plain(&request).then(|| self.site.at_once.at_once(&request, self.connection));
@@ -151,7 +153,11 @@ where
         let sent = answer::send(&mut *self.client, &ready, last).await;
         self.site.at_once.sent(&request, self.connection, exchange, sent);
         if last && sent.whole {
-            self.client.close().await;
+            if is_all {
+                self.client.leave().await;
+            } else {
+                self.client.close().await;
+            }
             return None;
         }
         self.ahead.answered(length);

@@ -29,6 +29,9 @@ use crate::{Failure, Outcome};
 const ATTACKERS: usize = 4;
 /// Requests on each connection that takes nothing.
 const STREAMS: u32 = 90;
+/// Bytes of what they ask for: more than systems take of what nobody reads. It comes from a server of its own, as how that copes
+/// with so many at once is not what is looked at.
+const LARGE: usize = 1 << 20;
 /// MiB that the gateway may grow by under an attack. Most of it is what honest requests on their way take as well: each
 /// has a connection to its server, and what was read from it.
 const GROWTH_MIB: f64 = 200.0;
@@ -103,9 +106,9 @@ const fn attack(name: &'static str, first: fn() -> Vec<u8>, again: fn(u32) -> Ve
 
 /// Looks at honest clients in calm, then beside each attack.
 pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
-    let origin = Origin::start(1, |question| {
+    let origin = Origin::start(2, |question| {
         let (fields, body) = if question.path.starts_with("/big/") {
-            ("Cache-Control: no-store\r\n", vec![7; 1 << 20])
+            ("Cache-Control: no-store\r\n", vec![7; LARGE])
         } else {
             ("Cache-Control: max-age=1\r\n", origin::content(question.path))
         };
@@ -115,7 +118,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     certificate(&folder)?;
     let start = |name, secure| {
         Gateway::start_as(stage, name, |address, admin| {
-            config(address, admin, secure, &folder, origin.door(0))
+            config(address, admin, secure, &folder, [origin.door(0), origin.door(1)])
         })
     };
     let secure = free_address()?;
@@ -307,7 +310,7 @@ fn config(
     admin: SocketAddr,
     secure: SocketAddr,
     folder: &Path,
-    origin: SocketAddr,
+    [origin, large]: [SocketAddr; 2],
 ) -> String {
     let folder = folder.display();
     format!(
@@ -321,8 +324,18 @@ servers = ["{origin}"]
 health = false
 outlier_detection = false
 
+[upstreams.large]
+servers = ["{large}"]
+health = false
+outlier_detection = false
+
 [routes.all]
 upstream = "origin"
+cache = true
+
+[routes.large]
+path = "/big/*"
+upstream = "large"
 cache = true
 "#
     )
