@@ -66,6 +66,10 @@ pub struct Asked {
     pub trusted: bool,
     /// `https` or `http`, as the client speaks to us.
     pub scheme: &'static str,
+    /// The port of the other end.
+    pub peer_port: u16,
+    /// The address the client connected to.
+    pub local: IpAddr,
     /// The port the client connected to.
     pub port: u16,
     /// Who the client is by its certificate, if it has shown one to us.

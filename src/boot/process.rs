@@ -172,7 +172,7 @@ fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threa
 
 fn connector_options(threads: usize) -> ConnectorOptions {
     ConnectorOptions {
-        // Servers are spoken to without TLS, so no roots are needed. Pingora would read the system's at start, and
+        // TLS with servers is of our own, so no roots are needed here. Pingora would read the system's at start, and
         // panic where one of them cannot be read.
         ca_file: Some("/dev/null".to_owned()),
         ..ConnectorOptions::new(IDLE_SERVERS * threads)

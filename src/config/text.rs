@@ -105,6 +105,7 @@ const KINDS: &[Kind] = &[
         example: "https://acme-v02.api.letsencrypt.org/directory",
         check: acme::https_url,
     },
+    Kind { format: "server-name", noun: "the name of a server", example: "web.internal", check: server_name },
     Kind { format: "authority", noun: "a host", example: "api.example.com", check: authority },
     Kind { format: "include", noun: "a path", example: "conf.d/*.toml", check: file },
     Kind { format: "file", noun: "the path of a file", example: "/etc/tls/api.pem", check: file },
@@ -200,7 +201,8 @@ fn server(text: &str) -> Result<(), String> {
         return Err(match scheme {
             "http" if server(bare).is_ok() => format!("write `{bare}`, without `http://`"),
             "http" => format!("write the address and its port: `{bare}:80`"),
-            "https" => "TLS to servers is not supported in this version".to_owned(),
+            "https" if rest == bare => return secure(bare),
+            "https" => format!("write `https://{bare}`, without a path"),
             "dns" if rest.parse::<SocketAddr>().is_ok() => {
                 format!("write `{rest}`; there is nothing to look up")
             }
@@ -209,8 +211,8 @@ fn server(text: &str) -> Result<(), String> {
             _ => SHAPE.to_owned(),
         });
     }
-    if text.starts_with("unix:") {
-        return Err("sockets of the file system are not supported in this version".to_owned());
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket(path);
     }
     if SocketAddr::from_str(text).is_ok() {
         return Ok(());
@@ -231,6 +233,29 @@ fn server(text: &str) -> Result<(), String> {
         (true, Err(_)) => Err(bad_port(port)),
         (false, _) => Err(SHAPE.to_owned()),
     }
+}
+
+/// The place of a server behind `https://`.
+fn secure(place: &str) -> Result<(), String> {
+    match server(place) {
+        Err(_) if is_host(place) || is_bracketed(place) => {
+            Err(format!("write the port as well: `https://{place}:443`"))
+        }
+        found => found,
+    }
+}
+
+/// The longest path that a socket can have, in bytes; one more ends it (`sun_path` of unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+fn socket(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err("write the whole path of the socket: `unix:/run/users.sock`".to_owned());
+    }
+    if path.len() > SOCKET_PATH_MAX {
+        return Err(format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes"));
+    }
+    Ok(())
 }
 
 fn service(text: &str) -> Result<(), String> {
@@ -458,6 +483,17 @@ fn authority(text: &str) -> Result<(), String> {
         _ if is_host(name) || is_bracketed(name) => Ok(()),
         _ => Err("a host is a name such as `api.example.com`".to_owned()),
     }
+}
+
+fn server_name(text: &str) -> Result<(), String> {
+    if text.parse::<IpAddr>().is_ok() || is_host(text) && !text.ends_with('.') {
+        return Ok(());
+    }
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest).split(['/', ':']).next().unwrap_or(text);
+    if bare != text && is_host(bare) {
+        return Err(format!("write `{bare}` alone"));
+    }
+    Err("it is a host such as `web.internal`, or an IP address".to_owned())
 }
 
 fn file(text: &str) -> Result<(), String> {

@@ -8,6 +8,7 @@ mod limits;
 mod retries;
 mod sticky;
 mod times;
+mod tls;
 
 use std::time::Duration;
 
@@ -24,17 +25,26 @@ pub use limits::Limits;
 pub use retries::{Backoff, ErrorStatus, Retries, RetryCause, RetryOn};
 pub use sticky::{SameSite, Sticky, StickyTable};
 pub use times::Timeouts;
+pub use tls::{ProxyProtocol, UpstreamTls, UpstreamTlsTable};
 
 /// A group of interchangeable servers and how they are treated.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["servers"]))]
 pub struct Upstream {
-    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, or `{ address, weight, backup }`.
-    /// At least one. A name stands for all its addresses, a service for all hosts and ports of its SRV records, by their
-    /// weights; those that are not of the first priority are backups. One that does not resolve is down until it does.
+    /// The servers: `ip:port`, `host:port` (or `dns://host:port`, the same), `srv://NAME`, `https://host:port` (TLS),
+    /// `unix:PATH`, or `{ address, weight, backup }`. At least one. A name stands for all its addresses, a service for all
+    /// hosts and ports of its SRV records, by their weights; those that are not of the first priority are backups. One that
+    /// does not resolve is down until it does.
     #[schemars(length(min = 1), example = ["10.0.1.11:8080", "10.0.1.12:8080"])]
     pub servers: Vec<Server>,
+    /// TLS to the servers: `true`, or a table. Servers written with `https://` have it without.
+    #[schemars(example = serde_json::json!({ "server_name": "web.internal", "ca": "/etc/tls/internal-ca.pem" }))]
+    pub tls: Option<UpstreamTls>,
+    /// Whose request comes, said by a header of the PROXY protocol before anything else on a connection. Such a connection
+    /// carries one request, as the next may be of another client. Off by default.
+    #[schemars(example = &"v2")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How names of servers are looked up.
     pub dns: Dns,
     /// How one of them is chosen for a request: `least_request`, `round_robin`, `ewma`, `hash`, or a table.
@@ -69,6 +79,8 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            tls: None,
+            proxy_protocol: None,
             dns: Dns::default(),
             balance: Balance::default(),
             sticky: None,
@@ -88,7 +100,7 @@ impl Default for Upstream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Server {
-    /// `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
+    /// `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     Address(#[schemars(extend("format" = "server"))] String),
     /// An address, its weight, and whether it is a backup.
     Table(ServerTable),
@@ -98,7 +110,7 @@ pub enum Server {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
-    /// `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
+    /// `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     #[schemars(extend("format" = "server"), example = "10.0.1.11:8080")]
     pub address: String,
     /// Its share of requests, next to the others' weights.

@@ -57,7 +57,7 @@ impl Tale {
     pub fn failure(&self) -> reuse::Failure {
         match self.refusal {
             Some(
-                Refusal::Failed(Fault::Unreachable | Fault::ConnectTimeout)
+                Refusal::Failed(Fault::Unreachable | Fault::ConnectTimeout | Fault::Tls | Fault::Certificate)
                 | Refusal::NoServer(_)
                 | Refusal::Saturated(_),
             ) => reuse::Failure::Unreachable,

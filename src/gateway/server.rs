@@ -10,6 +10,7 @@
 //! Both ways move at the same time, so that an answer is heard while its request is still on its way. Who waits knows what
 //! for, and may let go of it at any time, as nothing is lost then.
 
+mod connecting;
 pub mod chunks;
 pub mod head;
 mod receiving;
@@ -17,6 +18,8 @@ mod sending;
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,13 +28,14 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use tokio::time::{Instant, timeout_at};
 
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::forward::hop;
 use crate::refusal::{Fault, Refusal};
-use crate::upstream::Timeouts;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::{Client, Timeouts, tls};
 
 use self::receiving::Receiving;
 use self::sending::Sending;
@@ -44,6 +48,7 @@ const INTERIM_MAX: usize = 32;
 pub(super) struct Server {
     stream: Stream,
     peer: Box<HttpPeer>,
+    endpoint: Arc<Endpoint>,
     request: Sending,
     method: Method,
     answer: Receiving,
@@ -79,17 +84,27 @@ impl Server {
     ) -> Result<Self, Refusal> {
         loop {
             let peer = tries::next_server(request, exchange).await?;
-            match connector.get_stream(&*peer).await {
-                Ok((stream, reused)) => return Self::new(stream, peer, reused, exchange),
-                Err(error) => tries::not_connected(exchange, &error)?,
+            let Some(lease) = &exchange.tries.lease else { return Err(Refusal::Internal) };
+            let endpoint = lease.server().clone();
+            let client = exchange.asked.as_deref().and_then(|asked| client_of(asked, &endpoint));
+            match connecting::connect(connector, &peer, &endpoint, client).await {
+                Ok((stream, reused)) => return Self::new(stream, peer, endpoint, reused, exchange),
+                Err(fault) => tries::not_connected(exchange, fault)?,
             }
         }
     }
 
-    fn new(stream: Stream, peer: Box<HttpPeer>, reused: bool, exchange: &Exchange) -> Result<Self, Refusal> {
+    fn new(
+        stream: Stream,
+        peer: Box<HttpPeer>,
+        endpoint: Arc<Endpoint>,
+        reused: bool,
+        exchange: &Exchange,
+    ) -> Result<Self, Refusal> {
         Ok(Self {
             stream,
             peer,
+            endpoint,
             request: Sending::default(),
             method: Method::GET,
             answer: Receiving::new(),
@@ -177,6 +192,7 @@ impl Server {
         mut head: Box<ResponseHeader>,
         upgrades: bool,
     ) -> Result<Box<ResponseHeader>, Fault> {
+        self.endpoint.is_heard();
         if is_interim(head.status) {
             self.interim += 1;
             hop::strip_response(&mut head);
@@ -231,7 +247,8 @@ impl Server {
     /// The answer has come to its end. If nothing is left of it or of its request, and both sides will, the connection is free
     /// for the next one. Who does not get here closes it by letting go of it, which waits for nobody.
     pub(super) fn done(self, connector: &TransportConnector) {
-        if self.is_kept && self.request.is_done() && self.is_done() && !self.answer.has_more() {
+        let is_kept = self.is_kept && !self.endpoint.way().is_for_one_client();
+        if is_kept && self.request.is_done() && self.is_done() && !self.answer.has_more() {
             let keep = self.peer.options.idle_timeout;
             connector.release_stream(self.stream, self.peer.reuse_hash(), keep);
         }
@@ -249,7 +266,21 @@ pub(super) fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
+/// Whose request it is, for servers that are told so on the way.
+fn client_of(asked: &Asked, server: &Endpoint) -> Option<Client> {
+    // Of a client behind a proxy, only its address is known.
+    let port = if asked.client == asked.peer { asked.peer_port } else { 0 };
+    server.way().is_for_one_client().then(|| Client {
+        from: SocketAddr::new(asked.client, port),
+        to: SocketAddr::new(asked.local, asked.port),
+    })
+}
+
 /// How a connection ended.
 fn io_fault(error: &io::Error) -> Fault {
-    if error.kind() == io::ErrorKind::TimedOut { Fault::Timeout } else { Fault::BrokeOff }
+    match error.kind() {
+        io::ErrorKind::TimedOut => Fault::Timeout,
+        _ if tls::ended_by_tls(error) => Fault::Tls,
+        _ => Fault::BrokeOff,
+    }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
 
 use crate::cache::policy;
 use crate::exchange::Exchange;
@@ -61,11 +60,7 @@ pub(super) async fn next_server(
 }
 
 /// No connection to the server could be made: the refusal, unless another try is worth it.
-pub(super) fn not_connected(exchange: &mut Exchange, error: &Error) -> Result<(), Refusal> {
-    let fault = match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Fault::ConnectTimeout,
-        _ => Fault::Unreachable,
-    };
+pub(super) fn not_connected(exchange: &mut Exchange, fault: Fault) -> Result<(), Refusal> {
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
     let backoff = exchange.tries.failed(Failure::Connect, true);
     again(exchange, fault, backoff)
@@ -81,6 +76,9 @@ pub(super) fn broken(
     repeatable: bool,
 ) -> Result<(), Refusal> {
     let tries = &mut exchange.tries;
+    if let (Fault::Tls, Some(lease)) = (fault, &tries.lease) {
+        lease.server().no_tls(&"the server ended it: it may want a certificate, or another one");
+    }
     let backoff = match fault {
         // Servers close connections that were idle for long, now and then just when a request is on its way.
         Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),

@@ -94,7 +94,10 @@ impl CertSet {
 
 impl Cert {
     /// Loads one source: chain and key are read, and found to belong together.
-    pub(super) fn load(source: &CertSource) -> Result<Self, CertError> {
+    ///
+    /// # Errors
+    /// A file cannot be read or used, or they do not belong together.
+    pub fn load(source: &CertSource) -> Result<Self, CertError> {
         match source {
             CertSource::Dev { dir } => {
                 let files = dev::ensure(dir)?;
@@ -115,6 +118,11 @@ impl Cert {
                 Self::from_files(path, &beside)
             }
         }
+    }
+
+    /// The chain and its key.
+    pub const fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.key
     }
 
     /// Whether it names this host, itself or by a wildcard (RFC 9525 section 6.3).
@@ -276,7 +284,11 @@ fn date(time: SystemTime) -> impl fmt::Display {
     httpdate::HttpDate::from(time)
 }
 
-pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
+/// The certificates in a PEM file, in their order.
+///
+/// # Errors
+/// The file cannot be read, or is not PEM.
+pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     read().map_err(|source| CertError::pem(file, source))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::redis::RedisAddress;
-use crate::config::upstream::Sticky;
+use crate::config::upstream::{Sticky, UpstreamTls};
 use crate::config::{Config, Redis, Secret};
 
 /// Every file whose content becomes part of the plan; relative to `directory`.
@@ -26,8 +26,16 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         Some(Sticky::Table(table)) => table.secret.as_ref().and_then(file),
         Some(Sticky::Name(_)) | None => None,
     });
+    let of_servers = config.upstreams.values().filter_map(|upstream| match &upstream.tls {
+        Some(UpstreamTls::Table(table)) => Some(table),
+        Some(UpstreamTls::Switch(_)) | None => None,
+    });
+    let of_servers = of_servers.flat_map(|tls| {
+        let beside = tls.cert.as_ref().filter(|_| tls.key.is_none()).map(|cert| cert.with_extension("key"));
+        [tls.ca.clone(), tls.cert.clone(), tls.key.clone().or(beside)].into_iter().flatten()
+    });
     let files = [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).flatten();
-    files.map(|file| directory.join(file)).collect()
+    files.map(Path::to_owned).chain(of_servers).map(|file| directory.join(file)).collect()
 }
 
 fn file(secret: &Secret) -> Option<&Path> {
@@ -51,10 +59,16 @@ mod tests {
             [upstreams.users]
             servers = ["10.0.0.1:80"]
             sticky = { name = "server", secret = { file = "cookies" } }
+            tls = { ca = "servers.pem", cert = "us.pem" }
+            [upstreams.web]
+            servers = ["10.0.0.2:80"]
+            tls = { cert = "web.pem", key = "web-key.pem" }
         "#;
         let config = read_text("test.toml", text).unwrap().config;
-        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse"];
-        assert_eq!(files(&config, Path::new("/etc")), wanted.map(|file| Path::new("/etc").join(file)));
+        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "servers.pem"];
+        let wanted = wanted.into_iter().chain(["us.pem", "us.key", "web.pem", "web-key.pem"]);
+        let wanted: Vec<_> = wanted.map(|file| Path::new("/etc").join(file)).collect();
+        assert_eq!(files(&config, Path::new("/etc")), wanted);
         assert!(files(&Config::default(), Path::new("/etc")).is_empty());
     }
 }

@@ -130,7 +130,7 @@ fn written_at(
     table.then(if of_list { "crl" } else { "file" })
 }
 
-fn unusable(place: Place, error: &CertError) -> Problem {
+pub(super) fn unusable(place: Place, error: &CertError) -> Problem {
     let text = error.to_string();
     let (message, remedy) = text.split_once("; ").unwrap_or((&text, "needed for `https`"));
     Problem::new(place, message, remedy)

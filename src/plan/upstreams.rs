@@ -2,6 +2,7 @@
 
 mod balance;
 mod settings;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::config::upstream as written;
 use crate::config::{Config, Place, Problem, Upstream as Written};
 use crate::place;
 use crate::telemetry::Meters;
-use crate::upstream::{Split, Upstream};
+use crate::upstream::{Settings, Split, Upstream};
 
 use super::Plan;
 use super::layers::{Layered, suggestion};
@@ -23,6 +24,7 @@ pub(super) struct Upstreams<'a> {
     directory: &'a Path,
     meters: &'a Meters,
     running: Option<&'a Plan>,
+    system: tls::System,
     pub(super) by_name: BTreeMap<String, Arc<Upstream>>,
 }
 
@@ -35,7 +37,8 @@ impl<'a> Upstreams<'a> {
         running: Option<&'a Plan>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut upstreams = Self { config, directory, meters, running, by_name: BTreeMap::new() };
+        let system = tls::System::default();
+        let mut upstreams = Self { config, directory, meters, running, system, by_name: BTreeMap::new() };
         for (name, written) in &config.upstreams {
             let place = place!["upstreams", name];
             if name.contains(':') {
@@ -43,6 +46,7 @@ impl<'a> Upstreams<'a> {
                 problems.push(Problem::new(place.clone(), format!("`{name}` cannot be a name"), remedy));
             }
             check_servers(&place.then("servers"), &written.servers, problems);
+            tls::check(&place.then("servers"), &written.servers, written.tls.as_ref(), problems);
             upstreams.add(name, written, &place, problems);
         }
         upstreams
@@ -65,6 +69,7 @@ impl<'a> Upstreams<'a> {
             RouteUpstream::Named(name) => Some(Split::one(self.named(name, &place, problems)?)),
             RouteUpstream::Servers(servers) => {
                 check_servers(&place, servers, problems);
+                tls::check(&place, servers, None, problems);
                 let taken = self.config.upstreams.contains_key(route);
                 let name = if taken { format!("route:{route}") } else { route.to_owned() };
                 Some(Split::one(self.inline(&name, servers, &place, problems)))
@@ -127,7 +132,11 @@ impl<'a> Upstreams<'a> {
         let sticky = written.sticky.as_ref().and_then(|sticky| {
             balance::sticky(sticky, self.config, self.directory, &place.then("sticky"), problems)
         });
-        let settings = settings::settings(name, written, balance, sticky);
+        let known = running.and_then(|running| running.settings().tls.as_ref());
+        let files = (self.directory, &self.system);
+        let tls =
+            tls::tls(written.tls.as_ref(), &written.servers, files, known, &place.then("tls"), problems);
+        let settings = Settings { tls, ..settings::settings(name, written, balance, sticky) };
         let upstream = Upstream::follow(settings, running, self.meters);
         self.by_name.insert(name.to_owned(), upstream.clone());
         upstream

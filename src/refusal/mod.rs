@@ -73,6 +73,10 @@ pub enum Fault {
     Unreachable,
     /// No connection could be made in time.
     ConnectTimeout,
+    /// There is no TLS with it.
+    Tls,
+    /// Its certificate is not believed.
+    Certificate,
     /// The connection ended before the answer was whole.
     BrokeOff,
     /// What came is not HTTP.
@@ -116,6 +120,8 @@ impl Refusal {
             Self::Saturated(_) => &reason::SATURATED,
             Self::Failed(Fault::Unreachable) => &reason::UPSTREAM_UNREACHABLE,
             Self::Failed(Fault::ConnectTimeout) => &reason::CONNECT_TIMEOUT,
+            Self::Failed(Fault::Tls) => &reason::UPSTREAM_TLS,
+            Self::Failed(Fault::Certificate) => &reason::UPSTREAM_CERTIFICATE,
             Self::Failed(Fault::BrokeOff) => &reason::UPSTREAM_BROKE_OFF,
             Self::Failed(Fault::Invalid) => &reason::UPSTREAM_INVALID,
             Self::Failed(Fault::Timeout) => &reason::UPSTREAM_TIMEOUT,

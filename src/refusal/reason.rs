@@ -79,6 +79,10 @@ reasons! {
         "The request body has a transfer coding other than `chunked`. The client must mend it.";
     UPSTREAM_UNREACHABLE: BAD_GATEWAY "upstream-unreachable", "The upstream cannot be reached", "destination_unavailable",
         "No connection to any server that was tried. See `/upstreams` on the admin listener.";
+    UPSTREAM_TLS: BAD_GATEWAY "upstream-tls-failed", "No TLS with the upstream", "tls_protocol_error",
+        "The server does not speak TLS, or does not let this gateway in: without a certificate where it wants one, or with one that it does not believe. The log of the gateway says which, and that of the server why. See `tls` of the upstream.";
+    UPSTREAM_CERTIFICATE: BAD_GATEWAY "upstream-certificate-refused", "The upstream's certificate is not believed", "tls_certificate_error",
+        "The server's certificate is of no authority that is believed, for another name, or over. The log of the gateway says which. Mend the certificate, or `tls.ca` and `tls.server_name` of the upstream.";
     UPSTREAM_BROKE_OFF: BAD_GATEWAY "upstream-broke-off", "The upstream broke off", "connection_terminated",
         "The server closed the connection before its answer was whole. See its log.";
     UPSTREAM_INVALID: BAD_GATEWAY "upstream-invalid", "The upstream's answer is not HTTP", "http_protocol_error",

@@ -239,6 +239,9 @@ meters! {
     upstream_ejections: counter["upstream", "server"] "upstream_ejections",
         "Times that a server was left alone for its failing answers",
         "Repeated ejections of one server: look at its log.";
+    upstream_tls_errors: counter["upstream", "server"] "upstream_tls_errors",
+        "Connections that failed for want of TLS: of requests and of health checks",
+        "The log says why, once for each server; most often a certificate is over, or of another authority.";
     upstream_retries: counter["upstream", "reason"] "upstream_retries",
         "Tries after the first, by what failed before (`connect`, `reset`, `timeout`, `status`)",
         "Bounded by the budget; a steady rate hides a fault that clients do not see yet.";

@@ -1,16 +1,14 @@
 //! Putting an upstream together: its servers, and the group that they make, each with what is known of it already.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use crate::telemetry::Meters;
 
-use super::address::Address;
 use super::breaker::Breaker;
 use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
-use super::endpoint::{Common, Endpoint, Heritage, Server, Vitals};
+use super::endpoint::{Common, Endpoint, Heritage, Server, Spot, Vitals};
 use super::group::Group;
 use super::{Settings, Upstream};
 
@@ -23,8 +21,6 @@ pub(super) fn servers(
     running: Option<&Upstream>,
     meters: &Meters,
 ) -> Box<[Arc<Server>]> {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
     let common = Common {
         upstream: name.clone(),
         checked: settings.health.is_some(),
@@ -32,8 +28,8 @@ pub(super) fn servers(
         slow_start: settings.slow_start,
         decay: settings.balance.decay(),
         breaker: breaker.cloned(),
-        // Whatever makes connections unlike each other must be hashed here; the upstream's name covers it so far.
-        group_key: hasher.finish(),
+        tls: settings.tls.clone(),
+        proxy_protocol: settings.proxy_protocol,
         counts: counts.clone(),
     };
     let predecessors = running.into_iter().flat_map(|running| &running.servers);
@@ -79,8 +75,8 @@ pub(super) fn group(
     let known = known.map(Group::endpoints).unwrap_or_default();
     // Who joins a group that serves already has yet to warm up; where all are new, nobody is behind.
     let joins = !known.is_empty();
-    let mut vitals: HashMap<Address, Arc<Vitals>> =
-        known.iter().map(|endpoint| (endpoint.address().clone(), endpoint.vitals().clone())).collect();
+    let mut vitals: HashMap<Spot, Arc<Vitals>> =
+        known.iter().map(|endpoint| (endpoint.spot(), endpoint.vitals().clone())).collect();
     let new = |server: &Server| {
         let vitals = Vitals::new(server.checked);
         if joins {
@@ -92,7 +88,8 @@ pub(super) fn group(
     for server in servers {
         for place in &server.resolution.load().places {
             let address = &place.address;
-            let vitals = vitals.entry(address.clone()).or_insert_with(|| new(server)).clone();
+            let spot = Spot { address: address.clone(), name: server.way.verified_name().cloned() };
+            let vitals = vitals.entry(spot).or_insert_with(|| new(server)).clone();
             let sticky = settings.sticky.as_ref();
             let token = sticky.map(|sticky| sticky.token(&settings.name, &server.name, address));
             endpoints.push(Arc::new(Endpoint::new(server.clone(), place, vitals, token, me.clone())));

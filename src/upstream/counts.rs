@@ -122,6 +122,8 @@ pub(super) struct ServerCounts {
     pub(super) draining: Gauge,
     /// Times that the server was ejected.
     pub(super) ejections: Counter,
+    /// Connections that failed for want of TLS.
+    pub(super) tls_errors: Counter,
     upstream: Arc<str>,
     server: Arc<str>,
     families: ServerFamilies,
@@ -133,6 +135,7 @@ struct ServerFamilies {
     up: Metric<Gauge, 2>,
     draining: Metric<Gauge, 2>,
     ejections: Metric<Counter, 2>,
+    tls_errors: Metric<Counter, 2>,
 }
 
 impl ServerCounts {
@@ -144,6 +147,7 @@ impl ServerCounts {
             up: meters.upstream_up.with([upstream, server]),
             draining: meters.upstream_draining.with([upstream, server]),
             ejections: meters.upstream_ejections.with([upstream, server]),
+            tls_errors: meters.upstream_tls_errors.with([upstream, server]),
             upstream: upstream.clone(),
             server: server.clone(),
             families: ServerFamilies {
@@ -152,6 +156,7 @@ impl ServerCounts {
                 up: meters.upstream_up.clone(),
                 draining: meters.upstream_draining.clone(),
                 ejections: meters.upstream_ejections.clone(),
+                tls_errors: meters.upstream_tls_errors.clone(),
             },
         }
     }
@@ -167,6 +172,7 @@ impl Drop for ServerCounts {
         self.families.up.forget([upstream, server]);
         self.families.draining.forget([upstream, server]);
         self.families.ejections.forget([upstream, server]);
+        self.families.tls_errors.forget([upstream, server]);
     }
 }
 

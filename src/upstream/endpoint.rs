@@ -1,10 +1,14 @@
 //! One server: what is configured of it, where it is, how it is, and how much it has to do.
 
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -17,14 +21,17 @@ use super::clock::Moment;
 use super::counts::{GroupCounts, ServerCounts};
 use super::group::Tier;
 use super::health::Health;
+use super::introduction::{Client, ProxyProtocol};
 use super::outlier::Conduct;
 use super::resolve::{self, Name, Place, Resolution, Target};
 use super::settings::ServerSettings;
+use super::tls::Tls;
+use super::way::{NotReady, Ready, Way};
 
 /// A server as it is configured. A name that has several addresses is one server at several endpoints.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// Its place as written: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
+    /// Its place as written: `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     pub(super) name: Arc<str>,
     /// The `Host` of requests that are to have the server's.
     pub(super) authority: Arc<str>,
@@ -43,6 +50,8 @@ pub(super) struct Server {
     pub(super) ejectable: bool,
     /// What counts the tries of the whole upstream, where anything does.
     pub(super) breaker: Option<Arc<Breaker>>,
+    /// How connections to it are made ready.
+    pub(super) way: Way,
     /// Connections are shared only under the same key.
     pub(super) group_key: u64,
     /// The name to look up, if it is one.
@@ -63,7 +72,8 @@ pub(super) struct Common {
     pub(super) slow_start: Duration,
     pub(super) decay: Option<Duration>,
     pub(super) breaker: Option<Arc<Breaker>>,
-    pub(super) group_key: u64,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) counts: Arc<GroupCounts>,
 }
 
@@ -79,6 +89,8 @@ impl Server {
     pub(super) fn new(common: &Common, settings: &ServerSettings, heritage: Heritage) -> Self {
         let target = Target::parse(&settings.place);
         let resolution = heritage.resolution;
+        let host = resolve::host(&settings.place);
+        let way = Way::new(common.tls.as_ref(), host.as_deref(), common.proxy_protocol);
         Self {
             name: settings.place.as_str().into(),
             authority: resolve::authority(&settings.place),
@@ -91,7 +103,9 @@ impl Server {
             checked: common.checked,
             ejectable: common.ejectable,
             breaker: common.breaker.clone(),
-            group_key: common.group_key,
+            // Whatever makes connections unlike each other: the upstream, and the way.
+            group_key: hash_of(&(&common.upstream, &way)),
+            way,
             resolution: ArcSwap::new(
                 resolution.unwrap_or_else(|| Arc::new(Resolution::before_lookup(&target))),
             ),
@@ -103,6 +117,12 @@ impl Server {
     }
 }
 
+fn hash_of(it: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    it.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// What is known of whatever answers at an address. Outlives reloads and lookups.
 #[derive(Debug)]
 pub(super) struct Vitals {
@@ -112,6 +132,8 @@ pub(super) struct Vitals {
     pub(super) health: Health,
     pub(super) conduct: Conduct,
     pub(super) latency: Latency,
+    /// Whether there was no TLS with it when last there was to be.
+    pub(super) no_tls: AtomicBool,
     /// When it came, or came back, otherwise than from an ejection; in milliseconds, 0 for before anybody looked.
     back: AtomicU64,
 }
@@ -125,6 +147,7 @@ impl Vitals {
             health: if checked { Health::unknown() } else { Health::presumed_up() },
             conduct: Conduct::default(),
             latency: Latency::default(),
+            no_tls: AtomicBool::new(false),
             back: AtomicU64::new(0),
         }
     }
@@ -142,6 +165,13 @@ impl Vitals {
         };
         back.max(self.conduct.returned(now))
     }
+}
+
+/// Where a server is, and who it must prove to be: behind one address there may be several.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Spot {
+    pub(super) address: Address,
+    pub(super) name: Option<ServerName<'static>>,
 }
 
 /// The warmth of a server that has its full share.
@@ -189,7 +219,7 @@ impl Endpoint {
         &self.server.authority
     }
 
-    /// The server as it is configured: `ip:port`, `host:port`, `dns://host:port` or `srv://NAME`.
+    /// The server as it is configured.
     pub fn name(&self) -> &str {
         &self.server.name
     }
@@ -217,6 +247,49 @@ impl Endpoint {
     /// Connections to this address are shared only under the same key.
     pub fn group_key(&self) -> u64 {
         self.server.group_key
+    }
+
+    /// How connections to it are made ready.
+    pub fn way(&self) -> &Way {
+        &self.server.way
+    }
+
+    /// Makes a new connection ready for the requests of this client.
+    ///
+    /// # Errors
+    /// The server does not go along.
+    pub async fn get_ready<S>(&self, stream: S, client: Option<Client>) -> Result<Ready<S>, NotReady>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let ready = self.way().get_ready(stream, client).await;
+        if let Err(NotReady::Tls(why)) = &ready {
+            self.no_tls(why);
+        }
+        ready
+    }
+
+    /// A connection failed for want of TLS; told once, until one does not.
+    pub fn no_tls(&self, reason: &dyn fmt::Display) {
+        self.server.counts.tls_errors.inc();
+        if !self.vitals.no_tls.swap(true, Relaxed) {
+            let (upstream, server, address) = (self.upstream(), self.name(), self.address());
+            tracing::warn!(upstream, server, %address, %reason, "no TLS with server");
+        }
+    }
+
+    /// An answer came over a connection.
+    pub fn is_heard(&self) {
+        // Most connections are as they should be: a look is cheaper than a write.
+        if self.vitals.no_tls.load(Relaxed) && self.vitals.no_tls.swap(false, Relaxed) {
+            let (upstream, server, address) = (self.upstream(), self.name(), self.address());
+            tracing::info!(upstream, server, %address, "TLS with server works again");
+        }
+    }
+
+    /// Where it is, and who it must prove to be: the same for what is the same server.
+    pub(super) fn spot(&self) -> Spot {
+        Spot { address: self.address.clone(), name: self.way().verified_name().cloned() }
     }
 
     /// Requests in flight to it, by all generations of the configuration together.

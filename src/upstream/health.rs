@@ -1,5 +1,6 @@
 //! Asking servers how they are: one GET in a while, and what the answers make of a server's state.
 
+use std::error::Error;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::address::Address;
 use super::clock::Moment;
+use super::way::{NotReady, Ready, Way};
 
 /// An active health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct LastCheck {
     pub elapsed: Duration,
     /// Why it failed; `None` if it passed.
     pub failure: Option<Arc<str>>,
+    /// Whether it failed for want of TLS.
+    pub of_tls: bool,
 }
 
 /// A server's state by its checks. One task notes results; everybody reads.
@@ -140,24 +143,27 @@ impl Health {
     }
 }
 
-/// Checks a server once, and says how it went.
-pub async fn check(address: &Address, name: &str, rules: &HealthCheck) -> LastCheck {
+/// Checks a server once, on the way that requests take, and says how it went.
+pub async fn check(address: &Address, name: &str, way: &Way, rules: &HealthCheck) -> LastCheck {
     let began = Instant::now();
     let host = rules.host.as_deref().unwrap_or(name);
-    let result = match timeout(rules.timeout, ask(address, host, &rules.path)).await {
+    let result = match timeout(rules.timeout, ask(address, host, way, &rules.path)).await {
         Ok(result) => result,
         Err(_) => Err(CheckFailed::TimedOut(rules.timeout)),
     };
+    let of_tls = matches!(result, Err(CheckFailed::NotReady(NotReady::Tls(_))));
     let failure = result.err().map(|failure| Arc::from(failure.to_string()));
-    LastCheck { at: Moment::now(), elapsed: began.elapsed(), failure }
+    LastCheck { at: Moment::now(), elapsed: began.elapsed(), failure, of_tls }
 }
 
 /// Why a check failed. The messages carry their sources: they are shown as they are on the admin listener.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 enum CheckFailed {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    #[error("no HTTP answer: {0}")]
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    #[error("no HTTP answer: {}", chain(.0))]
     Broken(#[from] hyper::Error),
     #[error("answered {}", .0.as_u16())]
     Status(StatusCode),
@@ -167,7 +173,16 @@ enum CheckFailed {
     Request(#[from] http::Error),
 }
 
-async fn ask(address: &Address, host: &str, path: &str) -> Result<(), CheckFailed> {
+/// An error with its innermost source, which says more than what lies between.
+fn chain(error: &hyper::Error) -> String {
+    let mut source = error.source();
+    while let Some(inner) = source.and_then(Error::source) {
+        source = Some(inner);
+    }
+    source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+async fn ask(address: &Address, host: &str, way: &Way, path: &str) -> Result<(), CheckFailed> {
     let request = Request::get(path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, "tidegate-health")
@@ -175,23 +190,36 @@ async fn ask(address: &Address, host: &str, path: &str) -> Result<(), CheckFaile
         .body(Empty::<Bytes>::new())?;
     // A connection of its own: what is asked is whether a new one can be made.
     match address {
-        Address::Inet(address) => exchange(TcpStream::connect(address).await, request).await,
-        Address::Unix(path) => exchange(UnixStream::connect(path).await, request).await,
+        Address::Inet(address) => on(TcpStream::connect(address).await, way, request).await,
+        Address::Unix(path) => on(UnixStream::connect(path).await, way, request).await,
     }
 }
 
-async fn exchange<S>(connected: io::Result<S>, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
+async fn on<S>(connected: io::Result<S>, way: &Way, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = connected.map_err(CheckFailed::Connect)?;
+    match way.get_ready(stream, None).await? {
+        Ready::Plain(stream) => exchange(stream, request).await,
+        Ready::Tls(stream) => exchange(stream, request).await,
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
 
     let mut answer = pin!(sender.send_request(request));
     let response = tokio::select! {
         response = &mut answer => response?,
         // The connection may end first: then the answer is there already, or is the error.
-        _ = connection => answer.await?,
+        ended = connection => match (answer.await, ended) {
+            (Err(_), Err(why)) => return Err(why.into()),
+            (response, _) => response?,
+        },
     };
     let status = response.status();
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(CheckFailed::Status(status)) }
@@ -213,6 +241,7 @@ mod tests {
             at: Moment::now(),
             elapsed: Duration::ZERO,
             failure: (!passed).then(|| Arc::from("answered 503")),
+            of_tls: false,
         }
     }
 
@@ -266,7 +295,7 @@ mod tests {
     async fn success_and_redirects_pass() {
         for status in [200, 204, 302] {
             let origin = Origin::start(Says::status(status)).await;
-            let last = check(&origin.address().into(), "users:80", &rules()).await;
+            let last = check(&origin.address().into(), "users:80", &Way::default(), &rules()).await;
             assert_eq!(last.failure, None, "{status}");
         }
     }
@@ -276,7 +305,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.sock");
         let address = Address::Unix(path.as_path().into());
-        let refused = check(&address, "users", &rules()).await.failure.expect("nobody listens");
+        let refused =
+            check(&address, "users", &Way::default(), &rules()).await.failure.expect("nobody listens");
         assert!(refused.starts_with("cannot connect"), "{refused}");
 
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -287,16 +317,16 @@ mod tests {
             stream.write_all(b"HTTP/1.1 204 Fine\r\n\r\n").await.unwrap();
             asked
         });
-        assert_eq!(check(&address, "users", &rules()).await.failure, None);
+        assert_eq!(check(&address, "users", &Way::default(), &rules()).await.failure, None);
         assert_eq!(&served.await.unwrap(), b"GET /healthz HTTP/1.");
     }
 
     #[tokio::test]
     async fn a_check_asks_for_the_path_under_the_configured_name() {
         let origin = Origin::start(Says::status(200)).await;
-        check(&origin.address().into(), "users:80", &rules()).await;
+        check(&origin.address().into(), "users:80", &Way::default(), &rules()).await;
         let host = HealthCheck { host: Some("users.example".into()), ..rules() };
-        check(&origin.address().into(), "users:80", &host).await;
+        check(&origin.address().into(), "users:80", &Way::default(), &host).await;
         let asked = origin.requests();
         assert!(asked[0].starts_with("GET /healthz HTTP/1.1\r\n"), "{asked:?}");
         assert!(asked[0].contains("host: users:80\r\n"), "{asked:?}");
@@ -306,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_wrong_is_a_failure_with_its_reason() {
         let reason = async |address| {
-            check(&Address::from(address), "users:80", &rules())
+            check(&Address::from(address), "users:80", &Way::default(), &rules())
                 .await
                 .failure
                 .expect("it must fail")
@@ -320,7 +350,7 @@ mod tests {
 
         let silent = Origin::start(Says::Nothing).await;
         let soon = HealthCheck { timeout: Duration::from_millis(50), ..rules() };
-        let last = check(&silent.address().into(), "users:80", &soon).await;
+        let last = check(&silent.address().into(), "users:80", &Way::default(), &soon).await;
         assert_eq!(last.failure.as_deref(), Some("no answer within 50ms"));
 
         let closing = Origin::start(Says::text("")).await;

@@ -20,6 +20,9 @@ mod window;
 pub mod limits;
 pub mod split;
 pub mod peer;
+pub mod way;
+pub mod tls;
+mod introduction;
 pub mod resolve;
 mod names;
 pub mod view;
@@ -51,6 +54,7 @@ pub use self::balance::Balance;
 pub use self::breaker::CircuitBreaker;
 pub use self::changes::Drained;
 pub use self::health::HealthCheck;
+pub use self::introduction::{Client, ProxyProtocol};
 pub use self::lease::{Lease, Tried};
 pub use self::limits::{Limits, Permit, Saturated};
 pub use self::names::Dns;
@@ -61,6 +65,7 @@ pub use self::retry::{Backoff, Failure, Failures, Retries};
 pub use self::retry_after::retry_after;
 pub use self::settings::{ServerSettings, Settings};
 pub use self::split::Split;
+pub use self::tls::Tls;
 pub use self::view::UpstreamView;
 
 /// A group of interchangeable servers.

@@ -52,7 +52,7 @@ pub enum BadAddress {
 }
 
 impl Target {
-    /// Reads `ip:port`, `host:port`, `dns://host:port`, `srv://NAME` or `unix:PATH`.
+    /// Reads `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     pub fn parse(text: &str) -> Result<Self, BadAddress> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = Path::new(path);
@@ -64,7 +64,7 @@ impl Target {
             return service.ok_or(BadAddress::Service);
         }
         let named = text.strip_prefix("dns://");
-        let text = named.unwrap_or(text);
+        let text = named.or_else(|| text.strip_prefix("https://")).unwrap_or(text);
         let (host, number) = text.rsplit_once(':').ok_or(BadAddress::Port)?;
         let port = number.parse().ok().filter(|port| *port > 0 && !number.starts_with('+'));
         let port: u16 = port.ok_or(BadAddress::Port)?;
@@ -84,13 +84,38 @@ impl Target {
     }
 }
 
-/// The `Host` of requests to a server at this place: its address or host with the port, or where a service is.
+/// The `Host` of requests to a server at this place: its address or host with the port, if that is not the scheme's own,
+/// or where a service is.
 pub(super) fn authority(place: &str) -> Arc<str> {
-    let Some(service) = place.strip_prefix("srv://") else {
-        return place.strip_prefix("dns://").unwrap_or(place).into();
-    };
+    if let Some(service) = place.strip_prefix("srv://") {
+        return domain(service).into();
+    }
+    if let Some(secure) = place.strip_prefix("https://") {
+        return secure.strip_suffix(":443").unwrap_or(secure).into();
+    }
+    if place.starts_with("unix:") {
+        return "localhost".into();
+    }
+    place.strip_prefix("dns://").unwrap_or(place).into()
+}
+
+/// The host that a server at this place must be; a socket of the file system has none. Of a service, where it is: the hosts
+/// that its records name are known by DNS alone, which anybody may have answered.
+pub fn host(place: &str) -> Option<String> {
+    if let Some(service) = place.strip_prefix("srv://") {
+        return Some(domain(service));
+    }
+    if place.starts_with("unix:") {
+        return None;
+    }
+    let (_, bare) = place.split_once("://").unwrap_or(("", place));
+    bare.rsplit_once(':').map(|(host, _)| host.to_owned())
+}
+
+/// Where a service is: its name without `_http._tcp`.
+fn domain(service: &str) -> String {
     let labels = service.split('.').skip_while(|label| label.starts_with('_'));
-    labels.collect::<Vec<_>>().join(".").into()
+    labels.collect::<Vec<_>>().join(".")
 }
 
 /// RFC 1123 §2.1, and the underscore that container networks like; digits and dots alone are a mistyped address.
@@ -207,7 +232,8 @@ mod tests {
             [("localhost", 80), ("users_1.internal", 1), ("a.example.", 443), ("1and1.example", 80)]
         {
             let name = Target::Name(Name::Host { host: host.to_owned(), port });
-            for place in [format!("{host}:{port}"), format!("dns://{host}:{port}")] {
+            let bare = format!("{host}:{port}");
+            for place in [bare.clone(), format!("dns://{bare}"), format!("https://{bare}")] {
                 assert_eq!(Target::parse(&place), Ok(name.clone()), "{place}");
             }
         }
@@ -223,8 +249,24 @@ mod tests {
             ("dns://users:80", "users:80"),
             ("srv://_http._tcp.users.internal", "users.internal"),
             ("srv://users.internal", "users.internal"),
+            ("https://users:443", "users"),
+            ("https://[::1]:8443", "[::1]:8443"),
+            ("unix:/run/users.sock", "localhost"),
         ] {
             assert_eq!(&*authority(place), host);
+        }
+    }
+
+    #[test]
+    fn servers_must_be_the_host_that_is_configured() {
+        for (place, name) in [
+            ("10.0.0.1:80", Some("10.0.0.1")),
+            ("https://[::1]:443", Some("[::1]")),
+            ("dns://users:80", Some("users")),
+            ("srv://_http._tcp.users.internal", Some("users.internal")),
+            ("unix:/run/users.sock", None),
+        ] {
+            assert_eq!(host(place).as_deref(), name);
         }
     }
 
@@ -251,6 +293,8 @@ mod tests {
             ("dns://10.0.0.1:80", BadAddress::Host),
             ("srv://users.internal:80", BadAddress::Service),
             ("srv://", BadAddress::Service),
+            ("https://users", BadAddress::Port),
+            ("https://unix:/run/users.sock", BadAddress::Port),
         ] {
             assert_eq!(Target::parse(text), Err(bad), "{text}");
         }

@@ -1,10 +1,13 @@
 //! What an upstream is made from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::units::Share;
 
-use super::{Balance, CircuitBreaker, Dns, HealthCheck, Limits, Outlier, Retries, Sticky, Timeouts};
+use super::{
+    Balance, CircuitBreaker, Dns, HealthCheck, Limits, Outlier, ProxyProtocol, Retries, Sticky, Timeouts, Tls,
+};
 
 /// What an upstream is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,10 @@ pub struct Settings {
     pub servers: Vec<ServerSettings>,
     /// How names among them are looked up.
     pub dns: Dns,
+    /// How TLS is spoken with them, if it is.
+    pub tls: Option<Arc<Tls>>,
+    /// How they are told whose request comes, if they are.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How one of them is chosen.
     pub balance: Balance,
     /// The cookie that brings clients back to their servers, if there is one.
@@ -44,6 +51,8 @@ impl Settings {
             name: name.to_owned(),
             servers: servers.into_iter().map(|(place, weight)| ServerSettings::new(place, weight)).collect(),
             dns: Dns::default(),
+            tls: None,
+            proxy_protocol: None,
             balance: Balance::default(),
             sticky: None,
             slow_start: Duration::ZERO,
@@ -61,7 +70,7 @@ impl Settings {
 /// What a server is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Where it is: `ip:port`, `host:port`, `dns://host:port`, `srv://NAME` or `unix:PATH`.
+    /// Where it is: `ip:port`, `host:port`, `dns://host:port`, `srv://NAME`, `https://host:port` or `unix:PATH`.
     pub place: String,
     /// Its share of requests next to the others' weights, at least 1; each address of a name has the name's.
     pub weight: u16,

@@ -68,7 +68,10 @@ fn endpoints(upstream: &Upstream) -> Vec<Arc<Endpoint>> {
 fn set_up(endpoint: &Endpoint, up: bool) {
     let rules = HealthCheck { healthy_threshold: 1, unhealthy_threshold: 1, ..HealthCheck::of_path("/") };
     let failure = (!up).then(|| Arc::from("answered 503"));
-    endpoint.vitals().health.note(LastCheck { at: NOW, elapsed: Duration::ZERO, failure }, &rules);
+    endpoint
+        .vitals()
+        .health
+        .note(LastCheck { at: NOW, elapsed: Duration::ZERO, failure, of_tls: false }, &rules);
 }
 
 /// How many of so many picks go to each server, each request over before the next.

@@ -9,10 +9,9 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::Upstream;
-use super::address::Address;
 use super::breaker::Breaker;
 use super::clock::Moment;
-use super::endpoint::{Endpoint, Server};
+use super::endpoint::{Endpoint, Server, Spot};
 use super::health::{self, Change, HealthCheck};
 use super::names::Dns;
 use super::resolve::{Answer, LookupFailed, Name, Resolution};
@@ -30,8 +29,8 @@ struct TaskTable {
 /// What a task is for; there is one of each at most.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Job {
-    /// Checks whatever answers at this address.
-    Check(Address),
+    /// Checks whatever answers there.
+    Check(Spot),
     /// Looks up the name of the server at this place of the configuration.
     Lookup(usize),
     /// Notices the ends of ejections.
@@ -46,10 +45,10 @@ impl Tasks {
         }
     }
 
-    /// Ends the checks of all other addresses.
-    fn keep_checks(&self, addresses: &[Address]) {
+    /// Ends the checks of all others.
+    fn keep_checks(&self, spots: &[Spot]) {
         self.0.lock().handles.retain(|job, handle| {
-            let keep = !matches!(job, Job::Check(address) if !addresses.contains(address));
+            let keep = !matches!(job, Job::Check(spot) if !spots.contains(spot));
             if !keep {
                 handle.abort();
             }
@@ -74,6 +73,9 @@ impl Upstream {
     /// Begins the checks and lookups, at once, on the present tokio runtime, and ends those of the upstream that this
     /// one was made from. They end when the upstream is dropped or replaced.
     pub fn start(self: &Arc<Self>) {
+        if let Some(tls) = &self.settings().tls {
+            tls.tell(self.name());
+        }
         if let Some(former) = self.take_former() {
             former.tasks.end();
             let kept =
@@ -101,19 +103,21 @@ impl Upstream {
         let Some(rules) = &self.settings().health else { return };
         let rules = Arc::new(rules.clone());
         let group = self.group();
-        let addresses: Vec<Address> =
-            group.endpoints().iter().map(|endpoint| endpoint.address().clone()).collect();
-        self.tasks().keep_checks(&addresses);
+        let spots: Vec<Spot> = group.endpoints().iter().map(|endpoint| endpoint.spot()).collect();
+        self.tasks().keep_checks(&spots);
         for endpoint in group.endpoints() {
             let work = keep_checking(endpoint.clone(), rules.clone());
-            self.tasks().ensure(Job::Check(endpoint.address().clone()), work);
+            self.tasks().ensure(Job::Check(endpoint.spot()), work);
         }
     }
 }
 
 async fn keep_checking(endpoint: Arc<Endpoint>, rules: Arc<HealthCheck>) {
     loop {
-        let result = health::check(endpoint.address(), endpoint.authority(), &rules).await;
+        let result = health::check(endpoint.address(), endpoint.authority(), endpoint.way(), &rules).await;
+        if result.of_tls {
+            endpoint.server().counts.tls_errors.inc();
+        }
         let failure = result.failure.clone();
         if let Some(change) = endpoint.vitals().health.note(result, &rules) {
             tell(&endpoint, change, failure.as_deref().unwrap_or_default());

@@ -57,6 +57,8 @@ mod m_breaker;
 mod n_answers;
 mod n_dates;
 mod n_trailers;
+mod n_upstream_proxy;
+mod n_upstream_tls;
 mod u_acme;
 mod u_acme_fleet;
 mod u_acme_reload;

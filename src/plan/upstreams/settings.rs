@@ -3,10 +3,11 @@
 use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
-    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, Retries, ServerSettings,
-    Settings, Sticky, Timeouts,
+    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, ProxyProtocol, Retries,
+    ServerSettings, Settings, Sticky, Timeouts,
 };
 
+/// Everything but `tls`, which is read from files.
 pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: Option<Sticky>) -> Settings {
     Settings {
         name: name.to_owned(),
@@ -16,6 +17,11 @@ pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: 
             min_ttl: written.dns.min_ttl.0,
             max_ttl: written.dns.max_ttl.0,
         },
+        tls: None,
+        proxy_protocol: written.proxy_protocol.map(|version| match version {
+            written::ProxyProtocol::V1 => ProxyProtocol::V1,
+            written::ProxyProtocol::V2 => ProxyProtocol::V2,
+        }),
         balance,
         sticky,
         slow_start: written.slow_start.0,

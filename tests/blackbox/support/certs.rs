@@ -9,7 +9,8 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::use_tls_provider;
@@ -83,6 +84,33 @@ impl Certs {
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Arc::new(config)
+    }
+}
+
+impl Certs {
+    /// Settings of a TLS server with a certificate for these names; `members` are those of whose clients it wants one.
+    pub(crate) fn server(&self, names: &[&str], members: Option<&Self>) -> ServerConfig {
+        let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        self.server_with(&CertificateParams::new(names).unwrap(), members)
+    }
+
+    /// The same with a certificate as it is described.
+    pub(crate) fn server_with(&self, params: &CertificateParams, members: Option<&Self>) -> ServerConfig {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        let builder = match members {
+            None => ServerConfig::builder().with_no_client_auth(),
+            Some(members) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(members.authority.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config
     }
 }
 

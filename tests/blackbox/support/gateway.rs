@@ -61,8 +61,20 @@ impl Gateway {
         Self::start_in(folder).await
     }
 
+    /// Starts over this configuration in a changed environment.
+    pub(crate) async fn start_where(config: &str, environment: &[(&str, &str)]) -> Self {
+        let folder = write(config);
+        let mut command = command(folder.path());
+        command.envs(environment.iter().copied());
+        Self::start_by(command, folder).await
+    }
+
     async fn start_in(folder: TempDir) -> Self {
-        let (process, said) = Process::start("tidegate", &mut command(folder.path())).await;
+        Self::start_by(command(folder.path()), folder).await
+    }
+
+    async fn start_by(mut command: Command, folder: TempDir) -> Self {
+        let (process, said) = Process::start("tidegate", &mut command).await;
         let listening = said["listening"].as_array().expect("`listening` is a list");
         let listening = listening.iter().map(|url| url.as_str().expect("a URL").to_owned()).collect();
         let admin = said["admin"].as_str().expect("`admin` is an address").to_owned();

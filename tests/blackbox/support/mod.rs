@@ -3,6 +3,7 @@
 pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod reply;
+pub(crate) mod backend;
 pub(crate) mod speaker;
 pub(crate) mod client;
 pub(crate) mod raw;
@@ -23,6 +24,7 @@ pub(crate) mod exchange;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use backend::{Backend, Manners};
 pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};

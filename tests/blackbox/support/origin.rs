@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ struct Script {
 type Answers = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
 /// A request as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// The method.
     pub(crate) method: String,
@@ -185,7 +185,10 @@ async fn serve(stream: &mut BufReader<TcpStream>, script: &Script) -> io::Result
 }
 
 /// One request, or none where the peer has closed.
-pub(super) async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
+pub(super) async fn read_request<S>(stream: &mut BufReader<S>) -> io::Result<Option<Seen>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Some(mut seen) = read_head(stream).await? else { return Ok(None) };
     if seen.field("expect").is_some() {
         stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -195,7 +198,7 @@ pub(super) async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Resul
 }
 
 /// The head of a request, its body yet to be read; none where the peer has closed.
-pub(super) async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Seen>> {
+pub(super) async fn read_head<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Option<Seen>> {
     let first = read_line(stream).await?;
     let mut words = first.split(' ').map(str::to_owned);
     let (Some(method), Some(target), Some(_version)) = (words.next(), words.next(), words.next()) else {
@@ -210,7 +213,7 @@ pub(super) async fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<O
     Ok(Some(seen))
 }
 
-async fn read_body(stream: &mut BufReader<TcpStream>, seen: &Seen) -> io::Result<Vec<u8>> {
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut BufReader<S>, seen: &Seen) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     if seen.field("transfer-encoding").is_none() {
         let length = seen.field("content-length").map_or(Ok(0), str::parse).map_err(io::Error::other)?;
@@ -233,7 +236,7 @@ async fn read_body(stream: &mut BufReader<TcpStream>, seen: &Seen) -> io::Result
 }
 
 /// A line without its end; empty at the end of the stream too.
-async fn read_line(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+async fn read_line<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<String> {
     let mut line = Vec::new();
     loop {
         match stream.read_u8().await {
