@@ -252,10 +252,8 @@ fn socket(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("write the whole path of the socket: `unix:/run/users.sock`".to_owned());
     }
-    if path.len() > SOCKET_PATH_MAX {
-        return Err(format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes"));
-    }
-    Ok(())
+    let is_short = path.len() <= SOCKET_PATH_MAX;
+    is_short.then_some(()).ok_or_else(|| format!("the path of a socket has at most {SOCKET_PATH_MAX} bytes"))
 }
 
 fn service(text: &str) -> Result<(), String> {

@@ -121,7 +121,9 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 12] = [
+    "upstream-tls-failed",
+    "upstream-certificate-refused",
     "internal",
     "upstream-saturated",
     "circuit-open",
