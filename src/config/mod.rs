@@ -22,6 +22,7 @@ mod hints;
 mod hint_words;
 mod text;
 mod addresses;
+mod servers;
 mod meant;
 pub mod problem;
 pub mod reference;
