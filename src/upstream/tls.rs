@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use self::anybody::Anybody;
+pub use self::anybody::Anybody;
 
 /// Whose certificates are believed.
 #[derive(Clone, Debug)]
