@@ -41,10 +41,8 @@ pub(super) async fn drain(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
-    steer::must_be_json(&headers)?;
-    let bad = |why: String| Problem::new(StatusCode::BAD_REQUEST, why);
-    let body = body.map_err(|_| bad(format!("an order comes whole, and has at most {ORDER_BYTES} bytes")))?;
-    let order = DrainOrder::read(&body).map_err(bad)?;
+    let body = steer::take(&headers, body, ORDER_BYTES)?;
+    let order = DrainOrder::read(&body).map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
     let DrainDone { in_flight, usable } =
         (admin.drain)(&order).map_err(|why| Problem::new(StatusCode::NOT_FOUND, why))?;
     let DrainOrder { upstream, server, drain } = order;

@@ -33,15 +33,7 @@ pub(super) async fn purge(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
-    must_be_json(&headers)?;
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("an order has at most {ORDER_BYTES} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        }
-        _ => Problem::new(StatusCode::BAD_REQUEST, "the body did not come whole"),
-    })?;
-    let order = PurgeOrder::read(&body).map_err(bad)?;
+    let order = PurgeOrder::read(&take(&headers, body, ORDER_BYTES)?).map_err(bad)?;
     let ordered = order.to_json();
     let done = (admin.purge)(order).await.map_err(bad)?;
     if done.fleet == Fleet::Later {
@@ -52,6 +44,21 @@ pub(super) async fn purge(
     let here = done.here.map(|here| ("here".to_owned(), json!(here)));
     let members = [("purged".to_owned(), ordered), ("fleet".to_owned(), json!(done.fleet))];
     Ok(Json(Value::Object(members.into_iter().chain(here).collect())))
+}
+
+/// The bytes of an order, which has so many at most.
+pub(super) fn take(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    most: usize,
+) -> Result<Bytes, Problem> {
+    must_be_json(headers)?;
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an order has at most {most} bytes"))
+        }
+        _ => Problem::new(StatusCode::BAD_REQUEST, "the body did not come whole"),
+    })
 }
 
 /// A form on a web page can send any bytes to any address, but not as this type without asking first.

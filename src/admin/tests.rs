@@ -599,7 +599,7 @@ async fn a_server_is_drained_by_an_order() {
     assert_eq!(order("application/json", unknown).await.unwrap().status().as_u16(), 404);
     assert_eq!(order("application/json", json!({})).await.unwrap().status().as_u16(), 400);
     let long = json!({ "upstream": "u".repeat(5000), "server": "a:80", "drain": true });
-    assert_eq!(order("application/json", long).await.unwrap().status().as_u16(), 400);
+    assert_eq!(order("application/json", long).await.unwrap().status().as_u16(), 413);
     let other = served.ask(Method::DELETE, "/upstreams").await;
     assert_eq!((other.status().as_u16(), header(&other, "allow")), (405, "GET, HEAD, POST"));
 }
