@@ -39,3 +39,7 @@ pub mod cli;
 #[cfg(test)]
 #[path = "../tests/blackbox/support/redis.rs"]
 mod redis_server;
+
+#[cfg(test)]
+#[path = "../tests/blackbox/support/ports.rs"]
+mod ports;

@@ -13,6 +13,7 @@ pub(crate) mod users;
 pub(crate) mod certs;
 pub(crate) mod handshake;
 pub(crate) mod process;
+pub(crate) mod ports;
 pub(crate) mod wire;
 pub(crate) mod passing;
 pub(crate) mod cached;

@@ -1,10 +1,10 @@
 //! A real name server: dnsmasq, with records of the test's own.
 
-use std::net::UdpSocket;
 use std::process::Command;
 
 use tokio::net::TcpStream;
 
+use super::ports::free_port;
 use super::process::Process;
 use super::{PATIENCE, eventually};
 
@@ -17,8 +17,7 @@ pub(crate) struct Names {
 impl Names {
     /// One that has no records yet, and is not there.
     pub(crate) fn absent() -> Self {
-        let port = UdpSocket::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        Self { port, running: None }
+        Self { port: free_port(), running: None }
     }
 
     /// One with these records, each as an option of dnsmasq: `host-record=web.test,127.0.0.2`. They hold a second.
@@ -31,17 +30,11 @@ impl Names {
     /// Has these records from now on, and no others.
     pub(crate) async fn now(&mut self, records: &[&str]) {
         self.go().await;
-        // Whoever sends from a port that the system chose may have this one for a moment; then it ends at once.
-        let mut tried = None;
-        let there = async || {
-            let running = tried.get_or_insert_with(|| self.launch(records));
-            if !running.runs() {
-                *running = self.launch(records);
-            }
-            TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
-        };
+        let running = self.launch(records);
+        // Its own word, as a connection may be to somebody else.
+        let there = async || running.output().contains("started, version");
         eventually(PATIENCE, "the name server listens", there).await;
-        self.running = tried;
+        self.running = Some(running);
     }
 
     fn launch(&self, records: &[&str]) -> Process {

@@ -1,6 +1,6 @@
 //! A real certification authority that speaks ACME: Pebble, Let's Encrypt's own for tests, with names of its own world.
 
-use std::net::{SocketAddr, TcpListener as Probe};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,12 +15,9 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use super::ports::free_port;
 use super::process::Process;
 use super::{Certs, PATIENCE, eventually};
-
-fn free_port() -> u16 {
-    Probe::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
 
 /// Ports where authorities look for proofs, and where that leads: nowhere until it is pointed at a gateway.
 pub(crate) struct Relay {

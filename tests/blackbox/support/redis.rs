@@ -2,7 +2,6 @@
 //!
 //! Needs nothing of the other actors, so that the crate's own tests use it, too.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::ports::free_port;
+
 /// Far beyond what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,11 +25,6 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-/// Ports that nobody listens on. Few enough below the ephemeral ones for a cluster's bus to have its own above.
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A server. Killed when dropped.

@@ -7,24 +7,23 @@ const TICKS_PER_SEC: f64 = 100.0;
 
 /// CPU time that these processes and the children of theirs that run have used so far, in microseconds.
 pub(crate) fn used_us(parents: &[u32]) -> Outcome<f64> {
-    let ticks = family(parents)?.into_iter().map(ticks).sum::<Outcome<u64>>()?;
+    let all = parents.iter().copied().chain(children(parents)?);
+    let ticks = all.map(ticks).sum::<Outcome<u64>>()?;
     Ok(number(ticks) / TICKS_PER_SEC * 1e6)
 }
 
 /// Memory that they have in use now (`VmRSS`), in KiB.
 pub(crate) fn resident_kib(parents: &[u32]) -> Outcome<f64> {
-    Ok(number(family(parents)?.into_iter().map(resident).sum::<Outcome<u64>>()?))
+    let theirs = parents.iter().map(|&pid| resident(pid)).sum::<Outcome<u64>>()?;
+    // A child that has ended since it was listed has none.
+    let of_children: u64 = children(parents)?.into_iter().filter_map(|pid| resident(pid).ok()).sum();
+    Ok(number(theirs + of_children))
 }
 
-fn family(parents: &[u32]) -> Outcome<Vec<u32>> {
-    let mut all = parents.to_vec();
-    // Peers have one generation of children at most, but which of them was listed first is nobody's to know.
-    for pid in processes()? {
-        if parent_of(pid).is_some_and(|parent| parents.contains(&parent)) {
-            all.push(pid);
-        }
-    }
-    Ok(all)
+/// Peers have one generation of children at most.
+fn children(parents: &[u32]) -> Outcome<Vec<u32>> {
+    let of_them = |pid: &u32| parent_of(*pid).is_some_and(|parent| parents.contains(&parent));
+    Ok(processes()?.into_iter().filter(of_them).collect())
 }
 
 fn resident(pid: u32) -> Outcome<u64> {

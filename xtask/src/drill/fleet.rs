@@ -21,6 +21,9 @@ const THINKS_LONG: Duration = Duration::from_millis(700);
 /// How long clients may wait when the one that asks for them has died.
 const GO_ON_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long requests that were due in calm may still be under way.
+const ENDS_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long is looked at what comes after.
 const GOES_ON: Duration = Duration::from_secs(2);
 
@@ -62,6 +65,8 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let began = load.now();
     stage.rest(stage.scale.time(Duration::from_millis(3500), Duration::from_secs(20)))?;
     let calm = load.now();
+    // What is due until then is not to wait for the fetch that will be killed.
+    pause(ENDS_WITHIN);
     let fetches = of(&log).fetches.clone();
     let (dead, killed) = kill_whoever_asks(stage, &log, &mut gateways, &load)?;
     let killed_at = Instant::now();
@@ -131,6 +136,9 @@ fn calmly(fetches: &[Fetch], window: &Window, time: Duration, verdict: &mut Verd
     verdict.line(format!("  before it was due        {early:>8} times"));
     verdict.line(format!("  least between two        {:>8.3} s", shortest.as_secs_f64()));
     verdict.line(format!("  not answered right       {bad:>8}"));
+    if let Some(first) = window.first(|end| !end.is_right()) {
+        verdict.line(format!("  the first of them due at {:>8.3} s", first.as_secs_f64()));
+    }
     verdict.line(format!("  p99                      {:>8.1} ms", window.p99().unwrap_or_default()));
     verdict
         .promise(early == 0, || format!("the origin was asked {early} times although the answer was fresh"));
