@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::arguments::Arguments;
 use crate::children::Children;
 use crate::packages::{CONFORMANCE, ensure};
+use crate::ports::free_address;
 use crate::workspace::{binary, cargo, output, run as carry_out, target};
 use crate::{Doing as _, Failure, Outcome};
 
@@ -115,12 +116,6 @@ fn play(gateway: &Path, suite: &Path, folder: &Path) -> Outcome<PathBuf> {
     let results = folder.join("results.json");
     fs::write(&results, output(&mut client)?).doing(|| results.display().to_string())?;
     Ok(results)
-}
-
-/// A port that was free a moment ago, on IPv4: the suite's origin takes a number and binds every address.
-fn free_address() -> Outcome<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").doing(|| "a free port".to_owned())?;
-    listener.local_addr().doing(|| "a free port".to_owned())
 }
 
 fn listens(address: SocketAddr) -> bool {

@@ -16,6 +16,7 @@ mod conformance;
 mod folder;
 mod http;
 mod packages;
+mod ports;
 mod workspace;
 
 use std::process::ExitCode;

@@ -1,11 +1,12 @@
 //! The proxies that are measured, set up alike: one core, HTTPS, the same certificate, cipher and key exchange.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cases::Kind;
+use crate::ports::free_address;
 use crate::workspace::output;
 use crate::{Doing as _, Outcome, packages};
 
@@ -22,11 +23,7 @@ pub(crate) struct Site {
 impl Site {
     /// Makes the certificate and the clients' settings in `folder`, and finds free ports.
     pub(crate) fn prepare(folder: &Path, origin: SocketAddr) -> Outcome<Self> {
-        // All held until all are found, so that none is found twice.
-        let listeners =
-            [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()));
-        let [address, admin, behind] = listeners.map(|address| address.doing(|| "a free port".to_owned()));
-        let (address, admin, behind) = (address?, admin?, behind?);
+        let (address, admin, behind) = (free_address()?, free_address()?, free_address()?);
         let site = Self { folder: folder.to_owned(), address, admin, behind, origin };
         // One P-256 certificate, since that is what a server of today shows.
         let words =

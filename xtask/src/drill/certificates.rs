@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::figures::Verdict;
-use super::stage::{Server, Stage, free_address};
+use super::stage::{Server, Stage};
 use super::wire::{HOST, Wire};
+use crate::ports::free_address;
 use crate::workspace::{self, binary, cargo};
 use crate::{Doing as _, Failure, Outcome};
 

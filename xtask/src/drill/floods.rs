@@ -23,8 +23,9 @@ use super::frames::{
 use super::gateway::Gateway;
 use super::load::{End, Load, Sample, Script};
 use super::origin::{self, Origin, Reply};
-use super::stage::{Stage, free_address, pause};
+use super::stage::{Stage, pause};
 use crate::bench::cpu::{resident_kib, used_us};
+use crate::ports::free_address;
 use crate::workspace::output;
 use crate::{Failure, Outcome};
 

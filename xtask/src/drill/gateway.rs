@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::stage::{Server, Stage, free_address};
+use super::stage::{Server, Stage};
 use super::wire::Wire;
+use crate::ports::free_address;
 use crate::{Doing as _, Outcome};
 
 /// What a gateway is told, besides where to listen.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::stage::{Server, Stage, free_address};
+use super::stage::{Server, Stage};
+use crate::ports::free_address;
 use crate::workspace::output;
 use crate::{Doing as _, Failure, Outcome};
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use super::figures::{Verdict, Window, ms, number};
 use super::load::{Load, Script};
 use super::origin::{self, Origin, Reply, drawn};
-use super::stage::{Server, Stage, free_address};
+use super::stage::{Server, Stage};
 use super::wire::Wire;
+use crate::ports::free_address;
 use crate::{Doing as _, Failure, Outcome};
 
 use changes::{Ground, broken, good};

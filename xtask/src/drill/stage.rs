@@ -1,7 +1,6 @@
 //! What a drill plays on: a folder, the binary under test, and waits that end when somebody asks for the end.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,12 +112,6 @@ pub(crate) fn pause(time: Duration) {
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         std::thread::park_timeout(left);
     }
-}
-
-/// A port of the loopback that was free a moment ago.
-pub(crate) fn free_address() -> Outcome<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").doing(|| "a free port".to_owned())?;
-    listener.local_addr().doing(|| "a free port".to_owned())
 }
 
 /// A process of ours, killed when dropped.
