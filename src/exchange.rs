@@ -28,6 +28,8 @@ pub struct Exchange {
     pub asked: Option<Arc<Asked>>,
     /// The route that takes it.
     pub route: Option<Arc<Route>>,
+    /// The origin whose pages may read the answer, as it names it, where its route has rules for that.
+    pub reader: Option<HeaderValue>,
     /// How its client stands with the tightest limit.
     pub standing: Option<Standing>,
     /// Its dealings with the cache, where its route has one.
@@ -118,6 +120,7 @@ impl Exchange {
             began: Instant::now(),
             asked: None,
             route: None,
+            reader: None,
             standing: None,
             cache: None,
             copy: None,

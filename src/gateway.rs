@@ -6,6 +6,7 @@
 mod at_hand;
 mod admit;
 mod answer;
+mod beforehand;
 mod serve;
 mod conclude;
 mod relay;
@@ -149,6 +150,9 @@ impl Gateway {
             return answer::to_https(session, exchange, self.https_port.load(Ordering::Relaxed)).await;
         }
         if purge::purge(session, exchange, self.fetching.tiers).await? {
+            return Ok(());
+        }
+        if beforehand::answer(session, exchange).await? {
             return Ok(());
         }
         if let Err(refusal) = admit::admit(session.req_header(), exchange) {

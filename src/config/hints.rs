@@ -103,7 +103,7 @@ const LATER: &[Later] = &[
     (&["Config"], &["tests"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
-    (&["Route"], &["concurrency", "cors", "observe"], "leave it out"),
+    (&["Route"], &["concurrency", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
     (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),

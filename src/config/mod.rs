@@ -8,6 +8,7 @@ pub mod units;
 pub mod route;
 pub mod cache;
 pub mod compress;
+pub mod cors;
 pub mod redis;
 pub mod acme;
 pub mod tls;

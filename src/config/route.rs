@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
 use super::compress::Compress;
+use super::cors::Cors;
 use super::text;
 use super::units::{ByteSize, Period, Rate};
 use super::upstream::Server;
@@ -81,6 +82,12 @@ pub struct Route {
     /// `false`. Absent: not. Never what is compressed already, may not be changed (`no-transform`), is a part, or is small.
     #[schemars(example = ["zstd", "br", "gzip"])]
     pub compress: Option<Compress>,
+    /// Pages of which other origins may read answers (CORS): origins, a table, or `false`. The gateway then answers browsers
+    /// that ask beforehand, without asking who their user is or counting that, and speaks for the upstream: its own
+    /// `Access-Control-*` fields are taken out. Every answer has what it needs for this, also a refusal. It keeps browsers
+    /// from showing answers to pages, not anybody from asking.
+    #[schemars(example = serde_json::json!({ "origins": ["https://www.example.com"], "credentials": true }))]
+    pub cors: Option<Cors>,
     /// For how long browsers are to come by TLS alone (`Strict-Transport-Security`, RFC 6797): a time, a table, or `false`.
     /// Sent with every answer under TLS, whoever made it, in place of the origin's own. What finds no route has that of
     /// the defaults.

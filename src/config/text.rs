@@ -11,7 +11,7 @@ use super::problem::nearest;
 use super::servers::{name_server, server, server_name};
 use super::units::{ByteSize, Period, Rate, Share};
 use super::upstream::ErrorStatus;
-use super::{acme, cache, compress, meant, redis, upstream};
+use super::{acme, cache, compress, cors, meant, redis, upstream};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -86,6 +86,12 @@ const KINDS: &[Kind] = &[
         example: "client_ip",
         check: upstream::balance::hash_key,
     },
+    Kind {
+        format: "origin",
+        noun: "the origin of pages",
+        example: "https://www.example.com",
+        check: cors::origin,
+    },
     Kind { format: "tag", noun: "a tag", example: "users", check: cache::tag },
     Kind {
         format: "redis-url",
@@ -146,6 +152,7 @@ markers! {
     Include "include",
     Parameter "parameter",
     CookieName "cookie-name",
+    Origin "origin",
     Tag "tag",
     MediaRange "media-range",
 }

@@ -5,6 +5,7 @@
 //! [`via_response`] and the route's [`Edit`].
 
 pub mod compress;
+pub mod cors;
 pub mod hop;
 pub mod request_id;
 mod certificate;

@@ -113,7 +113,9 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
 pub(super) fn find_route(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     let Some(asked) = &exchange.asked else { return Err(Refusal::Internal) };
     let found = exchange.plan.routes.find(&asked.host, &asked.path, &request.method);
-    exchange.route = Some(found.map_err(Refusal::NotFound)?.clone());
+    let route = found.map_err(Refusal::NotFound)?.clone();
+    exchange.reader = route.cors.as_ref().and_then(|cors| cors.reader(&request.headers));
+    exchange.route = Some(route);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
+use crate::forward::cors::Cors;
 use crate::forward::{self, request_id};
 use crate::listen::{self, Connection, Ready, Session, dated};
 use crate::plan::template::Facts;
@@ -32,7 +33,12 @@ pub(super) fn own_fields(exchange: &Exchange) -> impl Iterator<Item = (HeaderNam
         [policies, (HeaderName::from_static("ratelimit"), standing.rate_limit())]
     });
     let hsts = hsts(exchange).map(|value| (header::STRICT_TRANSPORT_SECURITY, value));
-    id.into_iter().chain(standing.into_iter().flatten()).chain(hsts)
+    let shared = cors(exchange).map(|cors| cors.fields(exchange.reader.as_ref()));
+    id.into_iter().chain(standing.into_iter().flatten()).chain(hsts).chain(shared.into_iter().flatten())
+}
+
+fn cors(exchange: &Exchange) -> Option<&Cors> {
+    exchange.route.as_ref()?.cors.as_ref()
 }
 
 /// What browsers are told of TLS, and only under TLS (RFC 6797 §7.2).
@@ -53,6 +59,7 @@ fn refusal_fields(exchange: &Exchange, refusal: &Refusal) -> Vec<(HeaderName, He
         None => caches.then(|| status::unasked(refusal.reason().code)),
     };
     fields.extend(member.map(|member| (CACHE_STATUS, member)));
+    fields.extend(cors(exchange).and_then(Cors::vary));
     fields
 }
 
@@ -68,7 +75,7 @@ pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Resul
             (head, body.clone())
         }
     };
-    for (name, value) in own_fields(exchange) {
+    for (name, value) in own_fields(exchange).chain(cors(exchange).and_then(Cors::vary)) {
         head.insert_header(name, value)?;
     }
     route.response_edit.response(&mut head);
@@ -120,6 +127,9 @@ pub(super) fn finish(session: &mut Session, exchange: &mut Exchange, answer: &mu
 /// Labels an answer that came from an upstream or the store, in this version of HTTP.
 pub(super) fn label(exchange: &Exchange, answer: &mut impl forward::Change, version: Version) {
     forward::via_response(answer, version);
+    if let Some(cors) = cors(exchange) {
+        cors.take_over(answer);
+    }
     for (name, value) in own_fields(exchange) {
         answer.set(&name, value);
     }
@@ -163,7 +173,10 @@ fn redirect(status: StatusCode, to: &str) -> Result<ResponseHeader> {
 
 pub(super) async fn send(session: &mut Session, mut head: ResponseHeader, body: Bytes) -> Result<()> {
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
-    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    // What has no content has no length either (RFC 9110 §8.6).
+    if head.status != StatusCode::NO_CONTENT {
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    }
     session.write_response_header(Box::new(head), without_body).await?;
     if without_body { Ok(()) } else { session.write_body(body, true).await }
 }

@@ -106,6 +106,7 @@ settings!(
     request_headers,
     response_headers,
     compress,
+    cors,
     hsts,
     timeouts,
     websocket_idle,

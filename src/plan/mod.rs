@@ -12,6 +12,7 @@ pub mod change;
 mod client_cert;
 mod compile;
 mod compress;
+mod cors;
 mod effective;
 mod edits;
 mod files;
@@ -39,6 +40,7 @@ use crate::acme::Settings as Obtained;
 use crate::cache;
 use crate::config::Config;
 use crate::forward::compress::Compress;
+use crate::forward::cors::Cors;
 use crate::forward::{Edit, PathRule};
 use crate::limit::{Addresses, Limits};
 use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
@@ -130,6 +132,8 @@ pub struct Route {
     pub response_edit: Edit,
     /// Which answers are compressed, if any are.
     pub compress: Option<Compress>,
+    /// Pages of which other origins may read answers, where the gateway says so.
+    pub cors: Option<Cors>,
     /// `Strict-Transport-Security` of its answers under TLS.
     pub hsts: Option<HeaderValue>,
     /// Who answers.

@@ -19,7 +19,7 @@ use super::actions::{self, action};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, hsts, tls};
+use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, tls};
 
 /// What routes are compiled on.
 #[derive(Clone, Copy)]
@@ -106,6 +106,7 @@ fn route(
     actions::forbid_idle_keys(name, config, layered, problems);
     let cache = caching::rules(layered, config, problems);
     let client_cert = client_cert::rule(layered, problems);
+    let cors = cors::rules(layered, problems);
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     let ip = written.ip.as_ref();
@@ -128,6 +129,7 @@ fn route(
         request_edit,
         response_edit,
         compress: written.compress.as_ref().and_then(compress::rules),
+        cors,
         hsts,
         action: action?,
     })

@@ -33,6 +33,8 @@ pub enum Refusal {
     NotFound(NotFound),
     /// The client's address may not come in here.
     Address,
+    /// No pages of this origin may ask here.
+    Origin,
     /// The client has shown no certificate.
     NoClientCert,
     /// The client's certificate may not come in here.
@@ -106,6 +108,7 @@ impl Refusal {
             Self::NotFound(NotFound::Path) => &reason::ROUTE_NOT_FOUND,
             Self::NotFound(NotFound::Method { .. }) => &reason::METHOD_NOT_ALLOWED,
             Self::Address => &reason::ADDRESS_REFUSED,
+            Self::Origin => &reason::ORIGIN_REFUSED,
             Self::NoClientCert => &reason::NO_CLIENT_CERT,
             Self::ClientCert => &reason::CLIENT_CERT_REFUSED,
             Self::Misdirected => &reason::MISDIRECTED,

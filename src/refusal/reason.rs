@@ -49,6 +49,8 @@ reasons! {
         "`PURGE` came from an address that is not in `cache.purge_from`.";
     ADDRESS_REFUSED: FORBIDDEN "address-refused", "Not for clients at this address", "http_request_denied",
         "The client's address is in `ip.deny` of the route, or not in its `ip.allow`. It is the address that `trusted_proxies` tell; the access line has it.";
+    ORIGIN_REFUSED: FORBIDDEN "origin-refused", "Not for pages of this origin", "http_request_denied",
+        "A browser asked beforehand whether a page of another origin may make a request, and `cors` of the route does not list that origin.";
     NO_CLIENT_CERT: FORBIDDEN "client-certificate-missing", "A client certificate is needed here", "http_request_denied",
         "The route has `client_cert`, or its host wants a certificate of every client, and the client has shown none on this connection.";
     CLIENT_CERT_REFUSED: FORBIDDEN "client-certificate-refused", "Not for clients with this certificate", "http_request_denied",

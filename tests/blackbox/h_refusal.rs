@@ -55,6 +55,9 @@ rate_limit = "1/h"
 [routes.guarded-secret-name]
 path = "/guarded"
 ip = {{ deny = ["127.0.0.0/8"] }}
+[routes.shared-secret-name]
+path = "/shared"
+cors = "https://listed-secret-name.test"
 [routes.gone-secret-name]
 path = "/gone"
 upstream = "{}"
@@ -98,6 +101,7 @@ fn provocations() -> Vec<(&'static str, &'static str, String)> {
         ("bad-path", "-", get("/fine/%2e%2e/%2e%2e/etc")),
         ("bad-body", "-", post("Transfer-Encoding: chunked", "zz\r\nabc\r\n")),
         ("address-refused", "guarded-secret-name", get("/guarded")),
+        ("origin-refused", "shared-secret-name", beforehand()),
         ("host-not-found", "-", "GET /fine HTTP/1.1\r\nHost: b.test\r\n\r\n".to_owned()),
         ("route-not-found", "-", get("/none")),
         ("method-not-allowed", "-", format!("DELETE /fine HTTP/1.1\r\n{HOST}\r\n")),
@@ -114,6 +118,11 @@ fn provocations() -> Vec<(&'static str, &'static str, String)> {
         ("no-server", "nowhere-secret-name", get("/nowhere")),
         ("upstream-timeout", "silent-secret-name", get("/silent")),
     ]
+}
+
+fn beforehand() -> String {
+    let fields = "Origin: https://b.test\r\nAccess-Control-Request-Method: PUT\r\n";
+    format!("OPTIONS /shared HTTP/1.1\r\n{HOST}{fields}\r\n")
 }
 
 fn post(framing: &str, body: &str) -> String {

@@ -32,6 +32,7 @@ mod e_route;
 mod f_addresses;
 mod f_limit;
 mod g_compress;
+mod g_cors;
 mod g_forward;
 mod g_streams;
 mod h_refusal;
