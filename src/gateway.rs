@@ -54,6 +54,7 @@ use record::Answered;
 
 pub use by_url::ByUrl;
 pub use fetch::Fetching;
+pub use server::Connections;
 
 /// The gateway: what all requests share.
 pub struct Gateway {

@@ -4,8 +4,8 @@
 use bytes::{Buf, BytesMut};
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
-use tidegate::gateway::server::chunks::Chunks;
-use tidegate::gateway::server::head::{self, Extent};
+use tidegate::gateway::server::h1::chunks::Chunks;
+use tidegate::gateway::server::h1::head::{self, Extent};
 
 /// What was understood.
 #[derive(Debug, PartialEq)]

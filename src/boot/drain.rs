@@ -103,6 +103,9 @@ const SHARING: Duration = Duration::from_secs(2);
 
 const STEP: Duration = Duration::from_millis(10);
 
+/// The longest that servers are told farewell.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The longest that connections are waited for on which no request is in flight.
 const FLUSH: Duration = Duration::from_secs(2);
 

@@ -21,7 +21,7 @@ use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
 use crate::cache::held::Held;
 use crate::config::AccessLog as Written;
-use crate::gateway::{Fetching, Gateway};
+use crate::gateway::{Connections, Fetching, Gateway};
 use crate::listen::{self, Bound, CertWatch, Edge, Kind, Listener, Listeners};
 use crate::plan::{AdminAddress, Plan};
 use crate::redis::Redis;
@@ -134,6 +134,7 @@ impl Process {
                 let grace = reloader.plan().config.shutdown_grace.0;
                 let left = drain::wait(reloader.stop(), &meters, grace, &mut signals).await;
                 drain::share(&fetching, left, &mut signals).await;
+                fetching.connections.close(drain::FAREWELL).await;
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -165,7 +166,7 @@ fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threa
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.
         flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
-        connector: TransportConnector::new(Some(connector_options(threads))),
+        connections: Connections::new(TransportConnector::new(Some(connector_options(threads)))),
         under_way: Arc::default(),
     })
 }

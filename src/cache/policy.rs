@@ -267,7 +267,7 @@ fn may_store(
         Err(NotKept::Authorization)
     } else if vary::fields(answer, rules).is_err() {
         Err(NotKept::Vary)
-    } else if is_event_stream(answer) {
+    } else if is_event_stream(answer) || is_grpc(answer) {
         Err(NotKept::Stream)
     } else if length(answer).is_some_and(|length| length > rules.max_object) {
         Err(NotKept::TooLarge)
@@ -327,9 +327,17 @@ fn is_of_use(terms: &Terms, answer: &HeaderMap, was_fresh: bool, now: SystemTime
 
 /// Server-sent events: an answer that goes on for as long as somebody listens.
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    const MEDIA_TYPE: &[u8] = b"text/event-stream";
+    is_of_type(headers, b"text/event-stream")
+}
+
+/// Answers to calls of gRPC: they mean nothing without what stands behind them.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    is_of_type(headers, b"application/grpc")
+}
+
+fn is_of_type(headers: &HeaderMap, media_type: &[u8]) -> bool {
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.get(..MEDIA_TYPE.len()).is_some_and(|start| start.eq_ignore_ascii_case(MEDIA_TYPE))
+    kind.get(..media_type.len()).is_some_and(|start| start.eq_ignore_ascii_case(media_type))
 }
 
 /// Statuses whose answers are never stored: interim ones and 304 are no answers to store; others tell of the one

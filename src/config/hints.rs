@@ -106,7 +106,6 @@ const LATER: &[Later] = &[
     (&["Route"], &["concurrency", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
-    (&["Upstream"], &["protocol"], "leave it out; servers are spoken to in HTTP/1.1"),
 ];
 
 /// Tables in which the word is found (none: any), whose it is, the words, and what it is here.

@@ -47,6 +47,10 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How names of servers are looked up.
     pub dns: Dns,
+    /// What is spoken to them: `http1`; `http2`, in the clear without asking; `auto`, under TLS whatever of the two a server
+    /// prefers, and `http1` in the clear. gRPC needs
+    /// `http2`, and what changes its protocol (`Upgrade`) `http1`. Health checks speak the same.
+    pub protocol: Protocol,
     /// How one of them is chosen for a request: `least_request`, `round_robin`, `ewma`, `hash`, or a table.
     #[schemars(example = &"least_request")]
     pub balance: Balance,
@@ -82,6 +86,7 @@ impl Default for Upstream {
             tls: None,
             proxy_protocol: None,
             dns: Dns::default(),
+            protocol: Protocol::default(),
             balance: Balance::default(),
             sticky: None,
             slow_start: Period(Duration::ZERO),
@@ -94,6 +99,19 @@ impl Default for Upstream {
             limits: Limits::default(),
         }
     }
+}
+
+/// What is spoken to servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Whatever a server prefers.
+    Auto,
 }
 
 /// One server of a group.

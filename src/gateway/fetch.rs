@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{Method, header};
-use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::conditional;
@@ -23,7 +22,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Background;
 
 use super::renew::Held;
-use super::server::{Server, is_interim};
+use super::server::{Connections, Sends, Server, is_interim};
 use super::{affinity, place, settle, share, tally, tries};
 
 /// What all fetches share.
@@ -33,7 +32,7 @@ pub struct Fetching {
     /// The fetches under way.
     pub flights: Arc<Flights<Tale>>,
     /// Connections to servers.
-    pub connector: TransportConnector,
+    pub connections: Connections,
     /// A share of it is held by each fetch that is under way.
     pub under_way: Arc<()>,
 }
@@ -224,7 +223,7 @@ impl Errand {
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
             let mut server =
-                Server::connect(&self.request, &mut self.exchange, &self.fetching.connector).await?;
+                Server::connect(&self.request, &mut self.exchange, &self.fetching.connections).await?;
             match self.exchange_heads(&mut server).await {
                 Ok(head) if tries::answered(&mut self.exchange, &head, true) => {}
                 Ok(head) => {
@@ -243,8 +242,8 @@ impl Errand {
     async fn exchange_heads(&mut self, server: &mut Server) -> Result<Box<ResponseHeader>, Broken> {
         let request = self.to_send().map_err(Broken::Refused)?;
         self.sent = SystemTime::now();
-        server.send_head(&request).map_err(Broken::Refused)?;
-        server.send_end();
+        server.send_head(request, Sends::default()).map_err(Broken::Refused)?;
+        server.send_end(None);
         loop {
             let head = server.head_in_time().await.map_err(Broken::Off)?;
             if !is_interim(head.status) {

@@ -13,8 +13,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use http::header;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::{Error, Result};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -27,7 +26,7 @@ use crate::telemetry::WebsocketEnd;
 use crate::upstream::Timeouts;
 
 use super::fetch::Fetching;
-use super::server::{News, Server, is_interim};
+use super::server::{News, Sends, Server, is_interim};
 use super::{answer, encode, past, place, refuse, trailers, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
@@ -35,7 +34,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
     session.enable_retry_buffering();
     loop {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        let server = Server::connect(session.req_header(), exchange, &fetching.connector).await;
+        let server = Server::connect(session.req_header(), exchange, &fetching.connections).await;
         let server = server.map_err(|refusal| refuse(exchange, refusal))?;
         let reused = server.reused;
         let relay = Relay { session, exchange, fetching, server, sent: false };
@@ -50,7 +49,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
             Err(Cut::Again) => Ok(()),
             Err(Cut::Server(fault)) => {
                 websocket::ended(exchange, WebsocketEnd::Server);
-                tries::broken(exchange, fault, reused, tries::is_repeatable(session))
+                tries::broken(exchange, fault, reused, tries::is_repeatable(session, Some(fault)))
             }
         };
         again.map_err(|refusal| refuse(exchange, refusal))?;
@@ -119,7 +118,7 @@ impl Relay<'_> {
         };
         // The server is free, whatever its client still has to read.
         self.exchange.tries.end(true);
-        self.server.done(&self.fetching.connector);
+        self.server.done(&self.fetching.connections);
         self.session.response_duplex_vec(last).await.map(drop).map_err(Cut::Client)
     }
 
@@ -153,8 +152,11 @@ impl Relay<'_> {
 
     /// Begins with the head, and what has come of the body before.
     fn begin(&mut self) -> Result<(), Cut> {
-        let request = self.request().map_err(Cut::Refused)?;
-        self.server.send_head(&request).map_err(Cut::Refused)?;
+        let came = self.session.req_header();
+        let request = tries::to_send(came, self.exchange).map_err(Cut::Refused)?;
+        let wants_trailers = trailers::are_wanted(came);
+        let sends = Sends { body: !self.session.is_body_empty(), wants_trailers };
+        self.server.send_head(request, sends).map_err(Cut::Refused)?;
         if let Some(kept) = self.session.get_retry_buffer() {
             self.send(kept)?;
         }
@@ -164,21 +166,6 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// The head as the server is to see it.
-    fn request(&mut self) -> Result<RequestHeader, Refusal> {
-        let mut request = tries::to_send(self.session.req_header(), self.exchange)?;
-        if !self.session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
-            let chunked = request.insert_header(header::TRANSFER_ENCODING, "chunked");
-            chunked.map_err(|_| Refusal::Internal)?;
-        }
-        if trailers::are_wanted(self.session.req_header()) {
-            let asks = request.insert_header(header::TE, "trailers");
-            let asks = asks.and_then(|()| request.append_header(header::CONNECTION, "TE"));
-            asks.map_err(|_| Refusal::Internal)?;
-        }
-        Ok(request)
-    }
-
     /// The client said more of its request; after a change of protocol, the end of that is the end of all.
     fn client_sent(&mut self, piece: Result<Option<Bytes>>) -> Result<Vec<HttpTask>, Cut> {
         let piece = piece.map_err(|error| Cut::Client(error.into_down()))?;
@@ -186,7 +173,6 @@ impl Relay<'_> {
             websocket::ended(self.exchange, WebsocketEnd::Client);
             return Ok(vec![HttpTask::Done]);
         }
-        // Trailers may follow the end of a body; nobody is told of them.
         let end = piece.is_none() || self.session.is_body_done();
         self.send(piece.unwrap_or_default())?;
         if end {
@@ -203,7 +189,7 @@ impl Relay<'_> {
     }
 
     fn send_end(&mut self) {
-        self.server.send_end();
+        self.server.send_end(trailers::of_request(self.session));
         self.sent = true;
     }
 
@@ -214,7 +200,7 @@ impl Relay<'_> {
         if is_interim(head.status) {
             return Ok(HttpTask::Header(Box::new(head), false));
         }
-        let repeatable = tries::is_repeatable(self.session);
+        let repeatable = tries::is_repeatable(self.session, None);
         if tries::answered(self.exchange, &head, repeatable) {
             return Err(Cut::Again);
         }

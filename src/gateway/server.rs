@@ -1,58 +1,56 @@
-//! A server while it answers one request: the same for a request that is passed on and for a fetch.
+//! A server while it answers one request: the same for a request that is passed on and for a fetch, and whatever version of
+//! HTTP is spoken to it.
 //!
 //! ```text
-//! request ── sending ──►┐
-//!                       ├── connection
-//! answer ◄─ receiving ──┘
-//!           head, chunks
+//! connections ── h1   a connection of its own
+//!             └─ h2   a stream, on a connection with others
+//!
+//! request ──►┐
+//!            ├── line
+//! answer ◄───┘
 //! ```
 //!
 //! Both ways move at the same time, so that an answer is heard while its request is still on its way. Who waits knows what
 //! for, and may let go of it at any time, as nothing is lost then.
 
+mod connections;
 mod connecting;
-pub mod chunks;
-pub mod head;
-mod receiving;
-mod sending;
+mod line;
+pub mod h1;
+mod h2;
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
-use pingora::connectors::TransportConnector;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
-use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use tokio::time::{Instant, timeout_at};
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::hop;
 use crate::refusal::{Fault, Refusal};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::{Client, Timeouts, tls};
+use crate::upstream::{Client, Timeouts};
 
-use self::receiving::Receiving;
-use self::sending::Sending;
+pub use self::connections::Connections;
+use self::h1::Http1;
+use self::h2::Http2;
+use self::line::Line;
+pub(super) use self::line::Sends;
 use super::tries;
 
 /// The most interim answers before the final one. Those who wait for a fetch may be slow, so they are held.
 const INTERIM_MAX: usize = 32;
 
-/// A connection to a server.
+/// The way to a server.
 pub(super) struct Server {
-    stream: Stream,
-    peer: Box<HttpPeer>,
+    way: Way,
     endpoint: Arc<Endpoint>,
-    request: Sending,
-    method: Method,
-    answer: Receiving,
-    /// Whether it has answered other requests before.
+    /// Whether its connection has answered other requests before.
     pub(super) reused: bool,
     /// How long each step may take.
     pub(super) timeouts: Timeouts,
@@ -61,8 +59,12 @@ pub(super) struct Server {
     /// Whether the head of the answer has come.
     pub(super) answered: bool,
     interim: usize,
-    /// Whether the server will answer another request.
-    is_kept: bool,
+}
+
+/// How it is spoken to.
+enum Way {
+    Http1(Http1),
+    Http2(Http2),
 }
 
 /// What happens at a server.
@@ -76,84 +78,86 @@ pub(super) enum News {
 }
 
 impl Server {
-    /// Connects to one server after the other, until there is a connection.
+    /// Connects to one server after the other, until there is a way.
     pub(super) async fn connect(
         request: &RequestHeader,
         exchange: &mut Exchange,
-        connector: &TransportConnector,
+        connections: &Connections,
     ) -> Result<Self, Refusal> {
         loop {
             let peer = tries::next_server(request, exchange).await?;
             let Some(lease) = &exchange.tries.lease else { return Err(Refusal::Internal) };
             let endpoint = lease.server().clone();
             let client = exchange.asked.as_deref().and_then(|asked| client_of(asked, &endpoint));
-            match connecting::connect(connector, &peer, &endpoint, client).await {
-                Ok((stream, reused)) => return Self::new(stream, peer, endpoint, reused, exchange),
+            match connections.way(peer, &endpoint, client, exchange.upgrades).await {
+                Ok((way, reused)) => return Self::new(way, endpoint, reused, exchange),
                 Err(fault) => tries::not_connected(exchange, fault)?,
             }
         }
     }
 
-    fn new(
-        stream: Stream,
-        peer: Box<HttpPeer>,
-        endpoint: Arc<Endpoint>,
-        reused: bool,
-        exchange: &Exchange,
-    ) -> Result<Self, Refusal> {
+    fn new(way: Way, endpoint: Arc<Endpoint>, reused: bool, exchange: &Exchange) -> Result<Self, Refusal> {
         Ok(Self {
-            stream,
-            peer,
+            way,
             endpoint,
-            request: Sending::default(),
-            method: Method::GET,
-            answer: Receiving::new(),
             reused,
             timeouts: exchange.timeouts().ok_or(Refusal::Internal)?,
             end: exchange.time_left().map(|left| Instant::now() + left),
             answered: false,
             interim: 0,
-            is_kept: false,
         })
+    }
+
+    fn line(&self) -> &dyn Line {
+        match &self.way {
+            Way::Http1(line) => line,
+            Way::Http2(line) => line,
+        }
+    }
+
+    fn line_mut(&mut self) -> &mut dyn Line {
+        match &mut self.way {
+            Way::Http1(line) => line,
+            Way::Http2(line) => line,
+        }
     }
 
     // ── the request: what is left here to be sent goes out while somebody waits for news ────────────────────────
 
     /// Leaves the head to be sent.
-    pub(super) fn send_head(&mut self, request: &RequestHeader) -> Result<(), Refusal> {
-        self.method = request.method.clone();
-        self.request.put_head(request)
+    pub(super) fn send_head(&mut self, request: RequestHeader, sends: Sends) -> Result<(), Refusal> {
+        self.line_mut().send_head(request, sends)
     }
 
     /// Leaves a piece of the body to be sent, or of what follows a change of protocol.
     pub(super) fn send(&mut self, piece: Bytes) {
-        self.request.put(piece);
+        self.line_mut().send(piece);
     }
 
-    /// Leaves the end of the body to be sent.
-    pub(super) fn send_end(&mut self) {
-        self.request.put_end();
+    /// Leaves the end of the body to be sent, with the fields behind it.
+    pub(super) fn send_end(&mut self, trailers: Option<HeaderMap>) {
+        self.line_mut().send_end(trailers);
     }
 
     /// Whether something waits to be sent.
     pub(super) fn is_busy(&self) -> bool {
-        self.request.waits()
+        self.line().is_busy()
     }
 
     /// Whether it takes no more of the request.
     pub(super) fn is_stuck(&self) -> bool {
-        self.request.stuck().is_some()
+        self.line().is_stuck()
     }
 
     /// It has had its time to take what waits to be sent.
     pub(super) fn give_up_sending(&mut self) {
-        self.request.give_up(Fault::Timeout);
+        self.line_mut().give_up_sending();
     }
 
     /// Sends all that waits to be sent, within the time for it.
     async fn send_in_time(&mut self) {
         let until = self.until(self.timeouts.idle);
-        let sent = poll_fn(|cx| self.request.poll_send(&mut self.stream, cx));
+        let sent = poll_fn(|cx| self.line_mut().poll_send(cx));
         if timeout_at(until, sent).await.is_err() {
             self.give_up_sending();
         }
@@ -167,7 +171,7 @@ impl Server {
     }
 
     fn poll_news(&mut self, upgrades: bool, cx: &mut Context<'_>) -> Poll<Result<News, Fault>> {
-        if self.request.waits() && self.request.poll_send(&mut self.stream, cx).is_ready() {
+        if self.is_busy() && self.line_mut().poll_send(cx).is_ready() {
             return Poll::Ready(Ok(News::Taken));
         }
         if self.answered {
@@ -183,7 +187,7 @@ impl Server {
         upgrades: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Box<ResponseHeader>, Fault>> {
-        let head = ready!(self.answer.poll_head(&mut self.stream, cx));
+        let head = ready!(self.line_mut().poll_head(cx));
         Poll::Ready(head.map_err(|fault| self.fault(fault)).and_then(|head| self.received(head, upgrades)))
     }
 
@@ -199,11 +203,7 @@ impl Server {
             return if self.interim > INTERIM_MAX { Err(Fault::Invalid) } else { Ok(head) };
         }
         self.answered = true;
-        self.answer.begin_body(&mut head, &self.method)?;
-        self.is_kept = head::is_kept(&head);
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            self.request.change_protocol();
-        }
+        self.line_mut().begin_body(&mut head)?;
         if hop::is_sound(&head, upgrades) { Ok(head) } else { Err(Fault::Invalid) }
     }
 
@@ -223,34 +223,33 @@ impl Server {
 
     /// The next piece of the body; `None` at its end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
-        let piece = self.answer.poll_piece(&mut self.stream, cx);
+        let piece = self.line_mut().poll_piece(cx);
         piece.map_err(|fault| self.fault(fault))
     }
 
-    /// That the server took no more of the request says more of a failure than how its answer ended.
+    /// What a failure is to be called, with what else is known.
     pub(super) fn fault(&self, fault: Fault) -> Fault {
-        self.request.stuck().unwrap_or(fault)
+        self.line().fault(fault)
     }
 
     /// Whether all of the answer has come.
     pub(super) fn is_done(&self) -> bool {
-        self.answered && self.answer.is_done()
+        self.answered && self.line().is_done()
     }
 
     /// The fields behind the body, if there are any, once all of the answer has come.
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
-        self.answer.take_trailers()
+        self.line_mut().take_trailers()
     }
 
     // ── its end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// The answer has come to its end. If nothing is left of it or of its request, and both sides will, the connection is free
-    /// for the next one. Who does not get here closes it by letting go of it, which waits for nobody.
-    pub(super) fn done(self, connector: &TransportConnector) {
-        let is_kept = self.is_kept && !self.endpoint.way().is_for_one_client();
-        if is_kept && self.request.is_done() && self.is_done() && !self.answer.has_more() {
-            let keep = self.peer.options.idle_timeout;
-            connector.release_stream(self.stream, self.peer.reuse_hash(), keep);
+    /// The answer has come to its end: the connection is free for the next request, if it can be. Who does not get here lets go
+    /// of it, which waits for nobody: that closes a connection of HTTP/1, and resets a stream of HTTP/2 that is not over.
+    pub(super) fn done(self, connections: &Connections) {
+        match self.way {
+            Way::Http1(line) => line.done(&connections.connector),
+            Way::Http2(line) => drop(line),
         }
     }
 
@@ -274,13 +273,4 @@ fn client_of(asked: &Asked, server: &Endpoint) -> Option<Client> {
         from: SocketAddr::new(asked.client, port),
         to: SocketAddr::new(asked.local, asked.port),
     })
-}
-
-/// How a connection ended.
-fn io_fault(error: &io::Error) -> Fault {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Fault::Timeout,
-        _ if tls::ended_by_tls(error) => Fault::Tls,
-        _ => Fault::BrokeOff,
-    }
 }

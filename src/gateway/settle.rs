@@ -152,7 +152,7 @@ async fn land(errand: Errand, answer: Answer, stored: Stored) {
         Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
         Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
     }
-    answer.server.done(&fetching.connector);
+    answer.server.done(&fetching.connections);
 }
 
 /// Stores an answer whose body has come to its end.
@@ -234,7 +234,7 @@ async fn pass(
         errand.exchange.tries.end(true);
         let part = copy.map(|copy| keep_part(&errand, copy, &head));
         errand.pilot.land();
-        answer.server.done(&errand.fetching.connector);
+        answer.server.done(&errand.fetching.connections);
         part
     } else {
         drop(answer);

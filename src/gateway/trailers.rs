@@ -1,4 +1,4 @@
-//! Fields behind the body of an answer: who asks for them, and which go on (RFC 9110 §6.5).
+//! Fields behind a body: who asks for them, and which go on (RFC 9110 §6.5).
 //!
 //! They go to those who take them, past the cache: what it stores has none, as its readers need not ask for them.
 
@@ -7,12 +7,18 @@ use pingora::http::RequestHeader;
 
 use crate::forward::hop;
 use crate::listen::h1::chunks::is_forbidden;
+use crate::listen::{self, Session};
 
 /// Whether a client asks for them (§10.1.4).
 pub(super) fn are_wanted(request: &RequestHeader) -> bool {
     let lines = request.headers.get_all(header::TE).into_iter().map(HeaderValue::as_bytes);
     let mut words = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     words.any(|word| word.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// What of a client's own goes on to a server that takes them.
+pub(super) fn of_request(session: &Session) -> Option<HeaderMap> {
+    to_pass_on(listen::trailers(session)?)
 }
 
 /// What of them goes on, if anything does: nothing that is for one hop, and nothing that means something only before its body.

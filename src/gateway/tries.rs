@@ -82,6 +82,8 @@ pub(super) fn broken(
     let backoff = match fault {
         // Servers close connections that were idle for long, now and then just when a request is on its way.
         Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
+        // It says farewell to all, and nothing of this request.
+        Fault::Left => tries.found_closed(repeatable),
         Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
         _ => tries.failed(Failure::Reset, repeatable),
     };
@@ -112,10 +114,10 @@ pub(super) fn answered(exchange: &mut Exchange, answer: &ResponseHeader, repeata
     true
 }
 
-/// Whether all of the request may be sent once more: nothing changes by asking twice, its body is still here, and the
-/// client has seen nothing of an answer.
-pub(super) fn is_repeatable(session: &Session) -> bool {
-    session.req_header().method.is_idempotent()
+/// Whether all of the request may be sent once more: nothing changes by asking twice, or its server has not looked at it for
+/// certain; its body is still here, and the client has seen nothing of an answer.
+pub(super) fn is_repeatable(session: &Session, fault: Option<Fault>) -> bool {
+    (session.req_header().method.is_idempotent() || fault.is_some_and(Fault::is_unprocessed))
         && !session.retry_buffer_truncated()
         && final_head(session).is_none()
 }

@@ -15,7 +15,8 @@
 //!                                   ├─ h1        HTTP/1, by our own hand
 //!                                   └─ h2        HTTP/2, by our own hand
 //! at_once ── ready        who has an answer at hand, and what that is
-//! date, head, client      what the gateway asks about each request
+//! date, head, behind,
+//! client                  what the gateway asks about each request
 //! ```
 
 pub mod bind;
@@ -51,11 +52,13 @@ mod at_once;
 mod ready;
 pub mod connection;
 pub mod head;
+mod behind;
 pub mod client;
 #[cfg(test)]
 mod tests;
 
 pub use at_once::AtOnce;
+pub use behind::trailers;
 pub use bind::{BindError, Bound, Kind, Listener, bind};
 pub use by_host::ByHost;
 pub use certs::{Cert, CertError, CertSet, CertSource};

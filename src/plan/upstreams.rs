@@ -134,8 +134,7 @@ impl<'a> Upstreams<'a> {
         });
         let known = running.and_then(|running| running.settings().tls.as_ref());
         let files = (self.directory, &self.system);
-        let tls =
-            tls::tls(written.tls.as_ref(), &written.servers, files, known, &place.then("tls"), problems);
+        let tls = tls::tls(written, files, known, &place.then("tls"), problems);
         let settings = Settings { tls, ..settings::settings(name, written, balance, sticky) };
         let upstream = Upstream::follow(settings, running, self.meters);
         self.by_name.insert(name.to_owned(), upstream.clone());

@@ -1,9 +1,10 @@
 //! Every "no" of the gateway: one enum, and one place that says what it looks like to the client.
 //!
-//! Bodies are RFC 9457 problems, or a small page where the client prefers HTML; `Proxy-Status` (RFC 9209) repeats
+//! Bodies are RFC 9457 problems, or a small page where the client prefers HTML; calls of gRPC get its own; `Proxy-Status` (RFC 9209) repeats
 //! the reason for machines. A new refusal without a reason, and so without a status, does not compile.
 
 mod page;
+mod grpc;
 pub mod reason;
 pub mod reference;
 
@@ -85,6 +86,17 @@ pub enum Fault {
     Invalid,
     /// The answer, or the whole exchange, took too long.
     Timeout,
+    /// The server has closed the connection, and not looked at the request.
+    Left,
+    /// It takes no request now, and has not looked at this one.
+    Refused,
+}
+
+impl Fault {
+    /// Whether the server has done nothing by the request, for certain (RFC 9113 section 8.7).
+    pub fn is_unprocessed(self) -> bool {
+        matches!(self, Self::Left | Self::Refused)
+    }
 }
 
 impl Refusal {
@@ -125,7 +137,8 @@ impl Refusal {
             Self::Failed(Fault::ConnectTimeout) => &reason::CONNECT_TIMEOUT,
             Self::Failed(Fault::Tls) => &reason::UPSTREAM_TLS,
             Self::Failed(Fault::Certificate) => &reason::UPSTREAM_CERTIFICATE,
-            Self::Failed(Fault::BrokeOff) => &reason::UPSTREAM_BROKE_OFF,
+            Self::Failed(Fault::Refused) => &reason::UPSTREAM_REFUSED,
+            Self::Failed(Fault::BrokeOff | Fault::Left) => &reason::UPSTREAM_BROKE_OFF,
             Self::Failed(Fault::Invalid) => &reason::UPSTREAM_INVALID,
             Self::Failed(Fault::Timeout) => &reason::UPSTREAM_TIMEOUT,
             Self::Internal => &reason::INTERNAL,
@@ -185,14 +198,19 @@ impl Refusal {
         Ok(())
     }
 
-    /// The answer as it is sent, with `extra` fields: problem+json, or a page for who would rather see one. There is no
-    /// body for HEAD.
+    /// The answer as it is sent, with `extra` fields: problem+json, a page for who would rather see one, or fields alone for a
+    /// call of gRPC. There is no body for HEAD.
     pub fn written(
         &self,
         asked: &RequestHeader,
         request_id: &str,
         extra: &[(HeaderName, HeaderValue)],
     ) -> pingora::Result<(ResponseHeader, Bytes)> {
+        if grpc::is_call(&asked.headers) {
+            let mut head = self.head(extra)?;
+            grpc::answer(&mut head, self.reason(), &self.detail())?;
+            return Ok((head, Bytes::new()));
+        }
         let (media_type, body) = if page::is_preferred(&asked.headers) {
             ("text/html; charset=utf-8", page::of(self.reason(), &self.detail(), request_id))
         } else {

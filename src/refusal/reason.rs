@@ -95,6 +95,8 @@ reasons! {
         "Too much of what was sent to the upstream failed, and its `circuit_breaker` is open; `Retry-After` says when requests go through again. See `/upstreams` on the admin listener.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
+    UPSTREAM_REFUSED: SERVICE_UNAVAILABLE "upstream-refused", "The upstream takes no more", "connection_limit_reached",
+        "The server refused the request before it looked at it (HTTP/2, `REFUSED_STREAM`), and so did those that were tried after it. See its load.";
     UPSTREAM_TIMEOUT: GATEWAY_TIMEOUT "upstream-timeout", "The upstream did not answer in time", "http_response_timeout",
         "No answer within `timeouts` of the upstream. See its load and its log.";
     CONNECT_TIMEOUT: GATEWAY_TIMEOUT "connect-timeout", "The upstream could not be reached in time", "connection_timeout",

@@ -30,6 +30,7 @@ pub(super) fn servers(
         breaker: breaker.cloned(),
         tls: settings.tls.clone(),
         proxy_protocol: settings.proxy_protocol,
+        protocol: settings.protocol,
         counts: counts.clone(),
     };
     let predecessors = running.into_iter().flat_map(|running| &running.servers);

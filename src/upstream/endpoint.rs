@@ -24,7 +24,7 @@ use super::health::Health;
 use super::introduction::{Client, ProxyProtocol};
 use super::outlier::Conduct;
 use super::resolve::{self, Name, Place, Resolution, Target};
-use super::settings::ServerSettings;
+use super::settings::{Protocol, ServerSettings};
 use super::tls::Tls;
 use super::way::{NotReady, Ready, Way};
 
@@ -74,6 +74,7 @@ pub(super) struct Common {
     pub(super) breaker: Option<Arc<Breaker>>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) protocol: Protocol,
     pub(super) counts: Arc<GroupCounts>,
 }
 
@@ -90,7 +91,7 @@ impl Server {
         let target = Target::parse(&settings.place);
         let resolution = heritage.resolution;
         let host = resolve::host(&settings.place);
-        let way = Way::new(common.tls.as_ref(), host.as_deref(), common.proxy_protocol);
+        let way = Way::new(common.tls.as_ref(), host.as_deref(), common.proxy_protocol, common.protocol);
         Self {
             name: settings.place.as_str().into(),
             authority: resolve::authority(&settings.place),
@@ -258,11 +259,16 @@ impl Endpoint {
     ///
     /// # Errors
     /// The server does not go along.
-    pub async fn get_ready<S>(&self, stream: S, client: Option<Client>) -> Result<Ready<S>, NotReady>
+    pub async fn get_ready<S>(
+        &self,
+        stream: S,
+        client: Option<Client>,
+        upgrades: bool,
+    ) -> Result<Ready<S>, NotReady>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let ready = self.way().get_ready(stream, client).await;
+        let ready = self.way().get_ready(stream, client, upgrades).await;
         if let Err(NotReady::Tls(why)) = &ready {
             self.no_tls(why);
         }

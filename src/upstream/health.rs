@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::clock::Moment;
+use super::settings::Protocol;
 use super::way::{NotReady, Ready, Way};
 
 /// An active health check.
@@ -165,6 +166,10 @@ enum CheckFailed {
     NotReady(#[from] NotReady),
     #[error("no HTTP answer: {}", chain(.0))]
     Broken(#[from] hyper::Error),
+    #[error("no HTTP/2 answer: {0}")]
+    Broken2(#[from] h2::Error),
+    #[error("the server does not agree to HTTP/2")]
+    NotHttp2,
     #[error("answered {}", .0.as_u16())]
     Status(StatusCode),
     #[error("no answer within {0:?}")]
@@ -183,33 +188,41 @@ fn chain(error: &hyper::Error) -> String {
 }
 
 async fn ask(address: &Address, host: &str, way: &Way, path: &str) -> Result<(), CheckFailed> {
+    // A connection of its own: what is asked is whether a new one can be made.
+    let status = match address {
+        Address::Inet(address) => on(TcpStream::connect(address).await, host, way, path).await?,
+        Address::Unix(socket) => on(UnixStream::connect(socket).await, host, way, path).await?,
+    };
+    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(CheckFailed::Status(status)) }
+}
+
+async fn on<S>(connected: io::Result<S>, host: &str, way: &Way, path: &str) -> Result<StatusCode, CheckFailed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = connected.map_err(CheckFailed::Connect)?;
+    match way.get_ready(stream, None, false).await? {
+        Ready::Plain(stream) if way.protocol() == Protocol::Http2 => {
+            http2(stream, &format!("http://{host}{path}")).await
+        }
+        Ready::Plain(stream) => http1(stream, host, path).await,
+        Ready::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            http2(stream, &format!("https://{host}{path}")).await
+        }
+        Ready::Tls(_) if way.protocol() == Protocol::Http2 => Err(CheckFailed::NotHttp2),
+        Ready::Tls(stream) => http1(stream, host, path).await,
+    }
+}
+
+async fn http1<S>(stream: S, host: &str, path: &str) -> Result<StatusCode, CheckFailed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let request = Request::get(path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, "tidegate-health")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    // A connection of its own: what is asked is whether a new one can be made.
-    match address {
-        Address::Inet(address) => on(TcpStream::connect(address).await, way, request).await,
-        Address::Unix(path) => on(UnixStream::connect(path).await, way, request).await,
-    }
-}
-
-async fn on<S>(connected: io::Result<S>, way: &Way, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let stream = connected.map_err(CheckFailed::Connect)?;
-    match way.get_ready(stream, None).await? {
-        Ready::Plain(stream) => exchange(stream, request).await,
-        Ready::Tls(stream) => exchange(stream, request).await,
-    }
-}
-
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(), CheckFailed>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
 
     let mut answer = pin!(sender.send_request(request));
@@ -221,8 +234,22 @@ where
             (response, _) => response?,
         },
     };
-    let status = response.status();
-    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(CheckFailed::Status(status)) }
+    Ok(response.status())
+}
+
+async fn http2<S>(stream: S, url: &str) -> Result<StatusCode, CheckFailed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let request = Request::get(url).header(header::USER_AGENT, "tidegate-health").body(())?;
+    let (mut sender, connection) = h2::client::handshake(stream).await?;
+    let (mut answer, _sent) = sender.send_request(request, true)?;
+    let response = tokio::select! {
+        response = &mut answer => response?,
+        // The same.
+        _ = connection => answer.await?,
+    };
+    Ok(response.status())
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub use self::peer::{Overrides, Timeouts};
 pub use self::pick::NoServer;
 pub use self::retry::{Backoff, Failure, Failures, Retries};
 pub use self::retry_after::retry_after;
-pub use self::settings::{ServerSettings, Settings};
+pub use self::settings::{Protocol, ServerSettings, Settings};
 pub use self::split::Split;
 pub use self::tls::Tls;
 pub use self::view::UpstreamView;

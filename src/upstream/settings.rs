@@ -22,6 +22,8 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
     /// How they are told whose request comes, if they are.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// What is spoken to them.
+    pub protocol: Protocol,
     /// How one of them is chosen.
     pub balance: Balance,
     /// The cookie that brings clients back to their servers, if there is one.
@@ -53,6 +55,7 @@ impl Settings {
             dns: Dns::default(),
             tls: None,
             proxy_protocol: None,
+            protocol: Protocol::default(),
             balance: Balance::default(),
             sticky: None,
             slow_start: Duration::ZERO,
@@ -65,6 +68,18 @@ impl Settings {
             limits: Limits::default(),
         }
     }
+}
+
+/// What is spoken to servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, known beforehand in the clear and agreed on under TLS.
+    Http2,
+    /// HTTP/2 where a server agrees to it under TLS, else HTTP/1.1.
+    Auto,
 }
 
 /// What a server is made from.

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub use self::anybody::Anybody;
+use super::settings::Protocol;
 
 /// Whose certificates are believed.
 #[derive(Clone, Debug)]
@@ -141,7 +142,7 @@ impl Tls {
         }
     }
 
-    /// The handshake with a server of this name.
+    /// The handshake with a server of this name; HTTP/2 is not offered where the connection `upgrades`.
     ///
     /// # Errors
     /// The server does not speak TLS, or not with us, or is not the one of this name.
@@ -149,6 +150,7 @@ impl Tls {
         &self,
         name: Option<&ServerName<'static>>,
         stream: S,
+        upgrades: bool,
     ) -> Result<TlsStream<S>, TlsFailed>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -157,7 +159,13 @@ impl Tls {
             return Err(TlsFailed::NoAuthorities);
         }
         let name = name.ok_or(TlsFailed::NoName)?.clone();
-        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(TlsFailed::of)
+        let connector = TlsConnector::from(self.config.clone());
+        let connected = if upgrades {
+            connector.with_alpn(alpn(Protocol::Http1)).connect(name, stream).await
+        } else {
+            connector.connect(name, stream).await
+        };
+        connected.map_err(TlsFailed::of)
     }
 }
 
@@ -209,8 +217,13 @@ pub fn name_of_host(host: &str) -> Option<ServerName<'static>> {
 }
 
 /// The protocols that servers are offered (RFC 7301).
-pub fn alpn() -> Vec<Vec<u8>> {
-    vec![b"http/1.1".to_vec()]
+pub fn alpn(protocol: Protocol) -> Vec<Vec<u8>> {
+    let offered: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+        Protocol::Auto => &[b"h2", b"http/1.1"],
+    };
+    offered.iter().map(|name| name.to_vec()).collect()
 }
 
 /// Whether a certificate can stand for an authority.
@@ -276,7 +289,7 @@ mod tests {
 
     fn believing(authorities: &[&CertificateDer<'static>]) -> TlsSettings {
         let trust = Trust::Authorities(authorities.iter().copied().cloned().collect());
-        TlsSettings { trust, server_name: None, certificate: None, alpn: alpn() }
+        TlsSettings { trust, server_name: None, certificate: None, alpn: alpn(Protocol::Http1) }
     }
 
     #[test]
@@ -287,7 +300,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &again), "with its sessions");
 
         let named = TlsSettings { server_name: name_of_host("a.test"), ..believing(&[&one]) };
-        let other = TlsSettings { alpn: vec![b"h2".to_vec()], ..believing(&[&one]) };
+        let other = TlsSettings { alpn: alpn(Protocol::Auto), ..believing(&[&one]) };
         let anybody = TlsSettings { trust: Trust::Anybody, ..believing(&[]) };
         let others = [believing(&[&two]), believing(&[&one, &two]), believing(&[]), named, other, anybody];
         for settings in others {

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
 use super::introduction::{Client, ProxyProtocol};
+use super::settings::Protocol;
 use super::tls::{Tls, TlsFailed};
 
 /// The way to a server.
@@ -19,6 +20,7 @@ use super::tls::{Tls, TlsFailed};
 pub struct Way {
     tls: Option<(Arc<Tls>, Option<ServerName<'static>>)>,
     proxy_protocol: Option<ProxyProtocol>,
+    protocol: Protocol,
 }
 
 /// A connection that is ready for requests.
@@ -48,15 +50,22 @@ impl Way {
         tls: Option<&Arc<Tls>>,
         host: Option<&str>,
         proxy_protocol: Option<ProxyProtocol>,
+        protocol: Protocol,
     ) -> Self {
-        Self { tls: tls.map(|tls| (tls.clone(), tls.name_of(host))), proxy_protocol }
+        Self { tls: tls.map(|tls| (tls.clone(), tls.name_of(host))), proxy_protocol, protocol }
     }
 
-    /// Makes a new connection ready. Without a client, it is ours alone.
+    /// Makes a new connection ready. Without a client, it is ours alone; where it is to change its protocol (`upgrades`), HTTP/2
+    /// is not offered.
     ///
     /// # Errors
     /// The server does not go along.
-    pub async fn get_ready<S>(&self, mut stream: S, client: Option<Client>) -> Result<Ready<S>, NotReady>
+    pub async fn get_ready<S>(
+        &self,
+        mut stream: S,
+        client: Option<Client>,
+        upgrades: bool,
+    ) -> Result<Ready<S>, NotReady>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -64,7 +73,7 @@ impl Way {
             version.introduce(&mut stream, client).await?;
         }
         match &self.tls {
-            Some((tls, name)) => Ok(Ready::Tls(tls.connect(name.as_ref(), stream).await?)),
+            Some((tls, name)) => Ok(Ready::Tls(tls.connect(name.as_ref(), stream, upgrades).await?)),
             None => Ok(Ready::Plain(stream)),
         }
     }
@@ -72,6 +81,11 @@ impl Way {
     /// Whether its connections are for one client each, and so for one request.
     pub const fn is_for_one_client(&self) -> bool {
         self.proxy_protocol.is_some()
+    }
+
+    /// What is spoken on it.
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Whether it is under TLS.
@@ -90,5 +104,6 @@ impl Hash for Way {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.tls.as_ref().map(|(tls, name)| (tls.print(), name)).hash(state);
         self.proxy_protocol.hash(state);
+        self.protocol.hash(state);
     }
 }

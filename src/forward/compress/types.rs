@@ -14,6 +14,9 @@ enum Pattern {
     Suffix(Box<[u8]>),
 }
 
+/// Calls of gRPC have messages with codings of their own, and it knows of no others.
+const GRPC: &[u8] = b"application/grpc";
+
 /// A stream that lasts holds an encoder for as long: it is compressed where it is named, not among others.
 const LASTING: &[u8] = b"text/event-stream";
 
@@ -36,6 +39,9 @@ impl Types {
         let end = content_type.iter().position(|byte| *byte == b';').unwrap_or(content_type.len());
         let name = content_type[..end].trim_ascii();
         let lasts = name.eq_ignore_ascii_case(LASTING);
+        if begins(name, GRPC) {
+            return false;
+        }
         self.0.iter().any(|pattern| match pattern {
             Pattern::Is(wanted) => name.eq_ignore_ascii_case(wanted),
             Pattern::Under(_) if lasts => false,
@@ -84,6 +90,7 @@ mod tests {
         ] {
             assert!(!types.has(text.as_bytes()), "{text}");
         }
+        assert!(!Types::new(["application/*", "*+proto"]).has(b"application/grpc+proto"));
         assert!(Types::new(["text/event-stream"]).has(b"text/event-stream"));
     }
 }

@@ -10,7 +10,7 @@ use pingora::ErrorType;
 use pingora::connectors::TransportConnector;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
     TimingDigest, UniqueID, UniqueIDType,
 };
 use pingora::upstreams::peer::{HttpPeer, Peer as _};
@@ -23,38 +23,50 @@ use crate::upstream::Client;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::way::{NotReady, Ready};
 
-/// A connection to a server, and whether it has served other requests.
+/// A connection to a server by HTTP/1, and whether it has served other requests.
 pub(super) async fn connect(
     connector: &TransportConnector,
     peer: &HttpPeer,
     server: &Endpoint,
     client: Option<Client>,
+    upgrades: bool,
 ) -> Result<(Stream, bool), Fault> {
     if !server.way().is_for_one_client()
         && let Some(stream) = connector.reused_stream(peer).await
     {
         return Ok((stream, true));
     }
-    // In a box: a handshake takes room that most requests, on connections that are there, would carry for nothing.
-    let new = Box::pin(connect_anew(connector, peer, server, client));
-    let stream = match peer.total_connection_timeout() {
-        Some(within) => timeout(within, new).await.unwrap_or(Err(Fault::ConnectTimeout))?,
-        None => new.await?,
-    };
-    Ok((stream, false))
+    Ok((connect_anew(connector, peer, server, client, upgrades).await?, false))
 }
 
-async fn connect_anew(
+/// A new connection to a server, within the time for it.
+pub(super) async fn connect_anew(
     connector: &TransportConnector,
     peer: &HttpPeer,
     server: &Endpoint,
     client: Option<Client>,
+    upgrades: bool,
+) -> Result<Stream, Fault> {
+    // In a box: a handshake takes room that most requests, on connections that are there, would carry for nothing.
+    let new = Box::pin(make(connector, peer, server, client, upgrades));
+    match peer.total_connection_timeout() {
+        Some(within) => timeout(within, new).await.unwrap_or(Err(Fault::ConnectTimeout)),
+        None => new.await,
+    }
+}
+
+async fn make(
+    connector: &TransportConnector,
+    peer: &HttpPeer,
+    server: &Endpoint,
+    client: Option<Client>,
+    upgrades: bool,
 ) -> Result<Stream, Fault> {
     let stream = connector.new_stream(peer).await.map_err(|error| match error.etype() {
         ErrorType::ConnectTimedout => Fault::ConnectTimeout,
         _ => Fault::Unreachable,
     })?;
-    match server.get_ready(stream, client).await {
+    match server.get_ready(stream, client, upgrades).await {
         Ok(Ready::Plain(stream)) => Ok(stream),
         Ok(Ready::Tls(stream)) => Ok(Box::new(Secured(stream))),
         Err(NotReady::BrokeOff(_)) => Err(Fault::Unreachable),
@@ -123,8 +135,15 @@ impl UniqueID for Secured {
     }
 }
 
-/// What was agreed on is asked of nobody.
-impl Ssl for Secured {}
+/// Of what was agreed on, only the protocol is asked for.
+impl Ssl for Secured {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        match self.0.get_ref().1.alpn_protocol()? {
+            b"h2" => Some(ALPN::H2),
+            _ => Some(ALPN::H1),
+        }
+    }
+}
 
 impl GetTimingDigest for Secured {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

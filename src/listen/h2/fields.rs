@@ -19,7 +19,6 @@ pub(super) const FOREIGN: [HeaderName; 5] = [
 
 /// Collects the fields of a request, or of its trailers.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is seen in another field")]
 pub(super) struct Fields {
     /// Bytes that the list may take.
     left: usize,
@@ -29,8 +28,6 @@ pub(super) struct Fields {
     begins: bool,
     is_malformed: bool,
     is_too_large: bool,
-    /// Whether they are trailers, of which nothing is kept.
-    are_trailers: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,18 +48,17 @@ impl Fields {
             begins: true,
             is_malformed: false,
             is_too_large: false,
-            are_trailers: false,
         }
     }
 
     /// Of trailers, likewise.
     pub(super) fn of_trailers(most: usize) -> Self {
-        Self { begins: false, are_trailers: true, ..Self::of_request(most) }
+        Self { begins: false, ..Self::of_request(most) }
     }
 
-    /// Whether they are in order as trailers.
-    pub(super) fn are_fine(&self) -> bool {
-        !self.is_malformed && !self.is_too_large
+    /// What they are as trailers, if they are in order.
+    pub(super) fn into_trailers(self) -> Option<HeaderMap> {
+        (!self.is_malformed && !self.is_too_large).then_some(self.map)
     }
 
     /// The head of the request.
@@ -100,7 +96,7 @@ impl Fields {
             return self.is_malformed = true;
         };
         self.is_malformed |= is_foreign || head::has_blank_edges(value.as_bytes());
-        if self.is_malformed || self.are_trailers {
+        if self.is_malformed {
             return;
         }
         value.set_sensitive(field.sensitive);

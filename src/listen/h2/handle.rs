@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::frame::Reason;
 use super::send::Gone;
 use super::streams::{Piece, Streams};
+use crate::listen::behind::Behind;
 
 /// A stream that somebody is at work on.
 #[derive(Debug)]
@@ -35,6 +36,15 @@ impl Handle {
     pub(super) fn has_ended(&self) -> bool {
         let mut streams = self.streams.lock();
         streams.get(self.number).is_none_or(|stream| stream.has_ended && stream.body.is_empty())
+    }
+
+    /// What comes behind the body.
+    pub(super) fn behind(&self) -> Behind {
+        let mut streams = self.streams.lock();
+        streams
+            .get(self.number)
+            .map(|stream| stream.behind.get_or_insert_default().clone())
+            .unwrap_or_default()
     }
 
     /// What has come of the body; nothing at its end.

@@ -353,7 +353,7 @@ impl Reading {
         if open.is_circular {
             return streams.break_off(open.stream, Reason::PROTOCOL_ERROR);
         }
-        if of == Of::Head { begin(open, fields, streams, come) } else { end(open, &fields, streams) }
+        if of == Of::Head { begin(open, fields, streams, come) } else { end(open, fields, streams) }
     }
 
     /// Fields that nobody wants. They are no request, and so have their price.
@@ -411,8 +411,11 @@ fn refuse(open: &Open, status: StatusCode, streams: &mut Streams) {
 }
 
 /// Trailers come, with which the request ends.
-fn end(open: &Open, fields: &Fields, streams: &mut Streams) -> Result<(), Reason> {
-    if open.ends && fields.are_fine() {
+fn end(open: &Open, fields: Fields, streams: &mut Streams) -> Result<(), Reason> {
+    if let Some(trailers) = fields.into_trailers().filter(|_| open.ends) {
+        if let Some(stream) = streams.get(open.stream) {
+            stream.behind.get_or_insert_default().fill(trailers);
+        }
         return streams.ends(open.stream);
     }
     streams.abort(open.stream, Reason::PROTOCOL_ERROR);

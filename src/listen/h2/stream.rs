@@ -35,7 +35,7 @@ pub(super) struct Stream {
 impl Stream {
     /// On the heap from the start: it is large, and passes through many hands.
     pub(super) fn boxed(
-        head: RequestHeader,
+        mut head: RequestHeader,
         stream: Handle,
         (reads, sends): (Lane<Arc<Lanes>>, Lane<Arc<Lanes>>),
         digest: Arc<Digest>,
@@ -43,6 +43,9 @@ impl Stream {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let stream = Arc::new(stream);
         let body = RequestBody::new(stream.clone(), length.is_some_and(|length| length == "0"), reads);
+        if !body.is_done() {
+            head = stream.behind().put_in(head);
+        }
         Box::new(Self { head, body, answer: Answer::new(stream, sends), digest })
     }
 

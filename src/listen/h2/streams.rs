@@ -16,6 +16,7 @@ use super::frame::{Kind, Reason};
 use super::hpack::Encoder;
 use super::out::Out;
 use super::settings::{Ours, WINDOW};
+use crate::listen::behind::Behind;
 
 /// Requests at once on one connection; what browsers expect (RFC 9113 section 6.5.2 recommends at least 100).
 pub(super) const STREAMS: u8 = 100;
@@ -134,6 +135,8 @@ pub(super) struct Stream {
 
     /// What has come of the body and was not read.
     pub(super) body: BytesMut,
+    /// What has come behind it, where somebody may ask for that or something has.
+    pub(super) behind: Option<Behind>,
     /// Whether its end has come.
     pub(super) has_ended: bool,
     /// Bytes that are still to come by the length that was announced.
@@ -172,6 +175,7 @@ impl Stream {
             reset: None,
             was_left: false,
             body: BytesMut::new(),
+            behind: None,
             has_ended,
             length_left: length,
             incoming: Window::new(STREAM_WINDOW),

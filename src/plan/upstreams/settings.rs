@@ -3,8 +3,8 @@
 use crate::config::Upstream as Written;
 use crate::config::upstream as written;
 use crate::upstream::{
-    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, ProxyProtocol, Retries,
-    ServerSettings, Settings, Sticky, Timeouts,
+    Backoff, Balance, CircuitBreaker, Dns, Failure, HealthCheck, Limits, Outlier, Protocol, ProxyProtocol,
+    Retries, ServerSettings, Settings, Sticky, Timeouts,
 };
 
 /// Everything but `tls`, which is read from files.
@@ -22,6 +22,7 @@ pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: 
             written::ProxyProtocol::V1 => ProxyProtocol::V1,
             written::ProxyProtocol::V2 => ProxyProtocol::V2,
         }),
+        protocol: protocol(written.protocol),
         balance,
         sticky,
         slow_start: written.slow_start.0,
@@ -37,6 +38,14 @@ pub(super) fn settings(name: &str, written: &Written, balance: Balance, sticky: 
             // Who would not be waited for at the server's door is not waited for at ours.
             max_wait: written.timeouts.connect.0,
         },
+    }
+}
+
+pub(super) fn protocol(written: written::Protocol) -> Protocol {
+    match written {
+        written::Protocol::Http1 => Protocol::Http1,
+        written::Protocol::Http2 => Protocol::Http2,
+        written::Protocol::Auto => Protocol::Auto,
     }
 }
 

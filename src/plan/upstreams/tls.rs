@@ -8,11 +8,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 
 use crate::config::upstream::{Server, UpstreamTls, UpstreamTlsTable};
-use crate::config::{Place, Problem};
+use crate::config::{Place, Problem, Upstream};
 use crate::listen::{Cert, CertSource, certs};
 use crate::plan::tls::unusable;
 use crate::upstream::tls::{BadAuthority, TlsSettings, Trust};
 use crate::upstream::{Tls, resolve, tls};
+
+use super::settings;
 
 /// The authorities of the system, read when the first upstream asks for them.
 #[derive(Debug, Default)]
@@ -29,20 +31,19 @@ impl System {
     }
 }
 
-/// How TLS is spoken with these servers, if it is; files are relative to `directory`.
+/// How TLS is spoken with the servers of an upstream, if it is; files are relative to `directory`.
 pub(super) fn tls(
-    written: Option<&UpstreamTls>,
-    servers: &[Server],
+    upstream: &Upstream,
     (directory, system): (&Path, &System),
     running: Option<&Arc<Tls>>,
     place: &Place,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Tls>> {
     let usual = UpstreamTlsTable::default();
-    let table = match written {
+    let table = match &upstream.tls {
         Some(UpstreamTls::Table(table)) => table,
         Some(UpstreamTls::Switch(_)) => &usual,
-        None if servers.iter().any(is_secure) => &usual,
+        None if upstream.servers.iter().any(is_secure) => &usual,
         None => return None,
     };
     let trust = trust(table, directory, system, place).map_err(|problem| problems.push(problem)).ok();
@@ -50,7 +51,7 @@ pub(super) fn tls(
     let (trust, certificate) = (trust?, certificate?);
     // The check of the file lets nothing else through.
     let server_name = table.server_name.clone().and_then(|name| ServerName::try_from(name).ok());
-    let alpn = tls::alpn();
+    let alpn = tls::alpn(settings::protocol(upstream.protocol));
     let followed = Tls::follow(TlsSettings { trust, server_name, certificate, alpn }, running);
     followed.map_err(|error| problems.push(bad_authority(table, directory, place, &error))).ok()
 }

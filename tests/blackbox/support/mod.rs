@@ -15,6 +15,7 @@ pub(crate) mod handshake;
 pub(crate) mod process;
 pub(crate) mod ports;
 pub(crate) mod wire;
+pub(crate) mod second;
 pub(crate) mod passing;
 pub(crate) mod cached;
 pub(crate) mod redis;
@@ -35,6 +36,7 @@ pub(crate) use names::Names;
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
+pub(crate) use second::Second;
 pub(crate) use speaker::Speaker;
 pub(crate) use wire::{Line, Wire};
 

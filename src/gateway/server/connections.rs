@@ -1,0 +1,149 @@
+//! Ways to servers: connections that are free, streams on connections that have room, and new ones of both.
+
+use std::time::Duration;
+
+use pingora::connectors::TransportConnector;
+use pingora::protocols::{ALPN, Stream};
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
+use tokio::time::timeout;
+
+use super::Way;
+use super::connecting::{connect, connect_anew};
+use super::h1::Http1;
+use super::h2::{Fresh, Http2, Place, Pool, Taken, handshake};
+use crate::refusal::Fault;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::{Client, Protocol};
+
+/// Connections to servers, of all upstreams.
+pub struct Connections {
+    pub(super) connector: TransportConnector,
+    pool: Pool,
+}
+
+impl Connections {
+    /// Made and kept by this connector; those of HTTP/2 are kept here.
+    pub fn new(connector: TransportConnector) -> Self {
+        Self { connector, pool: Pool::default() }
+    }
+
+    /// A way to this server, within the time for a connection, and whether others have gone it before.
+    pub(super) async fn way(
+        &self,
+        peer: Box<HttpPeer>,
+        server: &Endpoint,
+        client: Option<Client>,
+        upgrades: bool,
+    ) -> Result<(Way, bool), Fault> {
+        match server.way().protocol() {
+            Protocol::Http2 if server.way().is_for_one_client() => {
+                self.http2_alone(&peer, server, client).await
+            }
+            Protocol::Http2 => self.http2(&peer, server).await,
+            // A connection of HTTP/2 cannot change its protocol.
+            Protocol::Http1 | Protocol::Auto => self.either(peer, server, client, upgrades).await,
+        }
+    }
+
+    /// By HTTP/2, known beforehand. Connections are made by one for all who wait for their streams.
+    async fn http2(&self, peer: &HttpPeer, server: &Endpoint) -> Result<(Way, bool), Fault> {
+        let found = async {
+            loop {
+                match self.pool.take(peer.reuse_hash()) {
+                    Taken::Place(place) => return Ok(place),
+                    Taken::Wait(outcome) => outcome.told().await?,
+                    Taken::Lead(lead) => {
+                        let made = self.connect(peer, server, None).await;
+                        return lead.done(made, keep_alive(peer));
+                    }
+                }
+            }
+        };
+        let place = timeout(patience(peer), found).await.unwrap_or(Err(Fault::ConnectTimeout))?;
+        Ok(by(place))
+    }
+
+    /// The same, on a connection that ends with this request, as its server was told whose it is.
+    async fn http2_alone(
+        &self,
+        peer: &HttpPeer,
+        server: &Endpoint,
+        client: Option<Client>,
+    ) -> Result<(Way, bool), Fault> {
+        let fresh = timeout(patience(peer), self.connect(peer, server, client)).await;
+        let fresh = fresh.unwrap_or(Err(Fault::ConnectTimeout))?;
+        Ok(by(self.pool.keep_apart(fresh).ok_or(Fault::Refused)?))
+    }
+
+    async fn connect(
+        &self,
+        peer: &HttpPeer,
+        server: &Endpoint,
+        client: Option<Client>,
+    ) -> Result<Fresh, Fault> {
+        let stream = connect_anew(&self.connector, peer, server, client, false).await?;
+        if server.way().is_secure() && !speaks_http2(&stream) {
+            return Err(Fault::Invalid);
+        }
+        begin(stream, server).await
+    }
+
+    /// By HTTP/2 if it may be and the server agrees to that under TLS, else by HTTP/1.
+    async fn either(
+        &self,
+        peer: Box<HttpPeer>,
+        server: &Endpoint,
+        client: Option<Client>,
+        upgrades: bool,
+    ) -> Result<(Way, bool), Fault> {
+        let is_single = server.way().is_for_one_client();
+        let shares = server.way().protocol() == Protocol::Auto && !upgrades && !is_single;
+        if shares && let Some(place) = self.pool.find(peer.reuse_hash()) {
+            return Ok(by(place));
+        }
+        let (stream, reused) = connect(&self.connector, &peer, server, client, upgrades).await?;
+        if !speaks_http2(&stream) {
+            return Ok((Way::Http1(Http1::new(stream, peer, is_single)), reused));
+        }
+        let fresh = timeout(patience(&peer), begin(stream, server)).await;
+        let fresh = fresh.unwrap_or(Err(Fault::ConnectTimeout))?;
+        let place = if is_single {
+            self.pool.keep_apart(fresh)
+        } else {
+            self.pool.add(peer.reuse_hash(), fresh, keep_alive(&peer))
+        };
+        Ok(by(place.ok_or(Fault::Refused)?))
+    }
+
+    /// Closes what is free, and waits for the rest, no longer than this.
+    pub async fn close(&self, within: Duration) {
+        self.pool.close(within).await;
+    }
+}
+
+/// With TLS 1.3 a server that does not let us in says so after the handshake.
+async fn begin(stream: Stream, server: &Endpoint) -> Result<Fresh, Fault> {
+    let begun = handshake(stream, server.way().is_secure()).await;
+    if matches!(begun, Err(Fault::Tls)) {
+        server.no_tls(&"the server ended it: it may want a certificate, or another one");
+    }
+    begun
+}
+
+fn by(place: Place) -> (Way, bool) {
+    let reused = place.was_used();
+    (Way::Http2(Http2::new(place)), reused)
+}
+
+/// What the handshake has agreed on.
+fn speaks_http2(stream: &Stream) -> bool {
+    stream.selected_alpn_proto() == Some(ALPN::H2)
+}
+
+fn patience(peer: &HttpPeer) -> Duration {
+    peer.options.total_connection_timeout.unwrap_or_default()
+}
+
+fn keep_alive(peer: &HttpPeer) -> Duration {
+    peer.options.idle_timeout.unwrap_or_default()
+}
