@@ -130,12 +130,13 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 12] = [
+const ELSEWHERE: [&str; 13] = [
     "upstream-tls-failed",
     "upstream-certificate-refused",
     "internal",
     "upstream-saturated",
     "circuit-open",
+    "upstream-refused",
     "connect-timeout",
     "not-cached",
     "loop",
