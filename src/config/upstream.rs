@@ -48,8 +48,8 @@ pub struct Upstream {
     /// How names of servers are looked up.
     pub dns: Dns,
     /// What is spoken to them: `http1`; `http2`, in the clear without asking; `auto`, under TLS whatever of the two a server
-    /// prefers, and `http1` in the clear. gRPC needs
-    /// `http2`, and what changes its protocol (`Upgrade`) `http1`. Health checks speak the same.
+    /// prefers, and `http1` in the clear. gRPC needs `http2`; what changes its protocol by
+    /// `Upgrade` needs `http1` or `auto`. Health checks speak the same.
     pub protocol: Protocol,
     /// How one of them is chosen for a request: `least_request`, `round_robin`, `ewma`, `hash`, or a table.
     #[schemars(example = &"least_request")]

@@ -1,7 +1,7 @@
 //! Every "no" of the gateway: one enum, and one place that says what it looks like to the client.
 //!
-//! Bodies are RFC 9457 problems, or a small page where the client prefers HTML; calls of gRPC get its own; `Proxy-Status` (RFC 9209) repeats
-//! the reason for machines. A new refusal without a reason, and so without a status, does not compile.
+//! Bodies are RFC 9457 problems, or a small page where the client prefers HTML; calls of gRPC get its own. `Proxy-Status`
+//! (RFC 9209) repeats the reason for machines. A new refusal without a reason, and so without a status, does not compile.
 
 mod page;
 mod grpc;
