@@ -99,6 +99,8 @@ pub struct Tries {
     pub fault: Option<Fault>,
     /// How long to wait before the next.
     pub backoff: Duration,
+    /// Whether a server has said farewell in place of an answer.
+    pub left: bool,
     /// When the time for all of them is over; `None` for as long as it takes.
     pub end: Option<Instant>,
     /// When the current try began.
@@ -246,6 +248,20 @@ impl Tries {
             lease.succeeded();
         }
         self.permit = None;
+    /// The server said farewell without a look at the request; whether it is sent once more, and after which pause. The first
+    /// time, it counts for nothing.
+    pub fn found_leaving(&mut self, repeatable: bool) -> Option<Duration> {
+        let first = !std::mem::replace(&mut self.left, true);
+        let moves = first && repeatable && self.upstream.as_ref().is_some_and(|upstream| upstream.may_move());
+        if !moves {
+            return self.found_closed(repeatable);
+        }
+        self.wait_is_over();
+        self.lease = None;
+        self.tried.spare();
+        Some(Duration::ZERO)
+    }
+
     }
 
     /// What is worth telling of the tries, without a hold on servers.

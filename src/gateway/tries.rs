@@ -83,7 +83,7 @@ pub(super) fn broken(
         // Servers close connections that were idle for long, now and then just when a request is on its way.
         Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
         // It says farewell to all, and nothing of this request.
-        Fault::Left => tries.found_closed(repeatable),
+        Fault::Left => tries.found_leaving(repeatable),
         Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
         _ => tries.failed(Failure::Reset, repeatable),
     };

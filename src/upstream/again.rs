@@ -33,7 +33,7 @@ impl Upstream {
 
     pub(super) fn may_retry_at(&self, failed: &Failed<'_>, now: Moment, random: f64) -> Option<Duration> {
         let retries = &self.settings.retries;
-        let tries = failed.tried.count();
+        let tries = failed.tried.counted();
         if tries >= usize::from(retries.attempts) || !retries.on.contains(failed.failure) {
             return None;
         }
@@ -43,8 +43,7 @@ impl Upstream {
         let wait = wait.max(told.unwrap_or_default());
         let in_time =
             told.is_none_or(|told| told <= LONGEST_TOLD) && failed.left.is_none_or(|left| wait < left);
-        let open = || self.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now).is_some());
-        if !in_time || open() {
+        if !in_time || self.is_open(now) {
             return None;
         }
         if !self.budget.spend(retries.budget, now) {
@@ -53,6 +52,21 @@ impl Upstream {
         }
         self.counts.retries(failed.failure).inc();
         Some(wait)
+    }
+
+    /// Whether to send a request once more that its server, which left, has not looked at.
+    ///
+    /// Nobody does anything twice, and a farewell ends as many as there were on its connection: the budget is not for that.
+    pub fn may_move(&self) -> bool {
+        let may = !self.is_open(Moment::now());
+        if may {
+            self.counts.retries(Failure::Reset).inc();
+        }
+        may
+    }
+
+    fn is_open(&self, now: Moment) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.refuses(now).is_some())
     }
 
     fn has_untried(&self, tried: &Tried, now: Moment) -> bool {

@@ -123,6 +123,7 @@ impl Drop for Lease {
 pub struct Tried {
     ids: [u64; MOST_TRIED],
     count: usize,
+    spared: usize,
     harmless: bool,
 }
 
@@ -142,6 +143,12 @@ impl Tried {
         self.harmless = true;
     }
 
+    /// The same, and it is none of the tries that a request may have: the server left without a look at it.
+    pub fn spare(&mut self) {
+        self.harmless = true;
+        self.spared += 1;
+    }
+
     /// Whether the last try says nothing against its server.
     pub const fn last_was_harmless(&self) -> bool {
         self.harmless
@@ -150,6 +157,11 @@ impl Tried {
     /// How many tries there were.
     pub const fn count(&self) -> usize {
         self.count
+    }
+
+    /// How many of them are among those that a request may have.
+    pub const fn counted(&self) -> usize {
+        self.count - self.spared
     }
 
     /// Whether there was none yet.

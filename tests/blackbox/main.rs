@@ -58,6 +58,7 @@ mod m_breaker;
 mod n_answers;
 mod n_dates;
 mod n_grpc;
+mod n_http2_lost;
 mod n_http2_tls;
 mod n_http2_upstream;
 mod n_trailers;

@@ -361,6 +361,34 @@ async fn both_sides_speak_at_once_piece_by_piece_and_end_apart() {
 }
 
 #[tokio::test]
+async fn clients_of_http1_get_what_is_beside_an_answer() {
+    let certs = certs();
+    let origin = Second::start(|mut asked| async move {
+        let interim = Response::builder().status(103).header("link", "</a.css>").body(()).unwrap();
+        asked.respond.send_informational(interim).unwrap();
+        let mut says = asked.begin(Response::new(()));
+        says.send_data("hello".into(), false).unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "5".parse().unwrap());
+        says.send_trailers(trailers).unwrap();
+    })
+    .await;
+    let gateway = before(origin.address(), &certs, "").await;
+
+    let mut client = Raw::tls(gateway.https(), "a.test", &certs).await;
+    for (te, expected) in [
+        ("TE: trailers\r\nConnection: TE\r\n", "5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n"),
+        ("", "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        client.send(&format!("GET / HTTP/1.1\r\nHost: a.test\r\n{te}\r\n")).await;
+        let interim = client.head().await;
+        assert!(interim.starts_with("HTTP/1.1 103 ") && interim.contains("link: </a.css>"), "{interim}");
+        assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(String::from_utf8(client.bytes(expected.len()).await).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_early_is_whole() {
     let certs = certs();
     let origin = Second::start(|mut asked| async move {

@@ -8,6 +8,7 @@
 mod pool;
 mod connection;
 mod handshake;
+mod wire;
 mod keep;
 mod request;
 mod faults;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use pingora::protocols::Stream;
 
+use super::wire::Wire;
 use crate::refusal::Fault;
 
 /// Bytes of an answer that may be on their way, or wait here for their client. More would be held for each slow client.
@@ -22,13 +23,11 @@ const FIELDS: u32 = 256 << 10;
 /// Most streams on a connection, whatever its server allows: then another is made.
 pub(super) const STREAMS_MAX: usize = 100;
 
-/// A connection, and what reads and writes on it.
-pub(super) type Wire = Connection<Stream, Bytes>;
-
 /// A connection that was just made.
 pub(crate) struct Fresh {
     pub(super) requests: SendRequest<Bytes>,
-    pub(super) wire: Wire,
+    /// What reads and writes on it.
+    pub(super) frames: Connection<Wire, Bytes>,
     pub(super) secure: bool,
 }
 
@@ -42,9 +41,9 @@ pub(crate) async fn handshake(stream: Stream, secure: bool) -> Result<Fresh, Fau
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(FIELDS)
         .initial_max_send_streams(0)
-        .handshake(stream);
-    let (requests, mut wire) = handshake.await.map_err(|_| Fault::Unreachable)?;
-    poll_fn(|cx| match Pin::new(&mut wire).poll(cx) {
+        .handshake(Wire::new(stream));
+    let (requests, mut frames) = handshake.await.map_err(|_| Fault::Unreachable)?;
+    poll_fn(|cx| match Pin::new(&mut frames).poll(cx) {
         Poll::Ready(Err(error)) if !error.is_io() => Poll::Ready(Err(Fault::Invalid)),
         Poll::Ready(Err(error)) if secure && is_of_tls(&error) => Poll::Ready(Err(Fault::Tls)),
         Poll::Ready(_closed) => Poll::Ready(Err(Fault::Unreachable)),
@@ -52,7 +51,7 @@ pub(crate) async fn handshake(stream: Stream, secure: bool) -> Result<Fresh, Fau
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    Ok(Fresh { requests, wire, secure })
+    Ok(Fresh { requests, frames, secure })
 }
 
 /// How many streams there may be at once.

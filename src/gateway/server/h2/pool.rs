@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::Connection as Frames;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Place};
-use super::handshake::{Fresh, STREAMS_MAX, Wire};
+use super::handshake::{Fresh, STREAMS_MAX};
 use super::keep::{Kept, keep};
+use super::wire::Wire;
 use crate::refusal::Fault;
 
 /// All connections.
@@ -82,7 +85,7 @@ impl Pool {
         let connection = Arc::new(Connection::new(fresh.requests, fresh.secure));
         let place = Place::on(&connection);
         self.0.servers.lock().entry(key).or_default().connections.push(connection.clone());
-        self.keep(key, connection, fresh.wire, keep_alive);
+        self.keep(key, connection, fresh.frames, keep_alive);
         place
     }
 
@@ -90,16 +93,16 @@ impl Pool {
     pub(crate) fn keep_apart(&self, fresh: Fresh) -> Option<Place> {
         let connection = Arc::new(Connection::new(fresh.requests, fresh.secure));
         let place = Place::on(&connection);
-        self.keep(0, connection, fresh.wire, Duration::ZERO);
+        self.keep(0, connection, fresh.frames, Duration::ZERO);
         place
     }
 
-    fn keep(&self, key: u64, connection: Arc<Connection>, wire: Wire, keep_alive: Duration) {
+    fn keep(&self, key: u64, connection: Arc<Connection>, frames: Frames<Wire, Bytes>, keep_alive: Duration) {
         self.0.open.fetch_add(1, Ordering::AcqRel);
         let pool = self.clone();
         tokio::spawn(async move {
             let _open = Open(pool.clone());
-            keep(wire, Kept { pool, key, connection, keep_alive }).await;
+            keep(frames, Kept { pool, key, connection, keep_alive }).await;
         });
     }
 
@@ -139,7 +142,7 @@ impl Pool {
         let connections: Vec<_> =
             self.0.servers.lock().values().flat_map(|known| known.connections.clone()).collect();
         for connection in connections {
-            connection.freed.notify_one();
+            connection.turns.notify_one();
         }
         let ended = async {
             while self.0.open.load(Ordering::Acquire) > 0 {
@@ -185,12 +188,15 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
-    /// Shares what was made, or tells all who wait why there is none.
+    /// Shares what was made, or tells all who wait why there is none; where it took too long, the next makes one.
     pub(crate) fn done(self, made: Result<Fresh, Fault>, keep_alive: Duration) -> Result<Place, Fault> {
         match made {
             Ok(fresh) => self.pool.add(self.key, fresh, keep_alive).ok_or(Fault::Refused),
             Err(fault) => {
-                self.tell.send_replace(Some(fault));
+                // How long to wait is for each to say.
+                if fault != Fault::ConnectTimeout {
+                    self.tell.send_replace(Some(fault));
+                }
                 Err(fault)
             }
         }
