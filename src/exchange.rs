@@ -42,6 +42,8 @@ pub struct Exchange {
     pub named: Vec<Token>,
     /// Its dealings with an upstream.
     pub tries: Tries,
+    /// How long its client waits for the whole of its answer, from its beginning, where it says so.
+    pub deadline: Option<Duration>,
     /// Whether the client asks to change the protocol of its connection.
     pub upgrades: bool,
     /// Whether it did.
@@ -97,10 +99,10 @@ pub struct Tries {
     pub tried: Tried,
     /// How the last one failed.
     pub fault: Option<Fault>,
-    /// How long to wait before the next.
-    pub backoff: Duration,
     /// Whether a server has said farewell in place of an answer.
     pub left: bool,
+    /// How long to wait before the next.
+    pub backoff: Duration,
     /// When the time for all of them is over; `None` for as long as it takes.
     pub end: Option<Instant>,
     /// When the current try began.
@@ -129,6 +131,7 @@ impl Exchange {
             encoder: None,
             named: Vec::new(),
             tries: Tries::default(),
+            deadline: None,
             upgrades: false,
             changed_protocol: false,
             websocket: None,
@@ -167,8 +170,14 @@ impl Exchange {
 
     /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
     pub fn time_left(&self) -> Option<Duration> {
-        let total = self.timeouts()?.total.filter(|_| !self.lasting)?;
-        Some(total.saturating_sub(self.began.elapsed()))
+        let total = self.timeouts()?.total.filter(|_| !self.lasting);
+        let bound = [total, self.deadline].into_iter().flatten().min()?;
+        Some(bound.saturating_sub(self.began.elapsed()))
+    }
+
+    /// Whether its client waits no more.
+    pub fn is_past_deadline(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= self.began.elapsed())
     }
 
     /// How long each step with the upstream may take: the route's word, else the upstream's.
@@ -239,15 +248,6 @@ impl Tries {
         self.pause(Failure::Reset, repeatable, None)
     }
 
-    /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
-    ///
-    /// `whole` says that the answer came to its end. If it did not and no failure was told, the client left, and the
-    /// server is neither praised nor blamed.
-    pub fn end(&mut self, whole: bool) {
-        if let Some(mut lease) = self.lease.take().filter(|_| whole) {
-            lease.succeeded();
-        }
-        self.permit = None;
     /// The server said farewell without a look at the request; whether it is sent once more, and after which pause. The first
     /// time, it counts for nothing.
     pub fn found_leaving(&mut self, repeatable: bool) -> Option<Duration> {
@@ -262,6 +262,15 @@ impl Tries {
         Some(Duration::ZERO)
     }
 
+    /// The exchange is over: the server and the place with the upstream are free, whatever the client does next.
+    ///
+    /// `whole` says that the answer came to its end. If it did not and no failure was told, the client left, and the
+    /// server is neither praised nor blamed.
+    pub fn end(&mut self, whole: bool) {
+        if let Some(mut lease) = self.lease.take().filter(|_| whole) {
+            lease.succeeded();
+        }
+        self.permit = None;
     }
 
     /// What is worth telling of the tries, without a hold on servers.

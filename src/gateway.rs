@@ -15,6 +15,7 @@ mod renew;
 mod fetch;
 pub mod server;
 mod trailers;
+mod deadline;
 mod settle;
 mod confirm;
 mod tally;

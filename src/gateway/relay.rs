@@ -27,11 +27,12 @@ use crate::upstream::Timeouts;
 
 use super::fetch::Fetching;
 use super::server::{News, Sends, Server, is_interim};
-use super::{answer, encode, past, place, refuse, trailers, tries, websocket};
+use super::{answer, deadline, encode, past, place, refuse, trailers, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
 pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetching: &Fetching) -> Result<()> {
     session.enable_retry_buffering();
+    exchange.deadline = deadline::of(&session.req_header().headers);
     loop {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
         let server = Server::connect(session.req_header(), exchange, &fetching.connections).await;
@@ -153,7 +154,8 @@ impl Relay<'_> {
     /// Begins with the head, and what has come of the body before.
     fn begin(&mut self) -> Result<(), Cut> {
         let came = self.session.req_header();
-        let request = tries::to_send(came, self.exchange).map_err(Cut::Refused)?;
+        let mut request = tries::to_send(came, self.exchange).map_err(Cut::Refused)?;
+        deadline::write(&mut request, self.exchange).map_err(Cut::Refused)?;
         let wants_trailers = trailers::are_wanted(came);
         let sends = Sends { body: !self.session.is_body_empty(), wants_trailers };
         self.server.send_head(request, sends).map_err(Cut::Refused)?;
@@ -268,6 +270,7 @@ impl Relay<'_> {
 
     /// Nothing has happened for too long.
     fn overdue(&mut self) -> Result<(), Cut> {
+        tries::given_up(self.exchange).map_err(Cut::Refused)?;
         let answered = self.server.answered;
         let uploads = self.wants_more() && !self.exchange.changed_protocol;
         let is_over = self.server.end.is_some_and(|end| end <= Instant::now());

@@ -61,6 +61,7 @@ pub(super) async fn next_server(
 
 /// No connection to the server could be made: the refusal, unless another try is worth it.
 pub(super) fn not_connected(exchange: &mut Exchange, fault: Fault) -> Result<(), Refusal> {
+    given_up(exchange)?;
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
     let backoff = exchange.tries.failed(Failure::Connect, true);
     again(exchange, fault, backoff)
@@ -88,6 +89,16 @@ pub(super) fn broken(
         _ => tries.failed(Failure::Reset, repeatable),
     };
     again(exchange, fault, backoff)
+}
+
+/// Where the client waits no more, the exchange is over, and nothing is said of its server: the client may have waited for next to
+/// nothing.
+pub(super) fn given_up(exchange: &mut Exchange) -> Result<(), Refusal> {
+    if !exchange.is_past_deadline() {
+        return Ok(());
+    }
+    exchange.tries.lease = None;
+    Err(Refusal::Failed(Fault::Timeout))
 }
 
 fn again(exchange: &mut Exchange, fault: Fault, backoff: Option<Duration>) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether a request is a call of gRPC, by its type: `application/grpc`, alone or with the name of a coding. Not gRPC-Web, which
 /// has its trailers in the body.
-pub(super) fn is_call(headers: &HeaderMap) -> bool {
+pub fn is_call(headers: &HeaderMap) -> bool {
     let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let Some((name, rest)) = media_type.split_at_checked(b"application/grpc".len()) else { return false };
     name.eq_ignore_ascii_case(b"application/grpc") && matches!(rest, [] | [b'+' | b';' | b' ', ..])

@@ -18,6 +18,7 @@ use crate::limit::Exceeded;
 use crate::listen::{self, BadHead, Session};
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
+pub use grpc::is_call as is_grpc_call;
 pub use reason::{REASONS, Reason};
 pub use reference::reasons_reference;
 
