@@ -91,8 +91,8 @@ pub(super) fn broken(
     again(exchange, fault, backoff)
 }
 
-/// Where the client waits no more, the exchange is over, and nothing is said of its server: the client may have waited for next to
-/// nothing.
+/// Where the client waits no more, the exchange is over, and nothing is said of its server: the client may have waited for next
+/// to nothing.
 pub(super) fn given_up(exchange: &mut Exchange) -> Result<(), Refusal> {
     if !exchange.is_past_deadline() {
         return Ok(());

@@ -114,9 +114,9 @@ async fn a_server_that_leaves_again_and_again_fails_nobody_and_is_asked_once() {
     assert!(origin.connections() > 10, "{}", origin.connections());
 }
 
-/// Reads so many requests on its first connection, and says farewell by this frame; the next connections are served. It tells what was
-/// sent to it there.
-async fn leaving(requests: usize, last: u8, then_closes: bool) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+/// Reads so many requests on its first connection, and says farewell by a frame that names this stream as the last it has looked
+/// at; the next connections are served, and what was asked there is told.
+async fn leaving(requests: usize, named: u8, then_closes: bool) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
     let list = served.clone();
@@ -132,7 +132,7 @@ async fn leaving(requests: usize, last: u8, then_closes: bool) -> (SocketAddr, A
             stream.read_exact(&mut payload).await.unwrap();
             heads += usize::from(head[3] == frames::HEADERS);
         }
-        let farewell = [0, 0, 8, frames::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, 0];
+        let farewell = [0, 0, 8, frames::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, named, 0, 0, 0, 0];
         stream.write_all(&farewell).await.unwrap();
         if then_closes {
             stream.shutdown().await.unwrap();

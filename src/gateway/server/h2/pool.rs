@@ -223,3 +223,21 @@ impl Drop for Open {
         self.0.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_a_connection_hears_why_there_is_none_but_not_how_long_another_had() {
+        let cases = [(Fault::Unreachable, Err(Fault::Unreachable)), (Fault::ConnectTimeout, Ok(()))];
+        for (fault, told) in cases {
+            let pool = Pool::default();
+            let Taken::Lead(lead) = pool.take(1) else { panic!("the first makes one") };
+            let Taken::Wait(outcome) = pool.take(1) else { panic!("the second waits for it") };
+            assert_eq!(lead.done(Err(fault), Duration::ZERO).err(), Some(fault));
+            assert_eq!(outcome.told().await, told);
+            assert!(matches!(pool.take(1), Taken::Lead(_)), "it falls to the next");
+        }
+    }
+}

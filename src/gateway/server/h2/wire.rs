@@ -1,8 +1,8 @@
 //! A connection that is read to its end, though nothing can be written to it any more.
 //!
-//! A server that has said farewell closes once it has answered what it looked at. What is on its way to it then, as it was sent before the
-//! farewell was heard, makes its system reset the connection. That fails the next write, and `h2` ends with it: the answers and the
-//! farewell that have come would be lost unread.
+//! A server that has said farewell closes once it has answered what it looked at. What is on its way to it then, sent before the
+//! farewell was heard, makes its system reset the connection. That fails the next write, and `h2` ends with it: the answers
+//! and the farewell that have come would be lost unread.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
