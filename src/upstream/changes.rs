@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::clock::Moment;
 use super::endpoint::{Endpoint, Server};
+use super::group::Group;
+use super::outlier::Outlier;
 use super::{Upstream, assembly};
 
 /// How a server stands that is drained from now on, or no more.
@@ -50,10 +52,7 @@ impl Upstream {
         // wait: the next failure comes back.
         let Some(_guard) = self.changing.try_lock() else { return };
         let group = self.group.load();
-        let ejected = group.endpoints().iter().filter(|other| other.is_ejected(now)).count();
-        let others_usable =
-            group.endpoints().iter().any(|other| other.id() != endpoint.id() && other.is_usable(now));
-        if conduct.is_ejected(now) || !rules.permits(group.endpoints().len(), ejected, others_usable) {
+        if conduct.is_ejected(now) || !makes_room(&group, endpoint, rules, now) {
             return;
         }
         let time = conduct.eject(rules, now);
@@ -105,6 +104,26 @@ impl Upstream {
             show(server, up);
         }
     }
+}
+
+/// Whether an endpoint may be ejected. Where as many are as may be, whoever has been left alone for longest is let in for it: what
+/// just failed is known to be no good, what failed a while ago is not. But not where nothing else would be left than the one that is let in.
+fn makes_room(group: &Group, endpoint: &Endpoint, rules: &Outlier, now: Moment) -> bool {
+    let all = group.endpoints();
+    let others = || all.iter().filter(|other| other.id() != endpoint.id());
+    let ejected = others().filter(|other| other.is_ejected(now)).count();
+    let others_usable = others().any(|other| other.is_usable(now));
+    if rules.permits(all.len(), ejected, others_usable) {
+        return true;
+    }
+    let since = |other: &Endpoint| other.vitals().conduct.ejected_since(now).unwrap_or(now);
+    let out = others().filter(|other| other.is_ejected(now)).min_by_key(|other| since(other));
+    let Some(first) = out.filter(|first| rules.yields(now.since(since(first)))) else { return false };
+    let enough = rules.permits(all.len(), ejected - 1, others_usable);
+    if enough {
+        first.vitals().conduct.let_in(now);
+    }
+    enough
 }
 
 fn show(server: &Server, up: i64) {

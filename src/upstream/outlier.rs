@@ -45,6 +45,12 @@ impl Outlier {
     pub fn permits(&self, servers: usize, ejected: usize, others_usable: bool) -> bool {
         others_usable && ejected < servers * usize::from(self.max_ejected.0) / 100
     }
+
+    /// Whether a server that has been left alone for so long may be let in early, so that another can be ejected: after a
+    /// tenth of `ejection_time`, lest servers that all fail put each other out without end.
+    pub fn yields(&self, left_alone: Duration) -> bool {
+        left_alone >= self.ejection_time / 10
+    }
 }
 
 /// What a server's recent answers say of it. Time comes in as an argument; reading costs two loads.
@@ -54,6 +60,8 @@ pub struct Conduct {
     recent: Window,
     /// End of the present or last ejection in milliseconds; 0 before the first.
     until: AtomicU64,
+    /// When it began.
+    since: AtomicU64,
     /// How many times the usual time the last ejection took.
     times: AtomicU64,
     ejections: AtomicU64,
@@ -68,6 +76,19 @@ impl Conduct {
     /// When the present ejection ends; `None` while there is none.
     pub fn ejected_until(&self, now: Moment) -> Option<Moment> {
         self.is_ejected(now).then(|| Moment::from_millis(self.until.load(Relaxed)))
+    }
+
+    /// Since when the server has been ejected; `None` while it is not.
+    pub fn ejected_since(&self, now: Moment) -> Option<Moment> {
+        self.is_ejected(now).then(|| Moment::from_millis(self.since.load(Relaxed)))
+    }
+
+    /// Ends the present ejection, which makes no later one longer.
+    pub fn let_in(&self, now: Moment) {
+        if self.is_ejected(now) {
+            self.times.store(self.times.load(Relaxed).saturating_sub(1), Relaxed);
+            self.until.store(now.millis(), Relaxed);
+        }
     }
 
     /// When the last ejection ended; `None` before the first, and while one lasts.
@@ -120,6 +141,7 @@ impl Conduct {
         self.errors.store(0, Relaxed);
         self.recent.clear();
         self.times.store(times, Relaxed);
+        self.since.store(now.millis(), Relaxed);
         self.until.store(now.plus(time).millis(), Relaxed);
         self.ejections.fetch_add(1, Relaxed);
         time
@@ -190,6 +212,18 @@ mod tests {
         assert!(!conduct.is_ejected(at(110)));
         assert!(!conduct.failed(&RULES, at(110)), "one failure is not three");
         assert_eq!(conduct.ejections(), 1);
+    }
+
+    #[test]
+    fn who_is_let_in_early_has_that_ejection_forgiven() {
+        let conduct = Conduct::default();
+        conduct.eject(&RULES, at(100));
+        assert_eq!(conduct.ejected_since(at(103)), Some(at(100)));
+        conduct.let_in(at(103));
+        assert_eq!((conduct.ejected_since(at(103)), conduct.returned(at(103))), (None, Some(at(103))));
+        conduct.let_in(at(104));
+        assert_eq!(conduct.returned(at(104)), Some(at(103)), "it was in");
+        assert_eq!(conduct.eject(&RULES, at(105)), Duration::from_secs(10));
     }
 
     #[test]

@@ -387,6 +387,34 @@ fn the_last_server_that_is_up_is_not_ejected() {
     assert!(!all[0].is_usable(NOW), "now there is another");
 }
 
+#[test]
+fn who_fails_now_takes_the_place_of_who_failed_first() {
+    let upstream = balanced(Balance::LeastRequest, &[1, 1, 1, 1]);
+    let all = endpoints(&upstream);
+    let usable = |now| all.iter().map(|endpoint| endpoint.is_usable(now)).collect::<Vec<_>>();
+    fail(&upstream, &all[0], 5, NOW);
+    let second = NOW.plus(Duration::from_secs(2));
+    fail(&upstream, &all[1], 5, second);
+    fail(&upstream, &all[2], 5, second);
+    assert_eq!(usable(second), [false, false, true, true], "half of them are out, none for long");
+
+    let third = NOW.plus(Duration::from_secs(3));
+    fail(&upstream, &all[2], 1, third);
+    assert_eq!(usable(third), [true, false, false, true]);
+    fail(&upstream, &all[0], 5, third);
+    assert_eq!(usable(third), [true, false, false, true], "they do not put each other out without end");
+}
+
+#[test]
+fn nobody_is_put_out_for_one_that_may_be_no_good_alone() {
+    let upstream = balanced(Balance::LeastRequest, &[1, 1]);
+    let all = endpoints(&upstream);
+    fail(&upstream, &all[0], 5, NOW);
+    let later = NOW.plus(Duration::from_secs(20));
+    fail(&upstream, &all[1], 5, later);
+    assert!(!all[0].is_usable(later) && all[1].is_usable(later));
+}
+
 proptest! {
     #[test]
     fn never_more_than_the_share_is_ejected_and_never_all(
