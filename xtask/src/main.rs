@@ -32,7 +32,8 @@ usage: cargo xtask COMMAND
   conformance [--suite FOLDER] [--optimal N]
                        the public suite for HTTP caches; every required test must pass, and N optimal ones
   drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
-                       what the cache promises while Redis, gateways and purges go wrong, and a reload; alone, lists the drills
+                       what holds while Redis, gateways, servers and purges go wrong, over a reload, and with large
+                       bodies; alone, lists the drills
   fuzz [NAME] [--secs N]
                        every parser that reads what strangers write, or one, for so long each
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--case WORDS] [--perf]

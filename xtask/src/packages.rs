@@ -46,12 +46,12 @@ pub(crate) const BENCH: &[Tool] = &[
 /// What the public suite for HTTP caches runs on.
 pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the drills need on top. Redis brings its Sentinel and its client; OpenSSL puts frames under TLS.
-/// What the drills need on top. Redis brings its Sentinel and its client.
 pub(crate) const DRILL: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
     tool("redis-cli", &["redis-tools"]),
     tool("openssl", &["openssl"]),
     tool("h2load", &["nghttp2-client"]),
+    tool("curl", &["curl"]),
 ];
 
 /// Installs the packages of every tool that is not there.

@@ -26,7 +26,8 @@ fn children(parents: &[u32]) -> Outcome<Vec<u32>> {
     Ok(processes()?.into_iter().filter(of_them).collect())
 }
 
-fn resident(pid: u32) -> Outcome<u64> {
+/// Memory that one process has in use now (`VmRSS`), in KiB.
+pub(crate) fn resident(pid: u32) -> Outcome<u64> {
     let file = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&file).doing(|| file.clone())?;
     resident_of(&text).ok_or_else(|| Failure(format!("{file} is not as expected")))

@@ -9,7 +9,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,13 +19,12 @@ use super::frames::{
     CONTINUATION, DATA, END_HEADERS, Ends, HEADERS, PING, Pipe, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin,
     fields, frame, get,
 };
-use super::gateway::Gateway;
+use super::gateway::{self, Gateway};
 use super::load::{End, Load, Sample, Script};
 use super::origin::{self, Origin, Reply};
 use super::stage::{Stage, pause};
 use crate::bench::cpu::{resident_kib, used_us};
 use crate::ports::free_address;
-use crate::workspace::output;
 use crate::{Failure, Outcome};
 
 /// Connections that attack at a time.
@@ -119,7 +117,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
         Reply { fields: fields.to_owned(), body }
     })?;
     let folder = stage.room("certificate")?;
-    certificate(&folder)?;
+    gateway::certificate(&folder)?;
     let start = |name, secure| {
         Gateway::start_as(stage, name, |address, admin| {
             config(address, admin, secure, &folder, [origin.door(0), origin.door(1)])
@@ -308,14 +306,6 @@ impl Siege {
     fn ends(&self, number: usize) -> std::sync::MutexGuard<'_, Option<Ends>> {
         self.ends[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn certificate(folder: &Path) -> Outcome {
-    let mut openssl = Command::new("openssl");
-    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '));
-    openssl.args(["-subj", "/CN=drill.test", "-addext", "subjectAltName=DNS:drill.test"]);
-    openssl.arg("-keyout").arg(folder.join("key.pem")).arg("-out").arg(folder.join("cert.pem"));
-    output(&mut openssl).map(drop)
 }
 
 fn config(

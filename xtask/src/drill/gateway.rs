@@ -1,12 +1,13 @@
 //! A gateway of a drill's fleet.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::stage::{Server, Stage};
-use super::wire::Wire;
+use super::wire::{HOST, Wire};
 use crate::ports::free_address;
+use crate::workspace::output;
 use crate::{Doing as _, Outcome};
 
 /// What a gateway is told, besides where to listen.
@@ -116,8 +117,17 @@ impl Gateway {
     }
 }
 
-fn command(stage: &Stage, room: &std::path::Path) -> Command {
+fn command(stage: &Stage, room: &Path) -> Command {
     let mut command = Command::new(stage.binary());
     command.args(["run", "--config"]).arg(room.join("tidegate.toml")).current_dir(room);
     command
+}
+
+/// A certificate for the drills' site in a folder: `cert.pem`, signed by itself, and `key.pem`.
+pub(crate) fn certificate(folder: &Path) -> Outcome {
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '));
+    openssl.args(["-subj", &format!("/CN={HOST}"), "-addext", &format!("subjectAltName=DNS:{HOST}")]);
+    openssl.arg("-keyout").arg(folder.join("key.pem")).arg("-out").arg(folder.join("cert.pem"));
+    output(&mut openssl).map(drop)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask drill`: what the cache and the certificates promise, with real processes, under load, while something goes wrong.
+//! `cargo xtask drill`: what the gateway promises, with real processes, under load, while something goes wrong.
 //!
 //! Each drill starts its own origin, gateways and Redis on free ports of the loopback, plays for a bounded time, prints
 //! what it measured and ends what it started. A broken promise on *what* is answered always fails it. One on *how soon*
@@ -10,11 +10,15 @@ mod origin;
 mod load;
 mod figures;
 mod gateway;
+mod http2;
+mod metrics;
 pub(crate) mod redis;
 mod relay;
 mod field;
+mod bodies;
 mod certificates;
 mod chaos;
+mod deaths;
 mod fleet;
 mod floods;
 mod frames;
@@ -39,7 +43,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 7] = [
+const DRILLS: [Drill; 9] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
@@ -61,6 +65,11 @@ const DRILLS: [Drill; 7] = [
         play: floods::run,
     },
     Drill {
+        name: "large-bodies",
+        promise: "bodies larger than memory should be arrive whole, and memory stays as it was",
+        play: bodies::run,
+    },
+    Drill {
         name: "purge-races",
         promise: "after a purge nobody is answered with what was fetched before it",
         play: purge::run,
@@ -71,6 +80,11 @@ const DRILLS: [Drill; 7] = [
         play: chaos::run,
     },
     Drill { name: "reload", promise: "no change of the configuration costs a request", play: reload::run },
+    Drill {
+        name: "server-deaths",
+        promise: "servers that are killed in turn cost no request, and few retries",
+        play: deaths::run,
+    },
 ];
 
 /// Plays the drill that is named, or all; without a name, lists them.

@@ -3,12 +3,12 @@
 
 mod changes;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::figures::{Verdict, Window, ms, number};
+use super::http2::Http2;
 use super::load::{Load, Script};
 use super::origin::{self, Origin, Reply, drawn};
 use super::stage::{Server, Stage};
@@ -20,8 +20,6 @@ use changes::{Ground, broken, good};
 
 /// Time from one change to the next.
 const PACE: Duration = Duration::from_millis(200);
-/// Connections of HTTP/2.
-const H2_CONNECTIONS: u32 = 5;
 /// What stays the same in every configuration.
 const PATH: &str = "/load/h2";
 
@@ -43,7 +41,10 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let targets = vec![gateway.ground.http];
     let right = |path: &str, answer: &super::wire::Answer| origin::is_content(path, &answer.body);
     let h1 = Load::start(Script { rate, targets, path: |number| format!("/load/{}", number % 100), right });
-    let mut h2 = Http2::start(stage, gateway.ground.https, rate, goods + brokens)?;
+    // Half as long again as the changes take when nothing holds them up.
+    let millis = u32::try_from((PACE * (goods + brokens)).as_millis()).unwrap_or(u32::MAX);
+    let requests = rate * (millis / 1_000 * 3 / 2).max(1);
+    let mut h2 = Http2::start(stage, &format!("https://{}{PATH}", gateway.ground.https), rate, requests)?;
     let (mut took, mut wrong) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for round in 0..goods + brokens {
@@ -139,59 +140,4 @@ fn write(file: &Path, text: &str) -> Outcome {
     let draft = file.with_extension("draft");
     std::fs::write(&draft, text).doing(|| draft.display().to_string())?;
     std::fs::rename(&draft, file).doing(|| file.display().to_string())
-}
-
-/// `h2load` at a steady rate.
-struct Http2(Server);
-
-/// What it reported.
-#[derive(Debug, PartialEq)]
-struct Answers {
-    succeeded: usize,
-    failed: usize,
-}
-
-impl Http2 {
-    fn start(stage: &Stage, address: SocketAddr, rate: u32, rounds: u32) -> Outcome<Self> {
-        // Half as long again as the changes take when nothing holds them up.
-        let millis = u32::try_from((PACE * rounds).as_millis()).unwrap_or(u32::MAX);
-        let requests = rate * (millis / 1_000 * 3 / 2).max(1);
-        let mut command = Command::new("h2load");
-        command.args(["-t1", &format!("-c{H2_CONNECTIONS}"), "-m10", &format!("-n{requests}")]);
-        command.arg(format!("--rps={}", rate / H2_CONNECTIONS)).arg(format!("https://{address}{PATH}"));
-        Server::start("h2load", &stage.room("h2load")?, &mut command).map(Self)
-    }
-
-    fn runs(&mut self) -> bool {
-        self.0.still_there().is_ok()
-    }
-
-    /// Waits for its report.
-    fn end(mut self, stage: &Stage) -> Outcome<Answers> {
-        stage.until(Duration::from_secs(180), "h2load has ended", || !self.runs())?;
-        let said = self.0.said();
-        read(&said).ok_or_else(|| Failure(format!("h2load did not go well:\n{said}")))
-    }
-}
-
-/// Reads `requests: 100 total, …` and `status codes: 100 2xx, …`.
-fn read(report: &str) -> Option<Answers> {
-    let line = |start| report.lines().find_map(|line| line.strip_prefix(start));
-    let first = |text: &str| text.trim().split(' ').next()?.parse::<usize>().ok();
-    let total = first(line("requests:")?)?;
-    let succeeded = first(line("status codes:")?)?;
-    Some(Answers { succeeded, failed: total.checked_sub(succeeded)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_is_no_success_has_failed() {
-        let report = "requests: 100 total, 100 started, 99 done, 98 succeeded, 2 failed, 1 errored, 0 timeout\n\
-                      status codes: 98 2xx, 0 3xx, 0 4xx, 1 5xx\n";
-        assert_eq!(read(report), Some(Answers { succeeded: 98, failed: 2 }));
-        assert_eq!(read("starting benchmark...\n"), None);
-    }
 }
