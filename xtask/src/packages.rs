@@ -30,6 +30,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("pebble-challtestsrv", &["pebble"]),
     tool("openssl", &["openssl"]),
     tool("dnsmasq", &["dnsmasq-base"]),
+    tool("pg_ctl", &["postgresql"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.
@@ -104,13 +105,19 @@ pub(crate) fn present(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// The file of a program on the search path, or where Debian keeps servers.
+/// The file of a program on the search path, or where Debian keeps servers, PostgreSQL's with each version apart.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from("/usr/sbin")])
+        .chain(postgresql())
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
+}
+
+fn postgresql() -> impl Iterator<Item = PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin"))
 }
 
 // A rustup shim is there even where its component is not, so that presence alone says nothing.

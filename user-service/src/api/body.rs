@@ -48,8 +48,8 @@ impl<S: Sync> FromRequest<S> for MergePatch {
 
 impl MergePatch {
     /// What `target` becomes by this change.
-    pub fn apply(self, target: Value) -> Value {
-        merge(target, self.0)
+    pub fn apply(&self, target: Value) -> Value {
+        merge(target, self.0.clone())
     }
 }
 

@@ -91,7 +91,9 @@ impl Failure {
             Self::Store(StoreError::EmailTaken) => (StatusCode::CONFLICT, "email-taken"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Busy(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-busy"),
-            Self::Store(StoreError::Away(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-away"),
+            Self::Store(StoreError::Away(_) | StoreError::Unsure(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store-away")
+            }
             Self::Store(StoreError::Broken(_) | StoreError::Migrate(_) | StoreError::Directory(_))
             | Self::Panic(_)
             | Self::Write(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -120,7 +122,9 @@ impl Failure {
                 let name = if *accepted == super::body::MERGE_PATCH { ACCEPT_PATCH } else { ACCEPT };
                 Some((name, HeaderValue::from_static(accepted)))
             }
-            Self::KeyInUse | Self::Timeout | Self::Store(StoreError::Busy(_) | StoreError::Away(_)) => {
+            Self::KeyInUse
+            | Self::Timeout
+            | Self::Store(StoreError::Busy(_) | StoreError::Away(_) | StoreError::Unsure(_)) => {
                 Some((RETRY_AFTER, HeaderValue::from_static("1")))
             }
             _ => None,

@@ -157,7 +157,13 @@ mod tests {
     async fn app(directory: &tempfile::TempDir, request_timeout: Duration) -> Arc<App> {
         let meters = Arc::new(Meters::new());
         let location = format!("sqlite://{}/users.db", directory.path().display()).parse().unwrap();
-        let settings = store::Settings { location, read_connections: 1, patience: Duration::from_secs(1) };
+        let settings = store::Settings {
+            location,
+            read_connections: 1,
+            write_connections: 1,
+            patience: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(1),
+        };
         Arc::new(App {
             store: Arc::new(Store::open(&settings, &meters).await.unwrap()),
             meters,

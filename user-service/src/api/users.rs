@@ -95,7 +95,7 @@ pub async fn create(
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
     let _in_use = key.as_ref().map(|key| app.keys.take(key)).transpose()?;
-    let (user, replayed) = match app.store.create(profile, key.as_ref(), Timestamp::now()).await? {
+    let (user, replayed) = match app.store.create(&profile, key.as_ref(), Timestamp::now()).await? {
         Created::Now(user) => (user, None),
         Created::Before(user) => (user, Some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))),
     };
@@ -163,7 +163,7 @@ pub async fn replace(
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
-    let decide = |present: &User| conditions.write(&EntityTag::of(present)).map(|()| profile);
+    let decide = |present: &User| conditions.write(&EntityTag::of(present)).map(|()| profile.clone());
     written(&app.store.change(id, Timestamp::now(), decide).await?)
 }
 

@@ -1,6 +1,9 @@
 //! Where users are kept. What callers see of it is the same for every database; the SQL is in a file of its own.
 
-pub mod sqlite;
+mod sqlite;
+mod postgres;
+mod rows;
+mod error;
 pub mod location;
 pub mod patience;
 
@@ -9,8 +12,10 @@ use std::time::Duration;
 use crate::metrics::Meters;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
+pub use error::StoreError;
 use location::Location;
 use patience::Patience;
+use postgres::Postgres;
 use sqlite::Sqlite;
 
 /// How a store is opened.
@@ -20,84 +25,107 @@ pub struct Settings {
     pub location: Location,
     /// Most connections that only read.
     pub read_connections: u32,
+    /// Most connections that write. SQLite has one, whatever is said here.
+    pub write_connections: u32,
     /// Longest wait for a turn at the database before a request is told to come again.
     pub patience: Duration,
+    /// Longest time for one statement on a server. A SQLite file has no clock of its own.
+    pub statement_timeout: Duration,
 }
 
 /// All users.
 ///
 /// Every method is one transaction: all of it happens, or nothing.
-pub struct Store {
-    sqlite: Sqlite,
+pub struct Store(Database);
+
+enum Database {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+/// Asks whichever database there is. Both have the same methods, some of them generic, so that no trait object fits.
+macro_rules! ask {
+    ($store:expr, $database:ident => $question:expr) => {
+        match &$store.0 {
+            Database::Sqlite($database) => $question,
+            Database::Postgres($database) => $question,
+        }
+    };
 }
 
 impl Store {
-    /// Opens the database, makes it if it is missing, and brings its tables up to date.
+    /// Opens the database, brings its tables up to date, and makes it first if it is a file that is missing.
     pub async fn open(settings: &Settings, meters: &Meters) -> Result<Self, StoreError> {
         let patience = Patience::new(settings.patience, meters.busy_retries.clone());
-        Ok(Self { sqlite: Sqlite::open(&settings.location, settings.read_connections, patience).await? })
+        Ok(Self(match &settings.location {
+            Location::File(file) => {
+                Database::Sqlite(Sqlite::open(file, settings.read_connections, patience).await?)
+            }
+            Location::Server(server) => Database::Postgres(Postgres::open(server, settings, patience).await?),
+        }))
     }
 
     /// Adds a user, or finds the one that the same `key` added before.
     pub async fn create(
         &self,
-        profile: Profile,
+        profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
     ) -> Result<Created, StoreError> {
-        self.sqlite.create(profile, key, now).await
+        ask!(self, database => database.create(profile, key, now).await)
     }
 
     /// One user.
     pub async fn find(&self, id: UserId) -> Result<User, StoreError> {
-        self.sqlite.find(id).await
+        ask!(self, database => database.find(id).await)
     }
 
     /// The first `count` users behind `after`, in order of their ids.
     pub async fn page(&self, after: Option<UserId>, count: usize) -> Result<Vec<User>, StoreError> {
-        self.sqlite.page(after, count).await
+        ask!(self, database => database.page(after, count).await)
     }
 
     /// Gives a user the profile that `decide` makes of the present one.
     ///
-    /// Nobody else changes the user between the call of `decide` and the end of the change. A profile that is
-    /// the same as before changes nothing: version and time stay.
+    /// Nobody else changes the user between the call of `decide` and the end of the change; a change that the
+    /// database breaks off is decided again. A profile that is the same as before changes nothing: version and
+    /// time stay.
     pub async fn change<E: From<StoreError>>(
         &self,
         id: UserId,
         now: Timestamp,
-        decide: impl FnOnce(&User) -> Result<Profile, E> + Send,
+        decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
     ) -> Result<User, E> {
-        self.sqlite.change(id, now, decide).await
+        ask!(self, database => database.change(id, now, decide).await)
     }
 
     /// Removes a user, unless `decide` objects.
     pub async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
-        decide: impl FnOnce(&User) -> Result<(), E> + Send,
+        decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
     ) -> Result<(), E> {
-        self.sqlite.remove(id, decide).await
+        ask!(self, database => database.remove(id, decide).await)
     }
 
     /// Adds those users whose id and email are not there yet; answers how many that were.
     pub async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
-        self.sqlite.insert_missing(users).await
+        ask!(self, database => database.insert_missing(users).await)
     }
 
     /// Reads a row, or finds out that it cannot.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.sqlite.ping().await
+        ask!(self, database => database.ping().await)
     }
 
     /// How the connections are used now, by pool.
     pub fn pools(&self) -> [PoolUse; 2] {
-        self.sqlite.pools()
+        ask!(self, database => database.pools())
     }
 
     /// Ends all connections, after what runs on them.
     pub async fn close(&self) {
-        self.sqlite.close().await;
+        ask!(self, database => database.close().await);
     }
 }
 
@@ -141,31 +169,9 @@ pub struct PoolUse {
     pub idle: u32,
 }
 
-/// Why the store did not do as it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Nobody has this id.
-    #[error("no user has this id")]
-    NoSuchUser,
-    /// Another user has this email.
-    #[error("another user has this email")]
-    EmailTaken,
-    /// The key was used for a creation with other contents.
-    #[error("the key was used for another creation")]
-    KeyReused,
-    /// The database had no turn for us in time. Coming again may help.
-    #[error("the database is busy")]
-    Busy(#[source] sqlx::Error),
-    /// The database cannot be reached or written: no file, no space, no device. An operator can help.
-    #[error("the database is away")]
-    Away(#[source] sqlx::Error),
-    /// The database refuses what is right to ask, so it or this program is broken.
-    #[error("the database is broken")]
-    Broken(#[source] sqlx::Error),
-    /// The tables could not be brought up to date.
-    #[error("the database's tables could not be brought up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The directory of the database could not be made.
-    #[error("the directory of the database could not be made")]
-    Directory(#[source] std::io::Error),
+impl PoolUse {
+    fn of<DB: sqlx::Database>(pool: &'static str, connections: &sqlx::Pool<DB>) -> Self {
+        let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
+        Self { pool, busy: connections.size().saturating_sub(idle), idle }
+    }
 }

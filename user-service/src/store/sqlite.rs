@@ -5,14 +5,14 @@
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
-use sqlx::{FromRow, Sqlite as Db, Transaction};
+use sqlx::{Sqlite as Db, Transaction};
 use uuid::Uuid;
 
-use super::location::Location;
+use super::error::{State, email_taken, of_sqlite};
+use super::location::File;
 use super::patience::Patience;
+use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
 use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, StoreError};
-use crate::email::Email;
-use crate::name::Name;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
@@ -26,12 +26,8 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) async fn open(
-        location: &Location,
-        readers: u32,
-        patience: Patience,
-    ) -> Result<Self, StoreError> {
-        location.make_directory().map_err(StoreError::Directory)?;
+    pub(super) async fn open(file: &File, readers: u32, patience: Patience) -> Result<Self, StoreError> {
+        file.make_directory().map_err(StoreError::Directory)?;
         let pool = |size| {
             SqlitePoolOptions::new()
                 .max_connections(size)
@@ -41,7 +37,7 @@ impl Sqlite {
                 .max_lifetime(None)
                 .test_before_acquire(false)
         };
-        let options = location.options();
+        let options = file.options();
         // The first connection of all switches the file to write-ahead mode, for which it must be alone.
         let writer = patience.insist(is_busy, || pool(1).connect_with(options.clone())).await?;
         migrate(&writer, &patience).await?;
@@ -52,7 +48,7 @@ impl Sqlite {
 
     pub(super) async fn create(
         &self,
-        profile: Profile,
+        profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
     ) -> Result<Created, StoreError> {
@@ -60,10 +56,10 @@ impl Sqlite {
         if let Some(key) = key
             && let Some(before) = recall(&mut tx, key, now).await?
         {
-            let same = before.profile() == profile;
+            let same = before.profile() == *profile;
             return if same { Ok(Created::Before(before)) } else { Err(StoreError::KeyReused) };
         }
-        let user = User::new(profile, now);
+        let user = User::new(profile.clone(), now);
         insert(&mut tx, INSERT, &user).await?;
         if let Some(key) = key {
             remember(&mut tx, key, &user, now).await?;
@@ -90,7 +86,7 @@ impl Sqlite {
         &self,
         id: UserId,
         now: Timestamp,
-        decide: impl FnOnce(&User) -> Result<Profile, E> + Send,
+        decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
     ) -> Result<User, E> {
         let mut tx = self.begin().await?;
         let present = lock(&mut tx, id).await?;
@@ -107,7 +103,7 @@ impl Sqlite {
     pub(super) async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
-        decide: impl FnOnce(&User) -> Result<(), E> + Send,
+        decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
     ) -> Result<(), E> {
         let mut tx = self.begin().await?;
         decide(&lock(&mut tx, id).await?)?;
@@ -132,10 +128,7 @@ impl Sqlite {
     }
 
     pub(super) fn pools(&self) -> [PoolUse; 2] {
-        [("writer", &self.writer), ("readers", &self.readers)].map(|(pool, connections)| {
-            let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
-            PoolUse { pool, busy: connections.size().saturating_sub(idle), idle }
-        })
+        [PoolUse::of("writer", &self.writer), PoolUse::of("readers", &self.readers)]
     }
 
     pub(super) async fn close(&self) {
@@ -151,20 +144,8 @@ impl Sqlite {
 }
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
-const FIND: &str = "SELECT id, email, name, created_at, updated_at, version FROM users WHERE id = $1";
-const PAGE: &str = "SELECT id, email, name, created_at, updated_at, version FROM users \
-                    WHERE id > $1 ORDER BY id LIMIT $2";
-const INSERT: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
-                      VALUES ($1, $2, $3, $4, $5, $6)";
 const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
                               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-const UPDATE: &str = "UPDATE users SET email = $2, name = $3, updated_at = $4, version = $5 WHERE id = $1";
-const DELETE: &str = "DELETE FROM users WHERE id = $1";
-const PING: &str = "SELECT EXISTS (SELECT 1 FROM users)";
-const RECALL: &str = "SELECT user_id, email, name, created_at FROM idempotency_keys \
-                      WHERE key = $1 AND expires_at > $2";
-const REMEMBER: &str = "INSERT INTO idempotency_keys (key, user_id, email, name, created_at, expires_at) \
-                        VALUES ($1, $2, $3, $4, $5, $6)";
 /// Bounded, so that no creation pays for a whole day's keys at once; more than one, so that they do get fewer.
 const FORGET: &str = "DELETE FROM idempotency_keys WHERE key = $1 OR key IN \
                       (SELECT key FROM idempotency_keys WHERE expires_at <= $2 LIMIT 16)";
@@ -217,11 +198,9 @@ async fn recall(
     key: &CreationKey,
     now: Timestamp,
 ) -> Result<Option<User>, StoreError> {
-    let found: Option<(Uuid, String, String, i64)> =
-        sqlx::query_as(RECALL).bind(key.as_str()).bind(now.millis()).fetch_optional(&mut **tx).await?;
-    found
-        .map(|(id, email, name, at)| Ok(User::created(id.into(), profile(&email, &name)?, at.into())))
-        .transpose()
+    let recall = sqlx::query_as(RECALL).bind(key.as_str()).bind(now.millis());
+    let found: Option<CreationRow> = recall.fetch_optional(&mut **tx).await?;
+    found.map(User::try_from).transpose()
 }
 
 /// Keeps what this key created, in place of keys whose time is over.
@@ -245,66 +224,7 @@ async fn remember(
     Ok(())
 }
 
-#[derive(FromRow)]
-struct UserRow {
-    id: Uuid,
-    email: String,
-    name: String,
-    created_at: i64,
-    updated_at: i64,
-    version: i64,
-}
-
-impl TryFrom<UserRow> for User {
-    type Error = StoreError;
-
-    fn try_from(row: UserRow) -> Result<Self, StoreError> {
-        let Profile { email, name } = profile(&row.email, &row.name)?;
-        let (created_at, updated_at) = (row.created_at.into(), row.updated_at.into());
-        Ok(Self { id: row.id.into(), email, name, created_at, updated_at, version: row.version.into() })
-    }
-}
-
-/// A profile from its columns, which hold nothing else unless somebody else wrote them.
-fn profile(email: &str, name: &str) -> Result<Profile, StoreError> {
-    let broken = |source| StoreError::Broken(sqlx::Error::Decode(source));
-    let email = Email::parse(email).map_err(|error| broken(error.into()))?;
-    let name = Name::parse(name).map_err(|error| broken(error.into()))?;
-    Ok(Profile { email, name })
-}
-
-/// The only unique column that a caller has a hand in is the email.
-fn email_taken(error: sqlx::Error) -> StoreError {
-    match error.as_database_error() {
-        Some(database) if database.is_unique_violation() => StoreError::EmailTaken,
-        _ => error.into(),
-    }
-}
-
+/// Whether another process had the lock.
 fn is_busy(error: &sqlx::Error) -> bool {
-    matches!(primary_code(error), Some(SQLITE_BUSY | SQLITE_LOCKED))
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match (&error, primary_code(&error)) {
-            (sqlx::Error::PoolTimedOut, _) | (_, Some(SQLITE_BUSY | SQLITE_LOCKED)) => Self::Busy(error),
-            (sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed, _)
-            | (_, Some(SQLITE_READONLY | SQLITE_IOERR | SQLITE_FULL | SQLITE_CANTOPEN)) => Self::Away(error),
-            _ => Self::Broken(error),
-        }
-    }
-}
-
-// https://www.sqlite.org/rescode.html
-const SQLITE_BUSY: i32 = 5;
-const SQLITE_LOCKED: i32 = 6;
-const SQLITE_READONLY: i32 = 8;
-const SQLITE_IOERR: i32 = 10;
-const SQLITE_FULL: i32 = 13;
-const SQLITE_CANTOPEN: i32 = 14;
-
-/// SQLite's result code without the extension in its upper bytes.
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    error.as_database_error()?.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+    matches!(error, sqlx::Error::Database(told) if of_sqlite(told.as_ref()) == State::Busy)
 }

@@ -68,7 +68,7 @@ async fn put_never_creates() {
 
 #[tokio::test]
 async fn twenty_racing_writers_lose_no_update() {
-    let directory = directory();
+    let directory = directory().await;
     let services = [Service::start(&directory, "").await, Service::start(&directory, "").await];
     let path = services[0].create("ada").await;
     let writers = (0..20).map(|number| {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::Executor;
 
-use crate::support::{Service, database, directory, header, problem, service, user};
+use crate::support::{Service, directory, header, problem, service, user};
 
 async fn count(service: &Service) -> usize {
     let page: Value = service.get("/users?limit=100").send().await.unwrap().json().await.unwrap();
@@ -53,7 +53,7 @@ async fn a_refusal_does_not_use_up_the_key() {
 async fn a_key_is_forgotten_after_its_time() {
     let (directory, service) = service().await;
     service.post(&user("ada")).header("idempotency-key", "k").send().await.unwrap();
-    let mut database = database(&directory).await;
+    let mut database = directory.connect().await;
     let (lifetime,): (i64,) = sqlx::query_as("SELECT expires_at - created_at FROM idempotency_keys")
         .fetch_one(&mut database)
         .await
@@ -68,8 +68,7 @@ async fn a_key_is_forgotten_after_its_time() {
 async fn a_duplicate_during_the_first_is_told_to_wait() {
     let (directory, service) = service().await;
     // While the test holds the write lock, the first request cannot end.
-    let mut database = database(&directory).await;
-    database.execute("BEGIN IMMEDIATE").await.unwrap();
+    let hold = directory.hold_writes().await;
     let ask = || Box::pin(service.post(&user("ada")).header("idempotency-key", "k").send());
     // Whichever comes second is answered first.
     let (mut one, mut other) = (ask(), ask());
@@ -81,7 +80,7 @@ async fn a_duplicate_during_the_first_is_told_to_wait() {
     assert_eq!(header(&refused, "retry-after"), "1");
     problem(refused, 409, "idempotency-key-in-use").await;
 
-    database.execute("ROLLBACK").await.unwrap();
+    hold.release().await;
     assert_eq!(waiting.await.unwrap().status(), 201);
     let after = service.post(&user("ada")).header("idempotency-key", "k").send().await.unwrap();
     assert_eq!(header(&after, "idempotent-replayed"), "true");
@@ -89,7 +88,7 @@ async fn a_duplicate_during_the_first_is_told_to_wait() {
 
 #[tokio::test]
 async fn racing_duplicates_in_two_processes_create_one_user() {
-    let directory = directory();
+    let directory = directory().await;
     let services = [Service::start(&directory, "").await, Service::start(&directory, "").await];
     let requests = (0..20).map(|number| {
         let request = services[number % 2].post(&user("ada")).header("idempotency-key", "k");

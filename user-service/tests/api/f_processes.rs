@@ -3,15 +3,14 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sqlx::Executor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{SOON, Service, database, directory, eventually, header, service, user};
+use crate::support::{SOON, Service, directory, eventually, header, service, user};
 
 #[tokio::test]
 async fn processes_that_start_at_once_on_a_new_file_all_start() {
-    let directory = directory();
+    let directory = directory().await;
     let start = || Service::start(&directory, "");
     let services = tokio::join!(start(), start(), start(), start());
     for service in [&services.0, &services.1, &services.2, &services.3] {
@@ -21,7 +20,7 @@ async fn processes_that_start_at_once_on_a_new_file_all_start() {
 
 #[tokio::test]
 async fn concurrent_writes_of_three_processes_all_succeed_and_stay() {
-    let directory = directory();
+    let directory = directory().await;
     let services = [
         Service::start(&directory, "").await,
         Service::start(&directory, "").await,
@@ -45,7 +44,7 @@ async fn concurrent_writes_of_three_processes_all_succeed_and_stay() {
 
 #[tokio::test]
 async fn users_outlive_a_stop_and_a_kill() {
-    let directory = directory();
+    let directory = directory().await;
     let mut first = Service::start(&directory, "").await;
     let path = first.create("ada").await;
     first.signal("-TERM").await;
@@ -66,8 +65,7 @@ async fn users_outlive_a_stop_and_a_kill() {
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
     let (directory, mut service) = service().await;
-    let mut database = database(&directory).await;
-    database.execute("BEGIN IMMEDIATE").await.unwrap();
+    let hold = directory.hold_writes().await;
     let waiting = tokio::spawn(service.post(&user("ada")).send());
     eventually("the request is in flight", || async {
         let page = service.get("/metrics").send().await.unwrap().text().await.unwrap();
@@ -80,7 +78,7 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
     eventually("new connections are refused", || async { TcpStream::connect(&address).await.is_err() }).await;
     assert!(!waiting.is_finished());
 
-    database.execute("ROLLBACK").await.unwrap();
+    hold.release().await;
     let answer = waiting.await.unwrap().unwrap();
     assert_eq!((answer.status().as_u16(), header(&answer, "connection")), (201, "close"));
     assert!(service.ended().await.success());
@@ -107,10 +105,9 @@ async fn a_stop_with_idle_connections_only_is_at_once() {
 
 #[tokio::test]
 async fn what_is_still_in_flight_after_the_grace_is_cut_off() {
-    let directory = directory();
+    let directory = directory().await;
     let mut service = Service::start(&directory, "shutdown_grace = \"100ms\"").await;
-    let mut database = database(&directory).await;
-    database.execute("BEGIN IMMEDIATE").await.unwrap();
+    let _hold = directory.hold_writes().await;
     let waiting = tokio::spawn(service.post(&user("ada")).send());
     eventually("the request is in flight", || async {
         let page = service.get("/metrics").send().await.unwrap().text().await.unwrap();
@@ -126,7 +123,7 @@ async fn what_is_still_in_flight_after_the_grace_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
-    let service = Service::start(&directory(), "head_timeout = \"100ms\"").await;
+    let service = Service::start(&directory().await, "head_timeout = \"100ms\"").await;
     let mut slow = TcpStream::connect(service.base.trim_start_matches("http://")).await.unwrap();
     slow.write_all(b"GET /users HTT").await.unwrap();
     let mut rest = Vec::new();
@@ -136,13 +133,12 @@ async fn a_head_that_does_not_come_in_time_ends_the_connection() {
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_given_up_and_changes_nothing() {
-    let directory = directory();
-    let service = Service::start(&directory, "request_timeout = \"100ms\"").await;
-    let mut database = database(&directory).await;
-    database.execute("BEGIN IMMEDIATE").await.unwrap();
+    let directory = directory().await;
+    let service = Service::start(&directory, "request_timeout = \"1s\"").await;
+    let hold = directory.hold_writes().await;
     let late = service.post(&user("ada")).send().await.unwrap();
     crate::support::problem(late, 503, "timeout").await;
-    database.execute("ROLLBACK").await.unwrap();
+    hold.release().await;
     let page: Value = service.get("/users").send().await.unwrap().json().await.unwrap();
     assert_eq!(page["users"].as_array().unwrap().len(), 0);
     assert_eq!(service.post(&user("ada")).send().await.unwrap().status(), 201);

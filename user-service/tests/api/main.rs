@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should end where it is")]
 #![expect(clippy::similar_names, reason = "`path` and `patch` are the terms of the field")]
 
+mod database;
 mod support;
 
 mod a_users;
@@ -11,3 +12,4 @@ mod c_idempotency;
 mod d_refusals;
 mod e_operation;
 mod f_processes;
+mod g_sqlite;

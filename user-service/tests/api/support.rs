@@ -1,18 +1,16 @@
 //! A running user-service over a temporary database, and shorthands to talk to it.
 
 use std::future::Future;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::database::Home;
 
 /// Longest wait for anything that a test waits for.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -24,45 +22,33 @@ pub(crate) struct Service {
     pub(crate) client: reqwest::Client,
 }
 
-/// A directory for a database; gone when dropped.
-pub(crate) fn directory() -> TempDir {
-    tempfile::tempdir().unwrap()
+/// A directory with a new database; gone when dropped.
+pub(crate) async fn directory() -> Home {
+    Home::new().await
 }
 
 /// A service over a new database, which lives as long as the directory.
-pub(crate) async fn service() -> (TempDir, Service) {
-    let directory = directory();
+pub(crate) async fn service() -> (Home, Service) {
+    let directory = directory().await;
     let service = Service::start(&directory, "").await;
     (directory, service)
 }
 
 /// The program with a clean environment and the directory's database.
-pub(crate) fn program(directory: &TempDir) -> Command {
+pub(crate) fn program(directory: &Home) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_user-service"));
     command
         .env_clear()
-        .args(["--database", &url(directory), "--listen", "127.0.0.1:0"])
+        .env("USER_SERVICE_DATABASE", directory.url())
+        .args(["--listen", "127.0.0.1:0"])
         .stderr(Stdio::null())
         .kill_on_drop(true);
     command
 }
 
-fn url(directory: &TempDir) -> String {
-    format!("sqlite://{}", file(directory.path()))
-}
-
-fn file(directory: &Path) -> String {
-    directory.join("data").join("users.db").display().to_string()
-}
-
-/// A connection of the test's own to the database.
-pub(crate) async fn database(directory: &TempDir) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(file(directory.path())).connect().await.unwrap()
-}
-
 impl Service {
     /// Starts a process with these keys in its configuration file; returns once it listens.
-    pub(crate) async fn start(directory: &TempDir, config: &str) -> Self {
+    pub(crate) async fn start(directory: &Home, config: &str) -> Self {
         let path = directory.path().join(format!("config-{}.toml", unique()));
         std::fs::write(&path, config).unwrap();
         Self::spawn(program(directory).arg("--config").arg(path)).await
@@ -111,6 +97,13 @@ impl Service {
         let answer = self.post(&user(name)).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED);
         header(&answer, "location").to_owned()
+    }
+
+    /// A metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = self.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not in:\n{page}")).parse().unwrap()
     }
 
     /// Asks the process to stop as an operator would.

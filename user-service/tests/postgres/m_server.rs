@@ -1,0 +1,150 @@
+//! A server that breaks transactions off, is slow, goes and comes back.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Executor as _};
+use tokio::time::{Instant, sleep};
+
+use crate::database::Home;
+use crate::server::Server;
+use crate::support::{SOON, Service, directory, eventually, header, problem, program, service, user};
+
+/// Makes the first three insertions of users fail, and lets the fourth one pass: a sequence is not rolled back.
+const CONTENTION: &str = "
+    CREATE SEQUENCE tries;
+    CREATE FUNCTION contend() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF nextval('tries') <= 3 THEN RAISE EXCEPTION 'contention' USING ERRCODE = 'serialization_failure'; END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER contend BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION contend();";
+
+#[tokio::test]
+async fn a_transaction_that_the_server_breaks_off_is_tried_again() {
+    let (directory, service) = service().await;
+    directory.connect().await.execute(CONTENTION).await.unwrap();
+    assert_eq!(service.post(&user("ada")).send().await.unwrap().status(), 201);
+    assert_eq!(service.metric("user_service_database_busy_retries_total").await, 3);
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_ended_and_changes_nothing() {
+    let directory = directory().await;
+    let service = Service::start(&directory, "statement_timeout = \"100ms\"").await;
+    let mut database = directory.connect().await;
+    database
+        .execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+             CREATE TRIGGER dawdle BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION dawdle();",
+        )
+        .await
+        .unwrap();
+    let late = service.post(&user("ada")).send().await.unwrap();
+    assert_eq!(header(&late, "retry-after"), "1");
+    problem(late, 503, "store-busy").await;
+    database.execute("DROP TRIGGER dawdle ON users").await.unwrap();
+    assert_eq!(service.post(&user("ada")).send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn connections_that_were_ended_meanwhile_are_replaced_unseen() {
+    let (directory, service) = service().await;
+    let path = service.create("ada").await;
+    assert_eq!(service.get(&path).send().await.unwrap().status(), 200);
+    let mut database = directory.connect().await;
+    let ended = database
+        .execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        .await
+        .unwrap();
+    assert!(ended.rows_affected() >= 2, "a reader and a writer");
+    assert_eq!(service.get(&path).send().await.unwrap().status(), 200);
+    assert_eq!(service.post(&user("grace")).send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn a_server_that_crashes_is_waited_for_and_has_lost_nothing() {
+    let server = Server::start("");
+    let directory = Home::on(&server).await;
+    let service = Service::start(&directory, "store_patience = \"200ms\"").await;
+    let path = service.create("ada").await;
+    server.crash();
+    for request in [service.get(&path), service.post(&user("grace"))] {
+        let answer = request.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), header(&answer, "retry-after")), (503, "1"));
+    }
+    assert_eq!(service.get("/readyz").send().await.unwrap().status(), 503);
+    assert_eq!(service.get("/healthz").send().await.unwrap().status(), 200);
+
+    server.restart();
+    eventually("reads go on", || async { service.get(&path).send().await.unwrap().status() == 200 }).await;
+    eventually("writes go on", || async {
+        service.post(&user("grace")).send().await.unwrap().status() == 201
+    })
+    .await;
+    assert_eq!(service.get("/readyz").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn processes_that_start_at_once_take_turns_at_the_tables() {
+    let directory = directory().await;
+    drop(Service::start(&directory, "").await);
+    let (mut holder, mut watcher) = (directory.connect().await, directory.connect().await);
+    let mut tables = holder.begin().await.unwrap();
+    tables.execute("LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    // One holds the turn and waits for the table, the other one waits for the turn.
+    let both_wait = async {
+        let deadline = Instant::now() + SOON;
+        while turns(&mut watcher).await != (1, 1) {
+            assert!(Instant::now() < deadline, "nobody waits for a turn");
+            sleep(Duration::from_millis(5)).await;
+        }
+        tables.rollback().await.unwrap();
+    };
+    let start = || Service::start(&directory, "");
+    let (one, other, ()) = tokio::join!(start(), start(), both_wait);
+    for service in [one, other] {
+        assert_eq!(service.get("/readyz").send().await.unwrap().status(), 200);
+    }
+}
+
+/// How many have an advisory lock in this database, and how many wait for one.
+async fn turns(database: &mut PgConnection) -> (i64, i64) {
+    let turns = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted) FROM pg_locks \
+         WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
+    turns.fetch_one(database).await.unwrap()
+}
+
+/// What the program writes to both outputs with this URL, and how it ends.
+async fn told(directory: &Home, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(program(directory).as_std().get_program());
+    command.env_clear().env("USER_SERVICE_DATABASE", url).args(["--listen", "127.0.0.1:0"]).args(arguments);
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn a_password_is_told_to_nobody() {
+    let directory = directory().await;
+    let nobody = crate::ports::free_port();
+    for (code, url, arguments, expected) in [
+        (Some(1), format!("postgres://u:hunter2@127.0.0.1:{nobody}/users"), &[][..], "refused"),
+        (Some(1), directory.url().replace("s%40crEt", "hunter2"), &[], "password authentication failed"),
+        (Some(2), "postgres://u:hunter2@db.example/users?sslmode=require".into(), &[], "verify-full"),
+        (Some(2), "postgres//u:hunter2@db.example/users".into(), &[], "postgres://USER@HOST/DATABASE"),
+        (Some(0), "postgres://u:hunter2@db.example/users".into(), &["--help"], "USER_SERVICE_DATABASE"),
+    ] {
+        let (ended, text) = told(&directory, &url, arguments).await;
+        assert_eq!(ended, code, "{text}");
+        assert!(text.contains(expected), "{expected} is not in: {text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,26 @@
+//! The same black-box tests as over SQLite, over a real PostgreSQL, and those that only a server gives reason to.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should end where it is")]
+#![expect(clippy::similar_names, reason = "`path` and `patch` are the terms of the field")]
+
+mod database;
+mod ports;
+mod server;
+#[path = "../api/support.rs"]
+mod support;
+
+#[path = "../api/a_users.rs"]
+mod a_users;
+#[path = "../api/b_conditional.rs"]
+mod b_conditional;
+#[path = "../api/c_idempotency.rs"]
+mod c_idempotency;
+#[path = "../api/d_refusals.rs"]
+mod d_refusals;
+#[path = "../api/e_operation.rs"]
+mod e_operation;
+#[path = "../api/f_processes.rs"]
+mod f_processes;
+
+mod m_server;
+mod n_tls;
