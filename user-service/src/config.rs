@@ -11,6 +11,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::serve::Bounds;
+use crate::store::location::{Location, Server};
 use crate::{api, store};
 
 /// Holds users behind a REST API
@@ -28,6 +29,17 @@ pub struct Flags {
     // Read further on, where errors do not show it.
     #[arg(long, value_name = "URL", env = "USER_SERVICE_DATABASE", global = true, hide_env_values = true)]
     pub database: Option<Secret>,
+
+    /// Replica of a PostgreSQL database, by URL; may be given several times, or as a list parted by blanks
+    #[arg(
+        long = "replica",
+        value_name = "URL",
+        env = "USER_SERVICE_REPLICAS",
+        global = true,
+        hide_env_values = true,
+        value_delimiter = ' '
+    )]
+    pub replicas: Vec<Secret>,
 
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "USER_SERVICE_CONFIG", global = true)]
@@ -63,6 +75,8 @@ pub enum Command {
 struct File {
     listen: Option<SocketAddr>,
     database: Option<Secret>,
+    replicas: Option<Vec<Secret>>,
+    max_lag: Option<Period>,
     name: Option<FieldValue>,
     log: Option<String>,
     cache_control: Option<FieldValue>,
@@ -108,6 +122,12 @@ impl Config {
         };
         let Secret(database) = flags.database.clone().or(file.database).unwrap_or_default();
         let location = database.parse().map_err(ConfigError::Database)?;
+        let replicas = if flags.replicas.is_empty() {
+            file.replicas.unwrap_or_default()
+        } else {
+            flags.replicas.clone()
+        };
+        let replicas = replicas_of(&location, &replicas)?;
         let name = flags.name.clone().or(file.name).map(|FieldValue(name)| name);
         let cache_control = file.cache_control.map(|FieldValue(value)| value);
         let count = |count: Option<Count>, default| count.map_or(default, |Count(count)| count);
@@ -123,6 +143,8 @@ impl Config {
             },
             store: store::Settings {
                 location,
+                replicas,
+                max_lag: or(file.max_lag, 5),
                 read_connections: u32::from(count(file.read_connections, 4)),
                 write_connections: u32::from(count(file.write_connections, 8)),
                 patience: or(file.store_patience, 5),
@@ -143,6 +165,25 @@ impl Config {
             request_timeout: self.request_timeout,
         }
     }
+}
+
+/// Most replicas: each costs connections, a look five times a second, and names in metrics.
+const MAX_REPLICAS: usize = 16;
+
+/// The servers of these URLs, each of which must be one server: what is known of it must hold for who answers.
+fn replicas_of(primary: &Location, urls: &[Secret]) -> Result<Vec<Server>, ConfigError> {
+    let read = |(index, Secret(url)): (usize, &Secret)| {
+        let refuse = |why: String| ConfigError::Replica { number: index + 1, why };
+        match (primary, url.parse().map_err(refuse)?) {
+            (Location::File(_), _) => Err(refuse("has no primary: a SQLite file has no replicas".into())),
+            (_, Location::File(_)) => Err(refuse("is a file: write postgres://USER@HOST/DATABASE".into())),
+            _ if index >= MAX_REPLICAS => {
+                Err(refuse(format!("is one too many: {MAX_REPLICAS} are the most")))
+            }
+            (_, Location::Server(server)) => Ok(server),
+        }
+    };
+    urls.iter().enumerate().map(read).collect()
 }
 
 impl File {
@@ -175,6 +216,14 @@ pub enum ConfigError {
     /// The URL of the database is none.
     #[error("the URL of the database {0}")]
     Database(String),
+    /// The URL of a replica is none, or there can be no replica.
+    #[error("replica {number} {why}")]
+    Replica {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// Why.
+        why: String,
+    },
 }
 
 /// A text that fits into a header field.

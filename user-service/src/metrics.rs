@@ -1,5 +1,6 @@
 //! Every metric of this process, under one registry.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -11,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::store::PoolUse;
+use crate::store::{PoolUse, ServerReport, ServerState};
 
 /// The media type of [`Meters::page`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -26,6 +27,10 @@ pub struct Meters {
     seconds: Family<Asked, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     connections: Family<Connections, Gauge>,
+    up: Family<ServerName, Gauge>,
+    lag: Family<ServerName, Gauge<f64, AtomicU64>>,
+    /// Reads answered by each server of the database.
+    pub reads: Reads,
     /// Tries for the database's lock after the first.
     pub busy_retries: Counter,
     /// Requests whose handler panicked.
@@ -46,8 +51,24 @@ struct Answered {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerName {
+    server: String,
+}
+
+/// Reads by the server that answered them.
+#[derive(Clone, Default)]
+pub struct Reads(Family<ServerName, Counter>);
+
+impl Reads {
+    /// One more by this server.
+    pub fn count(&self, server: &str) {
+        self.0.get_or_create(&ServerName { server: server.to_owned() }).inc();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Connections {
-    pool: &'static str,
+    pool: String,
     state: &'static str,
 }
 
@@ -61,6 +82,9 @@ impl Meters {
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
             connections: Family::default(),
+            up: Family::default(),
+            lag: Family::default(),
+            reads: Reads::default(),
             busy_retries: Counter::default(),
             panics: Counter::default(),
         };
@@ -70,6 +94,13 @@ impl Meters {
         registry.register("http_requests_in_flight", "Requests being answered", meters.in_flight.clone());
         registry.register("panics", "Requests ended by a panic", meters.panics.clone());
         registry.register("database_connections", "Connections to the database", meters.connections.clone());
+        registry.register(
+            "database_server_up",
+            "Whether a server of the database is asked",
+            meters.up.clone(),
+        );
+        registry.register("database_replica_lag_seconds", "How far behind a replica is", meters.lag.clone());
+        registry.register("database_reads", "Reads by the server that answered", meters.reads.0.clone());
         let busy = meters.busy_retries.clone();
         registry.register("database_busy_retries", "Further tries for the database's lock", busy);
         meters
@@ -89,11 +120,21 @@ impl Meters {
         self.requests.get_or_create(&Answered { method, route, status }).inc();
     }
 
-    /// The metrics in OpenMetrics text, with the connections as they are now.
-    pub fn page(&self, pools: &[PoolUse]) -> Result<String, std::fmt::Error> {
+    /// The metrics in OpenMetrics text, with connections and servers as they are now.
+    pub fn page(&self, pools: &[PoolUse], servers: &[ServerReport]) -> Result<String, std::fmt::Error> {
+        for ServerReport { name, state, lag } in servers {
+            let server = ServerName { server: name.clone() };
+            self.up.get_or_create(&server).set(i64::from(*state == ServerState::Up));
+            // The last lag that was known stands: a replica that is away gets no nearer.
+            if let Some(lag) = lag {
+                self.lag.get_or_create(&server).set(lag.as_secs_f64());
+            }
+        }
         for PoolUse { pool, busy, idle } in pools {
             for (state, count) in [("busy", busy), ("idle", idle)] {
-                self.connections.get_or_create(&Connections { pool, state }).set(i64::from(*count));
+                self.connections
+                    .get_or_create(&Connections { pool: pool.clone(), state })
+                    .set(i64::from(*count));
             }
         }
         let mut page = String::new();

@@ -91,7 +91,7 @@ impl Failure {
             Self::Store(StoreError::EmailTaken) => (StatusCode::CONFLICT, "email-taken"),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             Self::Store(StoreError::Busy(_)) => (StatusCode::SERVICE_UNAVAILABLE, "store-busy"),
-            Self::Store(StoreError::Away(_) | StoreError::Unsure(_)) => {
+            Self::Store(StoreError::Away(_) | StoreError::NoServer | StoreError::Unsure(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store-away")
             }
             Self::Store(StoreError::Broken(_) | StoreError::Migrate(_) | StoreError::Directory(_))
@@ -124,9 +124,9 @@ impl Failure {
             }
             Self::KeyInUse
             | Self::Timeout
-            | Self::Store(StoreError::Busy(_) | StoreError::Away(_) | StoreError::Unsure(_)) => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
-            }
+            | Self::Store(
+                StoreError::Busy(_) | StoreError::Away(_) | StoreError::NoServer | StoreError::Unsure(_),
+            ) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         }
     }

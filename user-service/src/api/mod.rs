@@ -5,6 +5,7 @@ pub mod failure;
 pub mod body;
 pub mod conditional;
 pub mod idempotency;
+pub mod last_seen;
 pub mod observe;
 
 use std::any::Any;
@@ -159,6 +160,8 @@ mod tests {
         let location = format!("sqlite://{}/users.db", directory.path().display()).parse().unwrap();
         let settings = store::Settings {
             location,
+            replicas: Vec::new(),
+            max_lag: Duration::from_secs(1),
             read_connections: 1,
             write_connections: 1,
             patience: Duration::from_secs(1),

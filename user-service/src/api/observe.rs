@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::failure::{Failure, Problem};
 use crate::metrics::OPENMETRICS;
-use crate::store::StoreError;
+use crate::store::{ServerReport, ServerState, StoreError};
 
 const X_SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
@@ -63,6 +63,46 @@ pub struct Health {
     status: &'static str,
 }
 
+/// Whether this instance can answer, and from where.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ok`, or `read-only` while there is no primary; a worse state is a problem.
+    #[schema(value_type = String, examples("ok"))]
+    status: &'static str,
+    /// The servers of the database, the primary first. Absent for a file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    servers: Vec<Server>,
+}
+
+/// One server of the database.
+#[derive(Serialize, ToSchema)]
+pub struct Server {
+    /// `primary`, or `replica-` and its place in the configuration.
+    #[schema(examples("replica-1"))]
+    name: String,
+    /// `up`, `lagging`, `away` or `wrong role`.
+    #[schema(value_type = String, examples("up"))]
+    state: &'static str,
+    /// How far behind the primary it is, in milliseconds. Absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, examples(0))]
+    lag_ms: Option<u64>,
+}
+
+impl Readiness {
+    fn of(reports: Vec<ServerReport>) -> Self {
+        let writes = reports.first().is_none_or(|primary| primary.state == ServerState::Up);
+        let server = |ServerReport { name, state, lag }| Server {
+            name,
+            state: state.word(),
+            lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+        };
+        let servers = reports.into_iter().map(server).collect();
+        Self { status: if writes { "ok" } else { "read-only" }, servers }
+    }
+}
+
 /// Whether the process is alive
 #[utoipa::path(get, path = "/healthz", tag = "operation", operation_id = "healthz",
     responses((status = 200, description = "It is", body = Health)))]
@@ -73,12 +113,12 @@ pub async fn healthz() -> Json<Health> {
 /// Whether the database answers within a second
 #[utoipa::path(get, path = "/readyz", tag = "operation", operation_id = "readyz",
     responses(
-        (status = 200, description = "It does", body = Health),
+        (status = 200, description = "It does", body = Readiness),
         (status = 503, description = "It does not", body = Problem, content_type = "application/problem+json"),
     ))]
-pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Failure> {
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Readiness>, Failure> {
     match tokio::time::timeout(READY_WITHIN, app.store.ping()).await {
-        Ok(Ok(())) => Ok(Json(Health { status: "ok" })),
+        Ok(Ok(())) => Ok(Json(Readiness::of(app.store.servers()))),
         // Not ready is a passing state, whatever the reason: the balancer asks again.
         Ok(Err(StoreError::Broken(source))) => Err(StoreError::Away(source).into()),
         Ok(Err(error)) => Err(error.into()),
@@ -91,7 +131,10 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Failure
     responses((status = 200, description = "The metrics", body = String,
         content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Failure> {
-    let page = app.meters.page(&app.store.pools()).map_err(|error| Failure::Write(error.into()))?;
+    let page = app
+        .meters
+        .page(&app.store.pools(), &app.store.servers())
+        .map_err(|error| Failure::Write(error.into()))?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], page).into_response())
 }
 

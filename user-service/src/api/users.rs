@@ -14,10 +14,11 @@ use super::body::{Document, JSON, MergePatch};
 use super::conditional::{Conditions, EntityTag, Reading};
 use super::failure::{Failure, Problem};
 use super::idempotency::{IDEMPOTENT_REPLAYED, RequestKey};
+use super::last_seen::{self, Seen};
 use super::{App, NoQuery};
 use crate::page::{Cursor, Page};
 use crate::profile::Profile;
-use crate::store::{Created, StoreError};
+use crate::store::{Created, StoreError, Written};
 use crate::user::{Timestamp, User, UserId};
 
 /// Names what a cached answer holds, so that it can be purged by name. Tags are parted by commas.
@@ -31,6 +32,7 @@ const MAX_TAGGED: usize = 20;
         Page,
         ("If-Match" = Option<String>, Header, description = "Only `*` holds: pages have weak tags"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of copies that the caller has"),
+        ("Last-Seen" = Option<String>, Header, description = "Tokens of writes that the answer must show"),
     ), responses(
     (status = 200, description = "A page", body = Users, headers(
         ("ETag" = String, description = "Weak tag of the page"),
@@ -46,13 +48,14 @@ const MAX_TAGGED: usize = 20;
 ))]
 pub async fn list(
     State(app): State<Arc<App>>,
+    Seen(seen): Seen,
     conditions: Conditions,
     uri: Uri,
 ) -> Result<Response, Failure> {
     let page = page(&uri)?;
     let limit = page.limit.count();
     // One more than asked for tells whether there is a next page.
-    let mut users = app.store.page(page.after.map(|Cursor(id)| id), limit + 1).await?;
+    let mut users = app.store.page(page.after.map(|Cursor(id)| id), limit + 1, seen).await?;
     let more = users.len() > limit;
     users.truncate(limit);
     let next = users.last().filter(|_| more).map(|user| Cursor(user.id).encode());
@@ -76,6 +79,7 @@ pub async fn list(
         ("Location" = String, description = "Path of the user"),
         ("ETag" = String, description = "Strong tag of the user"),
         ("Idempotent-Replayed" = String, description = "`true` if the same request created it before"),
+        ("Last-Seen" = String, description = "Token of this write, for reads that must show it"),
     )),
     (status = 400, description = "Not JSON, or not a key", body = Problem, content_type = "application/problem+json"),
     (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
@@ -95,11 +99,12 @@ pub async fn create(
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
     let _in_use = key.as_ref().map(|key| app.keys.take(key)).transpose()?;
-    let (user, replayed) = match app.store.create(&profile, key.as_ref(), Timestamp::now()).await? {
+    let Written { outcome, token } = app.store.create(&profile, key.as_ref(), Timestamp::now()).await?;
+    let (user, replayed) = match outcome {
         Created::Now(user) => (user, None),
         Created::Before(user) => (user, Some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))),
     };
-    let mut response = (StatusCode::CREATED, written(&user)?).into_response();
+    let mut response = (StatusCode::CREATED, changed(&user, token.as_deref())?).into_response();
     response.headers_mut().insert(LOCATION, value(&format!("/users/{}", user.id))?);
     response.headers_mut().extend(replayed);
     Ok(response)
@@ -110,6 +115,7 @@ pub async fn create(
         ("id" = UserId, Path, description = "Id of the user"),
         ("If-Match" = Option<String>, Header, description = "Entity tags of which the user must have one"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of copies that the caller has"),
+        ("Last-Seen" = Option<String>, Header, description = "Tokens of writes that the answer must show"),
     ), responses(
     (status = 200, description = "The user", body = User, headers(
         ("ETag" = String, description = "Strong tag of the user"),
@@ -126,9 +132,10 @@ pub async fn show(
     State(app): State<Arc<App>>,
     Id(id): Id,
     _: NoQuery,
+    Seen(seen): Seen,
     conditions: Conditions,
 ) -> Result<Response, Failure> {
-    let user = app.store.find(id).await?;
+    let user = app.store.find(id, seen).await?;
     let headers = vec![(CACHE_TAG, value(&format!("user:{id}"))?)];
     readable(&app, &conditions, &EntityTag::of(&user), headers, json(&user)?)
 }
@@ -143,7 +150,8 @@ pub async fn show(
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of which the user must have none"),
     ), responses(
     (status = 200, description = "The user as it is now", body = User,
-        headers(("ETag" = String, description = "Strong tag of the user"))),
+        headers(("ETag" = String, description = "Strong tag of the user"),
+            ("Last-Seen" = String, description = "Token of this write, for reads that must show it"))),
     (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No such user", body = Problem, content_type = "application/problem+json"),
     (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
@@ -164,7 +172,8 @@ pub async fn replace(
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
     let decide = |present: &User| conditions.write(&EntityTag::of(present)).map(|()| profile.clone());
-    written(&app.store.change(id, Timestamp::now(), decide).await?)
+    let Written { outcome, token } = app.store.change(id, Timestamp::now(), decide).await?;
+    changed(&outcome, token.as_deref())
 }
 
 /// Changes some of what callers decide about a user
@@ -177,7 +186,8 @@ pub async fn replace(
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of which the user must have none"),
     ), responses(
     (status = 200, description = "The user as it is now", body = User,
-        headers(("ETag" = String, description = "Strong tag of the user"))),
+        headers(("ETag" = String, description = "Strong tag of the user"),
+            ("Last-Seen" = String, description = "Token of this write, for reads that must show it"))),
     (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No such user", body = Problem, content_type = "application/problem+json"),
     (status = 408, description = "The body came too slowly", body = Problem, content_type = "application/problem+json"),
@@ -202,7 +212,8 @@ pub async fn patch(
         let before = serde_json::to_value(present.profile()).map_err(|error| Failure::Write(error.into()))?;
         Profile::parse(patch.apply(before)).map_err(Failure::Invalid)
     };
-    written(&app.store.change(id, Timestamp::now(), decide).await?)
+    let Written { outcome, token } = app.store.change(id, Timestamp::now(), decide).await?;
+    changed(&outcome, token.as_deref())
 }
 
 /// Removes a user
@@ -211,7 +222,7 @@ pub async fn patch(
         ("If-Match" = Option<String>, Header, description = "Entity tags of which the user must have one"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags of which the user must have none"),
     ), responses(
-    (status = 204, description = "Removed"),
+    (status = 204, description = "Removed", headers(("Last-Seen" = String, description = "Token of this write, for reads that must show it"))),
     (status = 400, description = "The path takes no query", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No such user", body = Problem, content_type = "application/problem+json"),
     (status = 412, description = "A precondition does not hold", body = Problem,
@@ -222,9 +233,11 @@ pub async fn remove(
     Id(id): Id,
     _: NoQuery,
     conditions: Conditions,
-) -> Result<StatusCode, Failure> {
-    app.store.remove(id, |present| conditions.write(&EntityTag::of(present))).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response, Failure> {
+    let removed = app.store.remove(id, |present| conditions.write(&EntityTag::of(present))).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().extend(last_seen::field(removed.token.as_deref()));
+    Ok(response)
 }
 
 /// A page of users.
@@ -275,9 +288,11 @@ fn readable(
 }
 
 /// Answers a write with the user as it is now. Nobody keeps it: it answers the write, not a read.
-fn written(user: &User) -> Result<Response, Failure> {
+fn changed(user: &User, token: Option<&str>) -> Result<Response, Failure> {
     let headers = [(CONTENT_TYPE, HeaderValue::from_static(JSON)), (ETAG, EntityTag::of(user).header())];
-    Ok((headers, json(user)?).into_response())
+    let mut response = (headers, json(user)?).into_response();
+    response.headers_mut().extend(last_seen::field(token));
+    Ok(response)
 }
 
 fn tags(users: &[User]) -> String {

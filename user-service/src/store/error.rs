@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The database cannot be reached or written: no server, no file, no space, no device. An operator can help.
     #[error("the database is away")]
     Away(#[source] sqlx::Error),
+    /// Of the servers of the database, none that could do this is there.
+    #[error("no server of the database can be asked")]
+    NoServer,
     /// The database was lost while it committed, so that nobody knows here whether the change happened.
     #[error("the database was lost during a commit, which may have happened")]
     Unsure(#[source] sqlx::Error),

@@ -4,17 +4,18 @@
 //! something that was true: a replica has at least replayed what it said it had.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lag::History;
+use super::location::Server;
 use super::seen::Position;
-use super::{PoolUse, ServerReport, ServerState};
+use super::{PoolUse, ServerReport, ServerState, Settings, StoreError};
 
 /// How often each server is looked at: what a reader may wait for its own write to be seen at a replica.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -33,10 +34,10 @@ pub(super) struct Fleet {
 
 /// One server: its connections for reading, and how it was found.
 pub(super) struct Node {
-    name: String,
+    pub(super) name: String,
     pub(super) pool: PgPool,
     options: PgConnectOptions,
-    health: Mutex<Health>,
+    health: Arc<Mutex<Health>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +50,17 @@ struct Health {
 
 impl Fleet {
     /// Servers of which nothing is known yet. The primary is believed to be there: it was a moment ago.
-    pub(super) fn new(primary: Node, replicas: Vec<Node>, max_lag: Duration) -> Self {
-        primary.set(Health { state: ServerState::Up, ..Health::UNKNOWN });
-        Self { primary, replicas, history: Mutex::default(), max_lag, turn: AtomicUsize::new(0) }
+    pub(super) fn open(primary: &Server, settings: &Settings) -> Self {
+        let replica = |(number, server): (usize, &Server)| {
+            Node::replica(format!("replica-{}", number + 1), server, settings)
+        };
+        Self {
+            primary: Node::primary(primary, settings),
+            replicas: settings.replicas.iter().enumerate().map(replica).collect(),
+            history: Mutex::default(),
+            max_lag: settings.max_lag,
+            turn: AtomicUsize::new(0),
+        }
     }
 
     /// Looks after all servers until the set is dropped.
@@ -122,7 +131,7 @@ impl Fleet {
         if in_recovery {
             return Health { state: ServerState::WrongRole, ..Health::UNKNOWN };
         }
-        self.history().note(Instant::now(), position);
+        held(&self.history).note(Instant::now(), position);
         Health { state: ServerState::Up, replayed: position, lag: Some(Duration::ZERO) }
     }
 
@@ -131,14 +140,10 @@ impl Fleet {
         if !in_recovery {
             return Health { state: ServerState::WrongRole, ..Health::UNKNOWN };
         }
-        let lag = self.history().lag(position);
+        let lag = held(&self.history).lag(position);
         let fresh = lag.is_some_and(|lag| lag <= self.max_lag);
         let state = if fresh { ServerState::Up } else { ServerState::Lagging };
         Health { state, replayed: position, lag }
-    }
-
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,9 +152,20 @@ impl Health {
 }
 
 impl Node {
-    /// A server of this name, with these connections to read from it.
-    pub(super) fn new(name: String, pool: PgPool, options: PgConnectOptions) -> Self {
-        Self { name, pool, options, health: Mutex::new(Health::UNKNOWN) }
+    fn primary(server: &Server, settings: &Settings) -> Self {
+        let health = Health { state: ServerState::Up, ..Health::UNKNOWN };
+        Self {
+            name: "primary".to_owned(),
+            pool: to_primary(server, settings.read_connections, settings),
+            options: server.options(),
+            health: Arc::new(Mutex::new(health)),
+        }
+    }
+
+    fn replica(name: String, server: &Server, settings: &Settings) -> Self {
+        let health = Arc::new(Mutex::new(Health::UNKNOWN));
+        let pool = to_replica(server, settings, health.clone());
+        Self { name, pool, options: server.options(), health }
     }
 
     /// Whether the server was there when it was last looked at.
@@ -157,17 +173,20 @@ impl Node {
         self.health().state == ServerState::Up
     }
 
-    /// Takes the word of a request that the server is away, until it is looked at again.
-    pub(super) fn failed(&self) {
-        self.set(Health { state: ServerState::Away, ..self.health() });
+    /// Takes the word of a request that the server is away, until it is looked at again. A server that is busy, or
+    /// that broke a read off because it has to replay a change, is not.
+    pub(super) fn failed(&self, error: sqlx::Error) {
+        if matches!(StoreError::from(error), StoreError::Away(_)) {
+            self.set(Health { state: ServerState::Away, ..self.health() });
+        }
     }
 
     fn health(&self) -> Health {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner)
+        *held(&self.health)
     }
 
     fn set(&self, health: Health) {
-        let before = std::mem::replace(&mut *self.health.lock().unwrap_or_else(PoisonError::into_inner), health);
+        let before = std::mem::replace(&mut *held(&self.health), health);
         if before.state != health.state {
             let (server, was, is) = (&self.name, before.state.word(), health.state.word());
             if health.state == ServerState::Up {
@@ -184,6 +203,58 @@ impl Node {
     }
 }
 
+/// Nothing that is held here can be left half changed.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a connection may rest inside a transaction before the server ends it: its process is stuck or gone, and
+/// what it has locked is wanted.
+const IDLE_IN_TRANSACTION: &str = "30s";
+
+/// A pool whose connections all lead to a server that writes, whoever answers at its address by now.
+pub(super) fn to_primary(server: &Server, size: u32, settings: &Settings) -> PgPool {
+    let pool = pool(size, settings.patience).after_connect(|connection, _| {
+        Box::pin(async move {
+            let Seen { in_recovery, .. } = ask(connection).await?;
+            if in_recovery { Err(not_any_more("the primary follows another server")) } else { Ok(()) }
+        })
+    });
+    pool.connect_lazy_with(bounded(server, settings))
+}
+
+/// A pool whose connections all lead to a server that has what it was found to have: after a crash it may have less.
+fn to_replica(server: &Server, settings: &Settings, health: Arc<Mutex<Health>>) -> PgPool {
+    let pool = pool(settings.read_connections, REPLICA_PATIENCE).after_connect(move |connection, _| {
+        let replayed = held(&health).replayed;
+        Box::pin(async move {
+            let Seen { position, .. } = ask(connection).await?;
+            if position < replayed { Err(not_any_more("the replica has less than before")) } else { Ok(()) }
+        })
+    });
+    pool.connect_lazy_with(bounded(server, settings).options([("default_transaction_read_only", "on")]))
+}
+
+/// Longest wait for a connection to a replica: there are other servers to ask.
+const REPLICA_PATIENCE: Duration = Duration::from_millis(500);
+
+fn pool(size: u32, patience: Duration) -> PgPoolOptions {
+    let pool = PgPoolOptions::new().max_connections(size).min_connections(1);
+    pool.acquire_timeout(patience).test_before_acquire(false)
+}
+
+fn bounded(server: &Server, settings: &Settings) -> PgConnectOptions {
+    server.options().options([
+        ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+        ("lock_timeout", settings.patience.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.to_owned()),
+    ])
+}
+
+fn not_any_more(what: &'static str) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, what))
+}
+
 /// What a server says of itself.
 struct Seen {
     in_recovery: bool,
@@ -197,12 +268,21 @@ async fn look(
     options: &PgConnectOptions,
     connection: &mut Option<PgConnection>,
 ) -> Result<Seen, sqlx::Error> {
-    let mut open = match connection.take() {
-        Some(open) => open,
-        None => options.connect().await?,
-    };
-    let (in_recovery, position): (bool, Option<String>) = sqlx::query_as(LOOK).fetch_one(&mut open).await?;
+    // A connection that broke says nothing of a server that may have started anew since.
+    if let Some(mut open) = connection.take()
+        && let Ok(seen) = ask(&mut open).await
+    {
+        *connection = Some(open);
+        return Ok(seen);
+    }
+    let mut open = options.connect().await?;
+    let seen = ask(&mut open).await?;
     *connection = Some(open);
+    Ok(seen)
+}
+
+async fn ask(connection: &mut PgConnection) -> Result<Seen, sqlx::Error> {
+    let (in_recovery, position): (bool, Option<String>) = sqlx::query_as(LOOK).fetch_one(connection).await?;
     let position = position.as_deref().and_then(Position::parse).unwrap_or(Position::START);
     Ok(Seen { in_recovery, position })
 }

@@ -2,8 +2,11 @@
 
 mod sqlite;
 mod postgres;
+mod fleet;
+mod lag;
 mod rows;
 mod error;
+pub mod seen;
 pub mod location;
 pub mod patience;
 
@@ -13,9 +16,10 @@ use crate::metrics::Meters;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 pub use error::StoreError;
-use location::Location;
+use location::{Location, Server};
 use patience::Patience;
 use postgres::Postgres;
+use seen::Position;
 use sqlite::Sqlite;
 
 /// How a store is opened.
@@ -23,7 +27,11 @@ use sqlite::Sqlite;
 pub struct Settings {
     /// Which database.
     pub location: Location,
-    /// Most connections that only read.
+    /// Copies of a server's database that only read.
+    pub replicas: Vec<Server>,
+    /// How far behind a replica may be to answer readers who have seen nothing newer.
+    pub max_lag: Duration,
+    /// Most connections that only read, per server.
     pub read_connections: u32,
     /// Most connections that write. SQLite has one, whatever is said here.
     pub write_connections: u32,
@@ -40,7 +48,7 @@ pub struct Store(Database);
 
 enum Database {
     Sqlite(Sqlite),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 /// Asks whichever database there is. Both have the same methods, some of them generic, so that no trait object fits.
@@ -61,7 +69,10 @@ impl Store {
             Location::File(file) => {
                 Database::Sqlite(Sqlite::open(file, settings.read_connections, patience).await?)
             }
-            Location::Server(server) => Database::Postgres(Postgres::open(server, settings, patience).await?),
+            Location::Server(server) => {
+                let reads = meters.reads.clone();
+                Database::Postgres(Box::new(Postgres::open(server, settings, patience, reads).await?))
+            }
         }))
     }
 
@@ -71,18 +82,23 @@ impl Store {
         profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<Written<Created>, StoreError> {
         ask!(self, database => database.create(profile, key, now).await)
     }
 
-    /// One user.
-    pub async fn find(&self, id: UserId) -> Result<User, StoreError> {
-        ask!(self, database => database.find(id).await)
+    /// One user, at least as new as what the reader has seen.
+    pub async fn find(&self, id: UserId, seen: Position) -> Result<User, StoreError> {
+        ask!(self, database => database.find(id, seen).await)
     }
 
-    /// The first `count` users behind `after`, in order of their ids.
-    pub async fn page(&self, after: Option<UserId>, count: usize) -> Result<Vec<User>, StoreError> {
-        ask!(self, database => database.page(after, count).await)
+    /// The first `count` users behind `after`, in order of their ids, at least as new as what the reader has seen.
+    pub async fn page(
+        &self,
+        after: Option<UserId>,
+        count: usize,
+        seen: Position,
+    ) -> Result<Vec<User>, StoreError> {
+        ask!(self, database => database.page(after, count, seen).await)
     }
 
     /// Gives a user the profile that `decide` makes of the present one.
@@ -95,7 +111,7 @@ impl Store {
         id: UserId,
         now: Timestamp,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
-    ) -> Result<User, E> {
+    ) -> Result<Written<User>, E> {
         ask!(self, database => database.change(id, now, decide).await)
     }
 
@@ -104,7 +120,7 @@ impl Store {
         &self,
         id: UserId,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
-    ) -> Result<(), E> {
+    ) -> Result<Written<()>, E> {
         ask!(self, database => database.remove(id, decide).await)
     }
 
@@ -118,12 +134,22 @@ impl Store {
         ask!(self, database => database.ping().await)
     }
 
+    /// How far somebody has seen who brings this token of a write.
+    pub fn seen(&self, token: &str) -> Position {
+        ask!(self, database => database.seen(token))
+    }
+
+    /// How each server of the database was found, the primary first. None for a file.
+    pub fn servers(&self) -> Vec<ServerReport> {
+        ask!(self, database => database.servers())
+    }
+
     /// How the connections are used now, by pool.
-    pub fn pools(&self) -> [PoolUse; 2] {
+    pub fn pools(&self) -> Vec<PoolUse> {
         ask!(self, database => database.pools())
     }
 
-    /// Ends all connections, after what runs on them.
+    /// Ends all connections, after what runs on them; a server is not waited for for longer than a second.
     pub async fn close(&self) {
         ask!(self, database => database.close().await);
     }
@@ -155,14 +181,59 @@ pub enum Created {
     Before(User),
 }
 
+/// What a write has done.
+#[derive(Debug)]
+pub struct Written<T> {
+    /// What came of it.
+    pub outcome: T,
+    /// Whoever brings this to a read sees the write. None where every read does.
+    pub token: Option<String>,
+}
+
+/// How a server of the database was found when it was last looked at.
+#[derive(Clone, Debug)]
+pub struct ServerReport {
+    /// `primary`, or `replica-` and its place in the configuration, from 1.
+    pub name: String,
+    /// Whether it is asked.
+    pub state: ServerState,
+    /// How far behind the primary it is.
+    pub lag: Option<Duration>,
+}
+
+/// Whether a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    /// It is.
+    Up,
+    /// It is a replica too far behind.
+    Lagging,
+    /// It does not answer.
+    Away,
+    /// It is a primary that follows another server, or a replica that follows none.
+    WrongRole,
+}
+
+impl ServerState {
+    /// The same in a word, for operators.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Lagging => "lagging",
+            Self::Away => "away",
+            Self::WrongRole => "wrong role",
+        }
+    }
+}
+
 /// How long a creation is remembered by its key.
 pub const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The connections of one pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
-    /// `writer` or `readers`.
-    pub pool: &'static str,
+    /// `writer`, or what is read from: `readers` of a file, the name of a server.
+    pub pool: String,
     /// Connections at work.
     pub busy: u32,
     /// Connections waiting for work.
@@ -170,8 +241,8 @@ pub struct PoolUse {
 }
 
 impl PoolUse {
-    fn of<DB: sqlx::Database>(pool: &'static str, connections: &sqlx::Pool<DB>) -> Self {
+    fn of<DB: sqlx::Database>(pool: &str, connections: &sqlx::Pool<DB>) -> Self {
         let idle = u32::try_from(connections.num_idle()).unwrap_or(u32::MAX);
-        Self { pool, busy: connections.size().saturating_sub(idle), idle }
+        Self { pool: pool.to_owned(), busy: connections.size().saturating_sub(idle), idle }
     }
 }

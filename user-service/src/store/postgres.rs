@@ -3,20 +3,28 @@
 //! Transactions are `READ COMMITTED`, and what a decision rests on is locked before it is read: the row of a user,
 //! the key of a creation. Whoever comes second waits in the server's queue for at most the store's patience, and
 //! then sees what the first one committed. What the server breaks off for its own reasons is tried again.
+//!
+//! Reads go to replicas that have what the reader has seen, and otherwise to the primary.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgPool;
 use sqlx::{ConnectOptions as _, Connection as _, Postgres as Db, Transaction};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::email_taken;
+use super::fleet::{Fleet, to_primary};
 use super::location::Server;
 use super::patience::Patience;
 use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
-use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, Settings, StoreError};
+use super::seen::{Position, Seal};
+use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, Settings, StoreError, Written};
+use crate::metrics::Reads;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
@@ -25,17 +33,19 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// Longest wait for another process that is bringing the tables up to date.
 const MIGRATION_TURN: &str = "10min";
 
-/// How long a connection may rest inside a transaction before the server ends it: its process is stuck or gone, and
-/// what it has locked is wanted.
-const IDLE_IN_TRANSACTION: &str = "30s";
+/// Longest time for one read at a replica, after which another server is asked.
+const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 
 /// Longest time for the end of all connections.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A server and the pools to it.
+/// A primary, its replicas, and the pools to them.
 pub(super) struct Postgres {
     writer: PgPool,
-    readers: PgPool,
+    fleet: Arc<Fleet>,
+    _watchers: JoinSet<()>,
+    seal: Seal,
+    reads: Reads,
     patience: Patience,
 }
 
@@ -44,25 +54,12 @@ impl Postgres {
         server: &Server,
         settings: &Settings,
         patience: Patience,
+        reads: Reads,
     ) -> Result<Self, StoreError> {
-        migrate(server).await?;
-        let options = server.options().options([
-            ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
-            ("lock_timeout", settings.patience.as_millis().to_string()),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.to_owned()),
-        ]);
-        let read_only = options.clone().options([("default_transaction_read_only", "on")]);
-        let pool = |size, options: PgConnectOptions| {
-            PgPoolOptions::new()
-                .max_connections(size)
-                .min_connections(1)
-                .acquire_timeout(settings.patience)
-                .test_before_acquire(false)
-                .connect_lazy_with(options)
-        };
-        let writer = pool(settings.write_connections, options);
-        let readers = pool(settings.read_connections, read_only);
-        Ok(Self { writer, readers, patience })
+        let seal = migrate(server).await?;
+        let writer = to_primary(server, settings.write_connections, settings);
+        let fleet = Arc::new(Fleet::open(server, settings));
+        Ok(Self { writer, _watchers: fleet.watch(), fleet, seal, reads, patience })
     }
 
     pub(super) async fn create(
@@ -70,7 +67,7 @@ impl Postgres {
         profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<Written<Created>, StoreError> {
         self.patience.insist(passes, || self.try_create(profile, key, now)).await
     }
 
@@ -79,13 +76,17 @@ impl Postgres {
         profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
-    ) -> Result<Created, StoreError> {
-        let mut tx = self.begin().await?;
+    ) -> Result<Written<Created>, StoreError> {
+        let mut turn = self.turn().await?;
+        let mut tx = begin(&mut turn).await?;
         if let Some(key) = key
             && let Some(before) = recall(&mut tx, key, now).await?
         {
-            let same = before.profile() == *profile;
-            return if same { Ok(Created::Before(before)) } else { Err(StoreError::KeyReused) };
+            if before.profile() != *profile {
+                return Err(StoreError::KeyReused);
+            }
+            drop(tx);
+            return Ok(self.written(turn, Created::Before(before)).await);
         }
         let user = User::new(profile.clone(), now);
         insert(&mut tx, &user).await?;
@@ -93,23 +94,28 @@ impl Postgres {
             remember(&mut tx, key, &user, now).await?;
         }
         commit(tx).await?;
-        Ok(Created::Now(user))
+        Ok(self.written(turn, Created::Now(user)).await)
     }
 
-    pub(super) async fn find(&self, id: UserId) -> Result<User, StoreError> {
-        let find = async || -> Result<Option<UserRow>, StoreError> {
-            Ok(sqlx::query_as(FIND).bind(id.uuid()).fetch_optional(&self.readers).await?)
-        };
-        self.patience.insist(passes, find).await?.ok_or(StoreError::NoSuchUser)?.try_into()
+    pub(super) async fn find(&self, id: UserId, seen: Position) -> Result<User, StoreError> {
+        let find =
+            |pool: PgPool| async move { sqlx::query_as(FIND).bind(id.uuid()).fetch_optional(&pool).await };
+        let row: Option<UserRow> = self.read(seen, find).await?;
+        row.ok_or(StoreError::NoSuchUser)?.try_into()
     }
 
-    pub(super) async fn page(&self, after: Option<UserId>, count: usize) -> Result<Vec<User>, StoreError> {
+    pub(super) async fn page(
+        &self,
+        after: Option<UserId>,
+        count: usize,
+        seen: Position,
+    ) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), UserId::uuid);
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let page = async || -> Result<Vec<UserRow>, StoreError> {
-            Ok(sqlx::query_as(PAGE).bind(after).bind(count).fetch_all(&self.readers).await?)
-        };
-        self.patience.insist(passes, page).await?.into_iter().map(User::try_from).collect()
+        let page =
+            |pool: PgPool| async move { sqlx::query_as(PAGE).bind(after).bind(count).fetch_all(&pool).await };
+        let rows: Vec<UserRow> = self.read(seen, page).await?;
+        rows.into_iter().map(User::try_from).collect()
     }
 
     pub(super) async fn change<E: From<StoreError>>(
@@ -117,7 +123,7 @@ impl Postgres {
         id: UserId,
         now: Timestamp,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
-    ) -> Result<User, E> {
+    ) -> Result<Written<User>, E> {
         self.patience.insist(passes, || self.try_change(id, now, &decide)).await?
     }
 
@@ -127,25 +133,29 @@ impl Postgres {
         id: UserId,
         now: Timestamp,
         decide: impl Fn(&User) -> Result<Profile, E>,
-    ) -> Result<Result<User, E>, StoreError> {
-        let mut tx = self.begin().await?;
+    ) -> Result<Result<Written<User>, E>, StoreError> {
+        let mut turn = self.turn().await?;
+        let mut tx = begin(&mut turn).await?;
         let present = lock(&mut tx, id).await?;
         let profile = match decide(&present) {
-            Ok(profile) if profile == present.profile() => return Ok(Ok(present)),
+            Ok(profile) if profile == present.profile() => {
+                drop(tx);
+                return Ok(Ok(self.written(turn, present).await));
+            }
             Ok(profile) => profile,
             Err(objection) => return Ok(Err(objection)),
         };
         let user = present.changed(profile, now);
         update(&mut tx, &user).await?;
         commit(tx).await?;
-        Ok(Ok(user))
+        Ok(Ok(self.written(turn, user).await))
     }
 
     pub(super) async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
-    ) -> Result<(), E> {
+    ) -> Result<Written<()>, E> {
         self.patience.insist(passes, || self.try_remove(id, &decide)).await?
     }
 
@@ -153,14 +163,15 @@ impl Postgres {
         &self,
         id: UserId,
         decide: impl Fn(&User) -> Result<(), E>,
-    ) -> Result<Result<(), E>, StoreError> {
-        let mut tx = self.begin().await?;
+    ) -> Result<Result<Written<()>, E>, StoreError> {
+        let mut turn = self.turn().await?;
+        let mut tx = begin(&mut turn).await?;
         if let Err(objection) = decide(&lock(&mut tx, id).await?) {
             return Ok(Err(objection));
         }
         sqlx::query(DELETE).bind(id.uuid()).execute(&mut *tx).await?;
         commit(tx).await?;
-        Ok(Ok(()))
+        Ok(Ok(self.written(turn, ()).await))
     }
 
     pub(super) async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
@@ -172,7 +183,8 @@ impl Postgres {
         fn column<T>(users: &[User], field: impl Fn(&User) -> T) -> Vec<T> {
             users.iter().map(field).collect()
         }
-        let mut tx = self.begin().await?;
+        let mut turn = self.turn().await?;
+        let mut tx = begin(&mut turn).await?;
         let done = sqlx::query(INSERT_MISSING)
             .bind(column(users, |user| user.id.uuid()))
             .bind(column(users, |user| user.email.as_str().to_owned()))
@@ -187,26 +199,84 @@ impl Postgres {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query(PING).execute(&self.readers).await?;
+        let ping = |pool: PgPool| async move { sqlx::query(PING).execute(&pool).await };
+        self.read(Position::START, ping).await?;
         Ok(())
     }
 
-    pub(super) fn pools(&self) -> [PoolUse; 2] {
-        [PoolUse::of("writer", &self.writer), PoolUse::of("readers", &self.readers)]
+    /// What a token says. Whoever brings one that is not ours may have seen anything.
+    pub(super) fn seen(&self, token: &str) -> Position {
+        self.seal.position(token).unwrap_or(Position::LATEST)
+    }
+
+    pub(super) fn servers(&self) -> Vec<ServerReport> {
+        self.fleet.reports()
+    }
+
+    pub(super) fn pools(&self) -> Vec<PoolUse> {
+        std::iter::once(PoolUse::of("writer", &self.writer)).chain(self.fleet.pools()).collect()
     }
 
     pub(super) async fn close(&self) {
-        let close = async { tokio::join!(self.readers.close(), self.writer.close()) };
+        let close = async { tokio::join!(self.fleet.close(), self.writer.close()) };
         // What still runs there after that waits for a lock, and is rolled back when it notices that nobody listens.
         let _ = timeout(CLOSE_WITHIN, close).await;
     }
 
-    /// Says the isolation itself: what a database's owner may have set as a default is not what is relied on here.
-    async fn begin(&self) -> Result<Transaction<'static, Db>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+    /// Asks replicas that have what the reader has seen, one after the other, and then the primary.
+    async fn read<T, F>(&self, seen: Position, query: impl Fn(PgPool) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        for replica in self.fleet.fresh(seen) {
+            match timeout(REPLICA_WITHIN, query(replica.pool.clone())).await {
+                Ok(Ok(found)) => {
+                    self.reads.count(&replica.name);
+                    return Ok(found);
+                }
+                Ok(Err(error)) => replica.failed(error),
+                Err(_) => replica.failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+            }
+        }
+        let primary = self.fleet.primary();
+        if !primary.is_up() {
+            return Err(StoreError::NoServer);
+        }
+        let found = self.patience.insist(passes, || query_primary(&query, primary.pool.clone())).await?;
+        self.reads.count(&primary.name);
+        Ok(found)
+    }
+
+    /// A connection to write with, at once refused if there is no primary.
+    async fn turn(&self) -> Result<PoolConnection<Db>, StoreError> {
+        if !self.fleet.primary().is_up() {
+            return Err(StoreError::NoServer);
+        }
+        Ok(self.writer.acquire().await?)
+    }
+
+    /// An outcome with the position that holds it. It is a little further on than the commit if others wrote
+    /// meanwhile. Where the server is lost at this moment, only the next primary is sure to have it.
+    async fn written<T>(&self, mut turn: PoolConnection<Db>, outcome: T) -> Written<T> {
+        let told: Result<String, _> = sqlx::query_scalar(POSITION).fetch_one(&mut *turn).await;
+        let position = told.ok().as_deref().and_then(Position::parse).unwrap_or(Position::LATEST);
+        Written { outcome, token: Some(self.seal.token(position)) }
     }
 }
 
+async fn query_primary<T, F>(query: &impl Fn(PgPool) -> F, pool: PgPool) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    Ok(query(pool).await?)
+}
+
+/// Says the isolation itself: what a database's owner may have set as a default is not what is relied on here.
+async fn begin(turn: &mut PoolConnection<Db>) -> Result<Transaction<'_, Db>, StoreError> {
+    Ok(turn.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+}
+
+const POSITION: &str = "SELECT pg_current_wal_insert_lsn()::text";
 const LOCK: &str =
     "SELECT id, email, name, created_at, updated_at, version FROM users WHERE id = $1 FOR UPDATE";
 const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
@@ -222,11 +292,13 @@ const FORGET: &str = "DELETE FROM idempotency_keys WHERE key = $1 OR key IN \
 ///
 /// Processes that start at once take turns by an advisory lock, which the server frees if its holder dies; those who
 /// come later find nothing to do.
-async fn migrate(server: &Server) -> Result<(), StoreError> {
+async fn migrate(server: &Server) -> Result<Seal, StoreError> {
     let options = server.options().options([("statement_timeout", "0"), ("lock_timeout", MIGRATION_TURN)]);
     let mut connection = options.connect().await?;
     MIGRATIONS.run_direct(None, &mut connection, false).await.map_err(StoreError::Migrate)?;
-    Ok(connection.close().await?)
+    let key: Vec<u8> = sqlx::query_scalar("SELECT key FROM seal").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(Seal::new(&key))
 }
 
 /// Reads a user whom nobody else changes until the transaction ends.

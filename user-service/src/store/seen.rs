@@ -10,7 +10,7 @@ pub struct Position(u64);
 
 impl Position {
     /// Before all changes: what a server has that tells nothing.
-    pub(super) const START: Self = Self(0);
+    pub const START: Self = Self(0);
 
     /// Behind all changes, so that nobody has it but the primary.
     pub const LATEST: Self = Self(u64::MAX);
@@ -27,9 +27,6 @@ impl Position {
 ///
 /// A caller who made one up could send all reads to the primary, or wait for what never was.
 pub struct Seal(Key);
-
-/// Bytes of a seal's key.
-pub(super) const KEY_BYTES: usize = 32;
 
 /// The first byte of a token, for the day when there is a second layout.
 const LAYOUT: u8 = 1;
@@ -83,22 +80,22 @@ mod tests {
 
     #[test]
     fn a_token_of_another_key_is_none() {
-        let token = Seal::new(&[1; KEY_BYTES]).token(Position(7));
+        let token = Seal::new(&[1; 32]).token(Position(7));
         assert_eq!(token.len(), 34);
-        assert_eq!(Seal::new(&[2; KEY_BYTES]).position(&token), None);
+        assert_eq!(Seal::new(&[2; 32]).position(&token), None);
     }
 
     proptest! {
         #[test]
         fn a_position_survives_the_way_to_the_caller_and_back(position: u64) {
-            let seal = Seal::new(&[7; KEY_BYTES]);
+            let seal = Seal::new(&[7; 32]);
             let token = seal.token(Position(position));
             prop_assert_eq!(seal.position(&token), Some(Position(position)));
         }
 
         #[test]
         fn a_token_that_was_touched_is_none(position: u64, at in 0_usize..25, bit in 0_u8..8) {
-            let seal = Seal::new(&[7; KEY_BYTES]);
+            let seal = Seal::new(&[7; 32]);
             let mut bytes = URL_SAFE_NO_PAD.decode(seal.token(Position(position))).unwrap();
             bytes[at] ^= 1 << bit;
             prop_assert_eq!(seal.position(&URL_SAFE_NO_PAD.encode(bytes)), None);
@@ -106,7 +103,7 @@ mod tests {
 
         #[test]
         fn any_other_text_is_refused_without_panic(text in "\\PC{0,60}") {
-            prop_assert_eq!(Seal::new(&[7; KEY_BYTES]).position(&text), None);
+            prop_assert_eq!(Seal::new(&[7; 32]).position(&text), None);
         }
     }
 }

@@ -12,7 +12,8 @@ use super::error::{State, email_taken, of_sqlite};
 use super::location::File;
 use super::patience::Patience;
 use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
-use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, StoreError};
+use super::seen::Position;
+use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, StoreError, Written};
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
@@ -51,13 +52,13 @@ impl Sqlite {
         profile: &Profile,
         key: Option<&CreationKey>,
         now: Timestamp,
-    ) -> Result<Created, StoreError> {
+    ) -> Result<Written<Created>, StoreError> {
         let mut tx = self.begin().await?;
         if let Some(key) = key
             && let Some(before) = recall(&mut tx, key, now).await?
         {
             let same = before.profile() == *profile;
-            return if same { Ok(Created::Before(before)) } else { Err(StoreError::KeyReused) };
+            return if same { Ok(written(Created::Before(before))) } else { Err(StoreError::KeyReused) };
         }
         let user = User::new(profile.clone(), now);
         insert(&mut tx, INSERT, &user).await?;
@@ -65,16 +66,21 @@ impl Sqlite {
             remember(&mut tx, key, &user, now).await?;
         }
         tx.commit().await?;
-        Ok(Created::Now(user))
+        Ok(written(Created::Now(user)))
     }
 
-    pub(super) async fn find(&self, id: UserId) -> Result<User, StoreError> {
+    pub(super) async fn find(&self, id: UserId, _: Position) -> Result<User, StoreError> {
         let find = || sqlx::query_as(FIND).bind(id.uuid()).fetch_optional(&self.readers);
         let row: Option<UserRow> = self.patience.insist(is_busy, find).await?;
         row.ok_or(StoreError::NoSuchUser)?.try_into()
     }
 
-    pub(super) async fn page(&self, after: Option<UserId>, count: usize) -> Result<Vec<User>, StoreError> {
+    pub(super) async fn page(
+        &self,
+        after: Option<UserId>,
+        count: usize,
+        _: Position,
+    ) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), UserId::uuid);
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let page = || sqlx::query_as(PAGE).bind(after).bind(count).fetch_all(&self.readers);
@@ -87,29 +93,29 @@ impl Sqlite {
         id: UserId,
         now: Timestamp,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
-    ) -> Result<User, E> {
+    ) -> Result<Written<User>, E> {
         let mut tx = self.begin().await?;
         let present = lock(&mut tx, id).await?;
         let profile = decide(&present)?;
         if profile == present.profile() {
-            return Ok(present);
+            return Ok(written(present));
         }
         let user = present.changed(profile, now);
         update(&mut tx, &user).await?;
         tx.commit().await.map_err(StoreError::from)?;
-        Ok(user)
+        Ok(written(user))
     }
 
     pub(super) async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
-    ) -> Result<(), E> {
+    ) -> Result<Written<()>, E> {
         let mut tx = self.begin().await?;
         decide(&lock(&mut tx, id).await?)?;
         sqlx::query(DELETE).bind(id.uuid()).execute(&mut *tx).await.map_err(StoreError::from)?;
         tx.commit().await.map_err(StoreError::from)?;
-        Ok(())
+        Ok(written(()))
     }
 
     pub(super) async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
@@ -127,8 +133,19 @@ impl Sqlite {
         Ok(())
     }
 
-    pub(super) fn pools(&self) -> [PoolUse; 2] {
-        [PoolUse::of("writer", &self.writer), PoolUse::of("readers", &self.readers)]
+    /// There is one file, and everybody sees all of it.
+    #[expect(clippy::unused_self, reason = "other databases have to look")]
+    pub(super) fn seen(&self, _: &str) -> Position {
+        Position::START
+    }
+
+    #[expect(clippy::unused_self, reason = "other databases have some")]
+    pub(super) fn servers(&self) -> Vec<ServerReport> {
+        Vec::new()
+    }
+
+    pub(super) fn pools(&self) -> Vec<PoolUse> {
+        vec![PoolUse::of("writer", &self.writer), PoolUse::of("readers", &self.readers)]
     }
 
     pub(super) async fn close(&self) {
@@ -141,6 +158,11 @@ impl Sqlite {
     async fn begin(&self) -> Result<Transaction<'static, Db>, StoreError> {
         Ok(self.patience.insist(is_busy, || self.writer.begin_with(BEGIN)).await?)
     }
+}
+
+/// Every read sees every write.
+fn written<T>(outcome: T) -> Written<T> {
+    Written { outcome, token: None }
 }
 
 const BEGIN: &str = "BEGIN IMMEDIATE";

@@ -161,7 +161,7 @@ async fn a_broken_database_is_not_talked_about() {
 #[tokio::test]
 async fn a_busy_database_asks_to_come_again() {
     let directory = directory().await;
-    let service = Service::start(&directory, "store_patience = \"200ms\"").await;
+    let service = Service::start(&directory, "store_patience = \"2s\"").await;
     let path = service.create("ada").await;
     let hold = directory.hold_writes().await;
     let busy = service.post(&user("grace")).send().await.unwrap();

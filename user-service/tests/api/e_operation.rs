@@ -30,7 +30,7 @@ async fn alive_and_ready_are_told() {
     for path in ["/healthz", "/readyz"] {
         let answer = service.get(path).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), header(&answer, "cache-control")), (200, "no-store"));
-        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"status": "ok"}));
+        assert_eq!(answer.json::<Value>().await.unwrap()["status"], "ok");
     }
 }
 

@@ -99,11 +99,16 @@ impl Service {
         header(&answer, "location").to_owned()
     }
 
-    /// A metric without labels.
+    /// The value of a metric, named with its labels.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
+        self.find_metric(name).await.unwrap_or_else(|| panic!("{name} is not there"))
+    }
+
+    /// The same where it may not be there yet.
+    pub(crate) async fn find_metric(&self, name: &str) -> Option<u64> {
         let page = self.get("/metrics").send().await.unwrap().text().await.unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("{name} is not in:\n{page}")).parse().unwrap()
+        value.map(|value| value.parse().unwrap())
     }
 
     /// Asks the process to stop as an operator would.

@@ -12,6 +12,7 @@ use crate::server::{Server, shared};
 pub(crate) struct Home {
     directory: TempDir,
     url: String,
+    name: String,
 }
 
 impl Home {
@@ -25,7 +26,7 @@ impl Home {
         let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
         connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
         connection.close().await.unwrap();
-        Self { directory: tempfile::tempdir().unwrap(), url: server.url(&name) }
+        Self { directory: tempfile::tempdir().unwrap(), url: server.url(&name), name }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -34,6 +35,11 @@ impl Home {
 
     pub(crate) fn url(&self) -> String {
         self.url.clone()
+    }
+
+    /// The same database at a replica of the server.
+    pub(crate) fn url_on(&self, replica: &Server) -> String {
+        replica.url(&self.name)
     }
 
     /// A connection of the test's own to the database.

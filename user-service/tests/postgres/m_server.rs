@@ -32,7 +32,7 @@ async fn a_transaction_that_the_server_breaks_off_is_tried_again() {
 #[tokio::test]
 async fn a_statement_that_takes_too_long_is_ended_and_changes_nothing() {
     let directory = directory().await;
-    let service = Service::start(&directory, "statement_timeout = \"100ms\"").await;
+    let service = Service::start(&directory, "statement_timeout = \"1s\"").await;
     let mut database = directory.connect().await;
     database
         .execute(
@@ -71,7 +71,7 @@ async fn connections_that_were_ended_meanwhile_are_replaced_unseen() {
 async fn a_server_that_crashes_is_waited_for_and_has_lost_nothing() {
     let server = Server::start("");
     let directory = Home::on(&server).await;
-    let service = Service::start(&directory, "store_patience = \"200ms\"").await;
+    let service = Service::start(&directory, "store_patience = \"2s\"").await;
     let path = service.create("ada").await;
     server.crash();
     for request in [service.get(&path), service.post(&user("grace"))] {

@@ -24,3 +24,4 @@ mod f_processes;
 
 mod m_server;
 mod n_tls;
+mod o_replicas;

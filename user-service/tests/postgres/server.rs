@@ -66,6 +66,15 @@ impl Server {
         Self::keep(folder, &make, settings)
     }
 
+    /// A replica that follows this server, with these settings besides the usual ones.
+    pub(crate) fn replica(&self, settings: &str) -> Self {
+        let make = format!(
+            "PGPASSWORD={PASSWORD} pg_basebackup -D data -R -c fast --no-sync -h 127.0.0.1 -p {} -U {USER}",
+            self.port
+        );
+        Self::keep(folder(), &make, &format!("wal_retrieve_retry_interval = 100ms\n{settings}"))
+    }
+
     fn keep(folder: PathBuf, make: &str, settings: &str) -> Self {
         let port = free_port();
         give(&folder.join("settings.conf"), &format!("{SETTINGS}port = {port}\n{settings}"));
@@ -101,6 +110,11 @@ impl Server {
     /// Starts it again.
     pub(crate) fn restart(&self) {
         self.control(&["-l", "server.log", "-w", "start"]);
+    }
+
+    /// Makes a primary of a replica.
+    pub(crate) fn promote(&self) {
+        self.control(&["-w", "promote"]);
     }
 
     fn control(&self, arguments: &[&str]) {
