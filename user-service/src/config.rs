@@ -190,8 +190,24 @@ impl File {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source })
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            // It shows the line, which may hold a password.
+            ConfigError::Wrong { path: path.to_owned(), why: without_users(&error.to_string()) }
+        })
     }
+}
+
+/// The text without what stands between the scheme and the host of a URL: a user, and maybe a password.
+fn without_users(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, url)) = rest.split_once("://") {
+        let end = url.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(url.len());
+        let (url, behind) = url.split_at(end);
+        shown.extend([before, "://", url.rsplit_once('@').map_or(url, |(_, host)| host)]);
+        rest = behind;
+    }
+    shown + rest
 }
 
 /// Why there is no configuration. Ends the program with exit code 2.
@@ -206,12 +222,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML, or not what is known here.
-    #[error("{} is not right", path.display())]
+    #[error("{} is not right: {why}", path.display())]
     Wrong {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: toml::de::Error,
+        why: String,
     },
     /// The URL of the database is none.
     #[error("the URL of the database {0}")]
@@ -328,6 +344,16 @@ mod tests {
         for bad in ["", "10", "s", "0s", "25h", "-1s", "1.5s", "10 s", "99999999999999999999h"] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_shown_has_lost_its_passwords() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.toml");
+        std::fs::write(&file, "replicas = 'postgres://u:hunter2@db/users'").unwrap();
+        let why = File::read(&file).unwrap_err().to_string();
+        assert!(why.contains("replicas = 'postgres://db/users'") && !why.contains("hunter2"), "{why}");
+        assert_eq!(without_users("a://b c://u@d'://"), "a://b c://d'://");
     }
 
     #[test]
