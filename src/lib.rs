@@ -11,7 +11,7 @@
 //! refusal                                          knows every stage's "no"
 //! plan                                             Config + stages -> what runs
 //! acme                                             obtains what listen shows
-//! listen route limit cache upstream forward        the stages: strangers to each other
+//! listen route auth limit cache upstream forward   the stages: strangers to each other
 //! config telemetry redis                           words and pipes
 //! ```
 
@@ -23,6 +23,7 @@ pub mod acme;
 
 pub mod listen;
 pub mod route;
+pub mod auth;
 pub mod limit;
 pub mod cache;
 pub mod upstream;

@@ -19,7 +19,7 @@ use source::{Source, files, functions, names_from_the_root, root, sources};
 /// From the ground up. A module names modules on lower floors only, never its own floor or above.
 const FLOORS: &[&[&str]] = &[
     &["config", "telemetry", "redis"],
-    &["listen", "route", "limit", "cache", "upstream", "forward"],
+    &["listen", "route", "auth", "limit", "cache", "upstream", "forward"],
     &["acme"],
     &["plan"],
     &["refusal"],
