@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::auth::Caller;
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
 use crate::forward::compress::Encoder;
@@ -78,6 +79,8 @@ pub struct Asked {
     pub port: u16,
     /// Who the client is by its certificate, if it has shown one to us.
     pub certificate: Option<Arc<ClientIdentity>>,
+    /// Who asks, as a provider vouches for it; set once the route is known, where that asks for callers.
+    pub caller: Option<Arc<Caller>>,
     /// The host, in lower case, without a port.
     pub host: String,
     /// The path in its normal form.

@@ -5,6 +5,7 @@
 
 mod at_hand;
 mod admit;
+mod identify;
 mod answer;
 mod beforehand;
 mod serve;
@@ -157,9 +158,10 @@ impl Gateway {
         if beforehand::answer(session, exchange).await? {
             return Ok(());
         }
-        if let Err(refusal) = admit::admit(session.req_header(), exchange) {
+        if let Err(refusal) = admit::admit(session.req_header(), exchange).await {
             return answer::refusal(session, exchange, refusal).await;
         }
+        identify::tell(session.req_header_mut(), exchange);
         if answer::at_once(session, exchange).await? {
             return Ok(());
         }

@@ -12,7 +12,7 @@
 //! plan                                             Config + stages -> what runs
 //! acme                                             obtains what listen shows
 //! listen route auth limit cache upstream forward   the stages: strangers to each other
-//! config telemetry redis                           words and pipes
+//! config telemetry https redis                     words and pipes
 //! ```
 
 pub mod gateway;
@@ -31,6 +31,7 @@ pub mod forward;
 
 pub mod config;
 pub mod telemetry;
+pub mod https;
 pub mod redis;
 
 pub mod boot;

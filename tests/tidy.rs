@@ -18,7 +18,7 @@ use source::{Source, files, functions, names_from_the_root, root, sources};
 
 /// From the ground up. A module names modules on lower floors only, never its own floor or above.
 const FLOORS: &[&[&str]] = &[
-    &["config", "telemetry", "redis"],
+    &["config", "telemetry", "https", "redis"],
     &["listen", "route", "auth", "limit", "cache", "upstream", "forward"],
     &["acme"],
     &["plan"],

@@ -4,7 +4,7 @@ use instant_acme::{Account, AccountBuilder, AccountCredentials, ExternalAccountK
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
-use super::https::Https;
+use crate::https::Https;
 use super::order::Failure;
 use super::store::{Record, Store};
 

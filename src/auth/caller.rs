@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 /// What a provider says of a caller, by name.
@@ -14,6 +15,8 @@ pub struct Caller {
     provider: Arc<str>,
     proof: Proof,
     claims: Claims,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    print: Box<str>,
 }
 
 /// What the caller has shown.
@@ -27,10 +30,25 @@ pub enum Proof {
     Certificate,
 }
 
+/// Claims that differ from one token of a caller to the next.
+const OF_ONE_TOKEN: &[&str] = &["exp", "iat", "nbf", "jti"];
+
 impl Caller {
     /// A caller that `provider` vouches for.
     pub fn new(provider: Arc<str>, proof: Proof, claims: Claims) -> Self {
-        Self { provider, proof, claims }
+        let print = print(&provider, &proof, &claims);
+        Self { provider, proof, claims, fields: Vec::new(), print }
+    }
+
+    /// The same, and by these fields the upstream is told of it.
+    #[must_use]
+    pub fn told_by(self, fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { fields, ..self }
+    }
+
+    /// The fields by which the upstream is told of it.
+    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.fields
     }
 
     /// The name of the provider: NAME of `[auth.NAME]`.
@@ -70,14 +88,46 @@ impl Caller {
         })
     }
 
-    /// Whether the claim `name` is the text, or a list that has it. Of `scope` it is the words (RFC 6749 §3.3).
+    /// Whether the claim `name` is this text, or a list that has it.
     pub fn has(&self, name: &str, wanted: &str) -> bool {
         match self.value(name) {
             Some(Value::Array(values)) => values.iter().any(|value| value.as_str() == Some(wanted)),
-            Some(Value::String(words)) if name == "scope" => words.split(' ').any(|word| word == wanted),
             _ => self.claim(name).is_some_and(|text| text == wanted),
         }
     }
+
+    /// Whether it may act within this scope (RFC 6749 §3.3): `scope` has words with blanks between them (RFC 9068 §2.2.3),
+    /// `scp` of some issuers such words or a list.
+    pub fn has_scope(&self, wanted: &str) -> bool {
+        let has = |claim: &Value| match claim {
+            Value::String(words) => words.split(' ').any(|word| word == wanted),
+            Value::Array(words) => words.iter().any(|word| word.as_str() == Some(wanted)),
+            _ => false,
+        };
+        ["scope", "scp"].iter().filter_map(|name| self.claims.get(*name)).any(has)
+    }
+
+    /// What tells this caller from all others: the provider and all that it says, but for what tells one token of a caller
+    /// from the next. Two tokens that differ in more, such as their scopes, are two callers.
+    pub fn print(&self) -> &str {
+        &self.print
+    }
+
+    /// What the caller has shown.
+    pub fn proof(&self) -> &Proof {
+        &self.proof
+    }
+}
+
+fn print(provider: &str, proof: &Proof, claims: &Claims) -> Box<str> {
+    let mut lasting: Vec<_> = claims.iter().filter(|(name, _)| !OF_ONE_TOKEN.contains(&name.as_str())).collect();
+    lasting.sort_unstable_by_key(|(name, _)| *name);
+    let key = match proof {
+        Proof::ApiKey(id) => Some(&**id),
+        Proof::Token | Proof::Certificate => None,
+    };
+    let told = serde_json::json!([provider, key, lasting]);
+    blake3::hash(told.to_string().as_bytes()).to_hex().as_str().into()
 }
 
 #[cfg(test)]
@@ -114,9 +164,27 @@ mod tests {
         let caller = caller();
         assert!(caller.has("groups", "ops") && !caller.has("groups", "op"));
         assert!(caller.has("realm_access.roles", "editor"));
-        assert!(caller.has("scope", "users:write") && !caller.has("scope", "users"));
+        assert!(caller.has_scope("users:write") && !caller.has_scope("users") && !caller.has_scope(""));
         assert!(caller.has("sub", "ada") && !caller.has("sub", "ad"));
         assert!(!caller.has("realm_access.roles.editor", "editor"));
+    }
+
+    #[test]
+    fn two_tokens_of_a_caller_are_of_one_caller_and_others_are_not() {
+        let of = |provider: &str, claims: Value| {
+            let Value::Object(claims) = claims else { unreachable!("it is a table") };
+            Caller::new(provider.into(), Proof::Token, claims).print().to_owned()
+        };
+        let one = of("idp", serde_json::json!({ "sub": "ada", "scope": "a", "exp": 1, "jti": "x" }));
+        assert_eq!(one, of("idp", serde_json::json!({ "jti": "y", "exp": 2, "scope": "a", "sub": "ada" })));
+        for other in [
+            of("partners", serde_json::json!({ "sub": "ada", "scope": "a" })),
+            of("idp", serde_json::json!({ "sub": "bob", "scope": "a" })),
+            of("idp", serde_json::json!({ "sub": "ada", "scope": "a b" })),
+            of("idp", serde_json::json!({ "sub": "ada" })),
+        ] {
+            assert_ne!(one, other);
+        }
     }
 
     #[test]

@@ -1,5 +1,38 @@
 //! Who asks: credentials are checked here, and become a [`Caller`].
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `door` | what a route asks of its callers |
+//! | `provider` | who vouches for callers, one for each `[auth.NAME]` |
+//! | `jwt`, with `token`, `expect`, `json` | tokens: their form, what they must say, and how they are verified |
+//! | `algorithm`, `jwk` | signatures, and the keys that verify them |
+//! | `keys`, `fetch` | where an issuer's keys come from, and how they are kept new |
+//! | `remembered` | tokens that were verified before |
+//! | `caller` | who was found to ask |
+//! | `denied` | every "no", and what the client is told with it |
+//!
+//! Nothing here knows of requests but their header fields.
 
 pub mod caller;
+mod algorithm;
+mod denied;
+mod door;
+mod expect;
+mod fetch;
+mod json;
+mod jwk;
+mod jwt;
+mod keys;
+mod provider;
+mod remembered;
+pub mod token;
 
+pub use algorithm::Algorithm;
 pub use caller::{Caller, Claims, Proof};
+pub use denied::{Denied, Flaw, Why};
+pub use door::{Door, Identified, Needed, Requirements};
+pub use expect::Expected;
+pub use jwk::{BadKeys, KeySet};
+pub use jwt::JwtSettings;
+pub use keys::{KeySettings, KeySource, Pace};
+pub use provider::{Headers, Provider, Settings};

@@ -100,6 +100,7 @@ impl Process {
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
+        live.load().providers.values().for_each(|provider| provider.start());
         let fetching = fetching(&live.load(), fleet, &meters, threads);
         let _fleet = tokio::spawn(fetching.tiers.run());
         let https_port = Arc::new(AtomicU16::new(https_port(listeners.iter().map(|bound| bound.listener))));

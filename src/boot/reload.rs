@@ -178,6 +178,7 @@ impl Reloader {
     /// Begins the checks and lookups of upstreams that are new or not as they were, and waits for the first of them where
     /// nobody would answer yet.
     async fn warm_up(&self, plan: &Plan, running: &Plan) {
+        plan.providers.values().for_each(|provider| provider.start());
         let mut awaited = Vec::new();
         for (name, upstream) in &plan.upstreams {
             let before = running.upstreams.get(name);

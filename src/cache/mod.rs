@@ -106,6 +106,8 @@ pub struct Rules {
     pub key_cookies: Vec<String>,
     /// Whether the client's certificate counts in the key. `None`: not.
     pub key_client: Option<bool>,
+    /// Whether the caller counts in the key.
+    pub key_caller: bool,
     /// What becomes of answers that set cookies.
     pub set_cookie: SetCookie,
     /// Tags of every answer, besides those that the origin gives it; sorted, each once.
@@ -136,6 +138,7 @@ impl Default for Rules {
             key_headers: Vec::new(),
             key_cookies: Vec::new(),
             key_client: None,
+            key_caller: false,
             set_cookie: SetCookie::default(),
             tags: Vec::new(),
             max_object: 4 << 20,
@@ -152,7 +155,10 @@ impl Rules {
 
     /// Whether fields of the request are part of the key, so that one URL has many.
     pub fn keys_by_request(&self) -> bool {
-        !self.key_headers.is_empty() || !self.key_cookies.is_empty() || self.key_client == Some(true)
+        !self.key_headers.is_empty()
+            || !self.key_cookies.is_empty()
+            || self.key_client == Some(true)
+            || self.key_caller
     }
 
     /// Whether cookies are told apart, by the key or by the variants.

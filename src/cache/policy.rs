@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE,
+    CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE,
     LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode, request};
@@ -82,7 +82,7 @@ pub enum NotKept {
     NoStore,
     /// It says `private` (§5.2.2.7).
     Private,
-    /// Its request carried `Authorization`, and it does not say that it may be shared (§3.5).
+    /// Its request says who its caller is, by `Authorization` or otherwise, and it does not say that it may be shared (§3.5).
     Authorization,
     /// It sets a cookie (§7.3).
     SetCookie,
@@ -145,13 +145,13 @@ impl NotKept {
     /// still be served it. So it does after a failure, for which it may stand in, after a part, and after statuses that
     /// blame the one request (400, 406, 412, 416, 429 and the like): anybody could make it go with a request gone wrong.
     /// 401 and 403 are about a caller who has said who he is; to others, they are about the URL.
-    pub fn supersedes(self, status: StatusCode, request: &HeaderMap) -> bool {
+    pub fn supersedes(self, status: StatusCode, request: &HeaderMap, authorized: bool) -> bool {
         let of_request =
             matches!(self, Self::Method | Self::Authorization | Self::Cookie | Self::Partial | Self::Purged);
         let of_url = match status.as_u16() {
             206 | 304 => false,
             200..=399 | 404 | 405 | 410 | 451 => true,
-            401 | 403 => !request.contains_key(AUTHORIZATION) && !request.contains_key(COOKIE),
+            401 | 403 => !authorized && !request.contains_key(COOKIE),
             _ => false,
         };
         of_url && !of_request
@@ -160,12 +160,12 @@ impl NotKept {
 
 /// Whether an answer is stored, and on which terms.
 ///
-/// `method` and `request` are those of the request that it answers; `answer` has the fields as the origin sent them,
+/// `method` and `request` are those of the request that it answers, `authorized` whether that says who its caller is; `answer` has the fields as the origin sent them,
 /// after a 304 those of [`merge::renewed`]. A POST is stored for later GETs only with an explicit lifetime, and the
 /// caller sees to it that its `Content-Location` is its target ([`super::invalidate::is_of_target`], RFC 9110 §9.3.3).
 pub fn keep(
     method: &Method,
-    request: &HeaderMap,
+    (request, authorized): (&HeaderMap, bool),
     status: StatusCode,
     answer: &HeaderMap,
     rules: &Rules,
@@ -173,7 +173,7 @@ pub fn keep(
 ) -> Result<Terms, NotKept> {
     let said = Said::of(answer, &rules.targeted);
     let directives = &said.directives;
-    may_store(request, status, answer, &said, rules)?;
+    may_store(authorized, status, answer, &said, rules)?;
     let named = freshness::lifetime(&said, answer, times.answered);
     if *method != Method::GET && (*method != Method::POST || named.is_none()) {
         return Err(NotKept::Method);
@@ -245,7 +245,7 @@ fn for_how_long(
 
 /// Everything but the lifetime (§3).
 fn may_store(
-    request: &HeaderMap,
+    authorized: bool,
     status: StatusCode,
     answer: &HeaderMap,
     said: &Said,
@@ -263,7 +263,7 @@ fn may_store(
         Err(NotKept::Partial)
     } else if rules.set_cookie == SetCookie::Bypass && sets_cookie(answer, &directives.fields) {
         Err(NotKept::SetCookie)
-    } else if request.contains_key(AUTHORIZATION) && !directives.shared() {
+    } else if authorized && !directives.shared() {
         Err(NotKept::Authorization)
     } else if vary::fields(answer, rules).is_err() {
         Err(NotKept::Vary)

@@ -43,7 +43,8 @@ fn ttl(seconds: u64) -> Rules {
 
 fn terms(request: &request::Parts, (status, answer): &Sent, rules: &Rules) -> Result<Terms, NotKept> {
     let times = Times { asked: at(NOW), answered: at(NOW) };
-    keep(&request.method, &request.headers, *status, answer, rules, times)
+    let authorized = request.headers.contains_key("authorization");
+    keep(&request.method, (&request.headers, authorized), *status, answer, rules, times)
 }
 
 /// Why a request passes.
@@ -443,7 +444,9 @@ fn what_is_not_kept_takes_the_place_of_what_is_stored_where_it_is_about_the_url(
         (NoStore, 503, &[], false),
     ];
     for (reason, status, fields, wanted) in rows {
-        let found = reason.supersedes(StatusCode::from_u16(*status).unwrap(), &headers(fields));
+        let request = headers(fields);
+        let authorized = request.contains_key("authorization");
+        let found = reason.supersedes(StatusCode::from_u16(*status).unwrap(), &request, authorized);
         assert_eq!(found, *wanted, "{reason:?} {status} {fields:?}");
     }
 }
@@ -554,7 +557,7 @@ fn the_origin_opens_windows_for_stale_answers_and_the_route_where_it_says_nothin
 fn time_in_transit_is_part_of_the_age_but_not_of_the_routes_own_ttl() {
     let times = Times { asked: at(NOW - 5), answered: at(NOW) };
     let found = |answer: &Sent, rules: &Rules| {
-        let terms = keep(&Method::GET, &HeaderMap::new(), answer.0, &answer.1, rules, times).unwrap();
+        let terms = keep(&Method::GET, (&HeaderMap::new(), false), answer.0, &answer.1, rules, times).unwrap();
         (terms.fresh_until, terms.born)
     };
     let named = response(200, &["cache-control: max-age=60"]);

@@ -295,6 +295,7 @@ impl Tiers {
             }
             HeadSays::Freshen => {
                 let headers = merge::renewed(&stored.headers, answer, &asking.rules);
+                let request = (request, asking.authorized);
                 let kept =
                     policy::keep(&http::Method::GET, request, stored.status, &headers, &asking.rules, times);
                 let Ok(terms) = kept else { return self.drop_variant(&asking.key, &stored) };

@@ -201,6 +201,9 @@ pub struct CacheKey {
     /// the route has `client_cert`, or tells the upstream of the certificate by `request_headers`.
     #[schemars(example = true)]
     pub client_cert: Option<bool>,
+    /// Whether what one caller is answered is kept for that caller: its provider and all of its claims but `exp`, `iat`, `nbf` and
+    /// `jti` count. Without it, what a caller was answered is kept only where the answer says that it is for everybody.
+    pub caller: bool,
 }
 
 /// How the query counts in the cache key.

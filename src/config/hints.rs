@@ -98,11 +98,10 @@ use Origin::{Caddy, Envoy, HaProxy, Nginx, Other, Pingap, Traefik};
 type Later = (&'static [&'static str], &'static [&'static str], &'static str);
 
 const LATER: &[Later] = &[
-    (&["Config"], &["auth"], "leave it out, and let the upstream check who asks"),
+    (&["AuthProvider"], &["oidc", "api_key", "introspection"], "only `jwt` is there"),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
-    (&["Route"], &["auth"], "leave it out, and let the upstream check who asks"),
     (&["Route"], &["concurrency", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
     (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),

@@ -11,6 +11,7 @@ pub mod compress;
 pub mod cors;
 pub mod redis;
 pub mod acme;
+pub mod auth;
 pub mod tls;
 pub mod upstream;
 pub mod load;
@@ -37,6 +38,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use acme::{Acme, AcmeChallenge, AcmeEab};
+pub use auth::AuthProvider;
 pub use cache::CacheStore;
 pub use document::Document;
 pub use load::{Loaded, Sources, load, read_text};
@@ -107,6 +109,10 @@ pub struct Config {
     /// Where cached answers are kept, and who may purge them. What is cached is said on the routes.
     pub cache: CacheStore,
 
+    /// Who vouches for callers, by name. Which routes ask for callers is said there (`auth`).
+    #[schemars(extend("x-noun" = "auth provider", "x-example-name" = "idp", "propertyNames" = { "format": "name" }))]
+    pub auth: BTreeMap<String, AuthProvider>,
+
     /// Groups of interchangeable servers, by name.
     #[schemars(extend("x-noun" = "upstream", "x-example-name" = "users", "propertyNames" = { "format": "name" }))]
     pub upstreams: BTreeMap<String, Upstream>,
@@ -142,6 +148,7 @@ impl Default for Config {
             tls: Tls::default(),
             downstream: Downstream::default(),
             cache: CacheStore::default(),
+            auth: BTreeMap::new(),
             upstreams: BTreeMap::new(),
             defaults: Route::default(),
             policies: BTreeMap::new(),

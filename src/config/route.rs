@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::RouteAuth;
 use super::cache::Cache;
 use super::compress::Compress;
 use super::cors::Cors;
@@ -41,6 +42,11 @@ pub struct Route {
     /// is refused with 403. Which certificates are good says `tls.client_ca`, or that of the host.
     #[schemars(example = serde_json::json!({ "sans": ["URI:spiffe://example.com/partner"] }))]
     pub client_cert: Option<ClientCert>,
+    /// Which callers may ask: the name of a provider (`[auth.NAME]`) that vouches for them, a table, or `false`. Asked before
+    /// anything is answered, from the cache as well. What a caller was answered is kept from all others, unless the answer says that
+    /// it is for everybody (`public`, `s-maxage`, `must-revalidate`; RFC 9111 §3.5), or `cache.key.caller` keeps callers apart.
+    #[schemars(example = serde_json::json!({ "providers": "idp", "methods": "unsafe", "scopes": ["users:write"] }))]
+    pub auth: Option<RouteAuth>,
     /// How often one client may ask: a rate, a table, or a list of these.
     #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,

@@ -11,7 +11,7 @@ use super::problem::nearest;
 use super::servers::{name_server, server, server_name};
 use super::units::{ByteSize, Period, Rate, Share};
 use super::upstream::ErrorStatus;
-use super::{acme, cache, compress, cors, meant, redis, upstream};
+use super::{acme, auth, cache, compress, cors, meant, redis, upstream};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -105,6 +105,8 @@ const KINDS: &[Kind] = &[
         example: "tidegate",
         check: redis::prefix,
     },
+    Kind { format: "issuer", noun: "a URL", example: "https://id.example.com/", check: auth::issuer },
+    Kind { format: "scope", noun: "a scope", example: "users:write", check: auth::scope },
     Kind { format: "email", noun: "an e-mail address", example: "ops@example.com", check: acme::email },
     Kind {
         format: "https-url",
@@ -155,6 +157,7 @@ markers! {
     Origin "origin",
     Tag "tag",
     MediaRange "media-range",
+    Scope "scope",
 }
 
 fn time(text: &str) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! May this request come in: its head understood, its route found, its address let in, its limits charged.
+//! May this request come in: its head understood, its route found, its address let in, its caller known, its limits charged.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use crate::listen::{self, Connection, MinVersion, Session, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};
+
+use super::identify;
 
 /// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
 pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
@@ -52,6 +54,7 @@ pub(super) fn who_asks(request: &RequestHeader, connection: Option<&Connection>,
         local: connection.map_or(NOBODY, |connection| connection.local.ip()),
         port: connection.map_or(0, |connection| connection.local.port()),
         certificate: connection.and_then(|connection| connection.tls.as_ref()?.client.clone()),
+        caller: None,
         host: String::new(),
         path: String::new(),
         id: request_id::of(fields, trusted),
@@ -94,11 +97,14 @@ pub(super) fn check_connection(connection: Option<&Connection>, exchange: &Excha
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Finds the route and asks its limits, cheapest question first.
-pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     find_route(request, exchange)?;
     check_address(exchange)?;
     check_client(exchange)?;
+    // Limits may be by caller, so that comes first. A "no" to it comes after them: who guesses pays for each guess.
+    let admitted = identify::identify(request, exchange).await;
     charge(exchange)?;
+    admitted?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
     }

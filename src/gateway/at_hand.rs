@@ -19,7 +19,7 @@ use crate::telemetry::Tier;
 
 use super::record::Answered;
 use super::serve::{Hit, Next};
-use super::{Gateway, admit, answer, deliver, prove, record, serve};
+use super::{Gateway, admit, answer, deliver, identify, prove, record, serve};
 
 /// The answer to a request, if memory holds it; of a request that exceeds its limits, the refusal.
 pub(super) fn answer(
@@ -37,6 +37,8 @@ pub(super) fn answer(
     admit::find_route(request, &mut exchange).ok()?;
     admit::check_address(&exchange).ok()?;
     admit::check_client(&exchange).ok()?;
+    identify::at_once(request, &mut exchange)?;
+    let request = &*identify::told(request, &exchange);
     let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
         return None;

@@ -102,7 +102,7 @@ fn renewed(
     let mut parts = http::Response::new(()).into_parts().0;
     (parts.status, parts.headers) = (old.status, headers);
     let head = ResponseHeader::from(parts);
-    let (method, fields) = (&errand.request.method, &errand.request.headers);
+    let (method, fields) = (&errand.request.method, (&errand.request.headers, errand.authorized));
     let terms = policy::keep(method, fields, old.status, &head.headers, &errand.rules, errand.times());
     let kept = terms.and_then(|terms| {
         settle::to_store(

@@ -59,7 +59,7 @@ fn look_again(
     times: Times,
 ) {
     let Some(asking) = &mut exchange.cache else { return };
-    let (method, headers) = (&request.method, &request.headers);
+    let (method, headers) = (&request.method, (&request.headers, asking.authorized));
     let kept = policy::keep(method, headers, answer.status, &answer.headers, &asking.rules, times);
     let kept = kept.and_then(|terms| {
         let too_large = |length| length > asking.rules.max_object.min(fetching.tiers.largest());
@@ -109,7 +109,7 @@ fn result_of_post(
     }
     let rules = Rules { ttl: None, heuristic: Some(false), negative_ttl: None, ..(*asking.rules).clone() };
     let terms =
-        policy::keep(&request.method, &request.headers, answer.status, &answer.headers, &rules, times)
+        policy::keep(&request.method, (&request.headers, asking.authorized), answer.status, &answer.headers, &rules, times)
             .ok()?;
     let url = place::url_of(&rules, request, asked);
     let stored = settle::to_store(request, answer, &rules, terms, fetching.tiers.purges.stamp(), url).ok()?;

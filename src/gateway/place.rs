@@ -47,6 +47,9 @@ impl<'a> Origin<'a> {
         if let (Some(true), Some(client)) = (rules.key_client, &asked.certificate) {
             origin.claims.extend(["\nclient-certificate ", &client.fingerprint]);
         }
+        if let (true, Some(caller)) = (rules.key_caller, &asked.caller) {
+            origin.claims.extend(["\ncaller ", caller.print()]);
+        }
         origin
     }
 

@@ -80,6 +80,8 @@ pub(super) fn line(
         tls_client: asked
             .and_then(|asked| asked.certificate.as_ref())
             .map(|client| Text::from(&*client.subject)),
+        caller: asked.and_then(|asked| asked.caller.as_ref()?.subject()).map(Text::from),
+        provider: asked.and_then(|asked| asked.caller.as_ref()).map(|caller| Text::from(caller.provider())),
         route: exchange.route.as_ref().map(|route| route.name.clone()),
         upstream: tries.upstream.as_ref().map(|upstream| upstream.shared_name()),
         server: tries.server.clone(),

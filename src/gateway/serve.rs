@@ -7,14 +7,16 @@ use http::{Method, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 
+use crate::auth::Proof;
 use crate::cache::flight::{Follower, Joined, Lane, News, PATIENCE, Pilot, Verdict};
 use crate::cache::range;
 use crate::cache::reuse::{self, Failure, Reuse, Why};
 use crate::cache::status::Forwarded;
 use crate::cache::stored::Stored;
 use crate::cache::{Asking, Pass, Tiers, Went};
-use crate::exchange::Exchange;
+use crate::exchange::{Asked, Exchange};
 use crate::listen::Session;
+use crate::plan::Route;
 use crate::refusal::Refusal;
 use crate::telemetry::{Background, StaleReason, Tier};
 
@@ -71,11 +73,23 @@ pub(super) fn open(request: &RequestHeader, has_content: bool, exchange: &mut Ex
     let Some(rules) = &route.cache else { return false };
     let key = place::key_of(rules, request, asked);
     let mut asking = Asking::new(rules, key, request);
+    asking.authorized = is_for_one(request, route, asked, &asking);
     if exchange.plan.cache.status_key {
         asking.label = Some(place::label_of(rules, request, asked));
     }
     let asking = exchange.cache.insert(asking);
     !asking.passes(request, has_content)
+}
+
+/// Whether the answer is for the caller alone, unless it says otherwise (§3.5): the request says who it is, well or badly, and
+/// the key does not.
+fn is_for_one(request: &RequestHeader, route: &Route, asked: &Asked, asking: &Asking) -> bool {
+    let authorization = asking.heeded.authorization();
+    let by_key = asking.rules.key_caller
+        // Of a caller that has shown something else, `Authorization` may say more.
+        && asked.caller.as_ref().is_some_and(|caller| *caller.proof() == Proof::Token || !authorization);
+    let door = || route.door.as_ref().is_some_and(|door| door.is_shown(&request.headers));
+    !by_key && (authorization || asked.caller.is_some() || door())
 }
 
 /// Whether the client wants no answer but a stored one (§5.2.1.7).

@@ -48,8 +48,8 @@ pub(super) async fn settle(mut errand: Errand, mut answer: Answer) -> Option<Err
 /// The answer as it would be stored, without its body.
 fn to_keep(errand: &Errand, head: &ResponseHeader) -> Result<Stored, NotKept> {
     let times = errand.times();
-    let (method, headers) = (&errand.request.method, &errand.request.headers);
-    let terms = policy::keep(method, headers, head.status, &head.headers, &errand.rules, times)?;
+    let (method, request) = (&errand.request.method, (&errand.request.headers, errand.authorized));
+    let terms = policy::keep(method, request, head.status, &head.headers, &errand.rules, times)?;
     if policy::length(&head.headers).is_some_and(|length| length > errand.size_max()) {
         return Err(NotKept::TooLarge);
     }
@@ -252,7 +252,7 @@ fn learn(errand: &Errand, status: StatusCode, reason: NotKept) {
     if reason.lasts(status) {
         tiers.unstored.mark(&errand.key, errand.authorized);
     }
-    if reason.supersedes(status, &errand.request.headers) {
+    if reason.supersedes(status, &errand.request.headers, errand.authorized) {
         let selected = errand.selected().map(|at| &errand.candidates[at]);
         for stored in selected.into_iter().chain(&errand.in_part) {
             tiers.drop_variant(&errand.key, stored);

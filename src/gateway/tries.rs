@@ -15,7 +15,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer, retry_after};
 
-use super::{affinity, place};
+use super::{affinity, identify, place};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server(
@@ -157,6 +157,7 @@ pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<Reque
     let mut request = came.clone();
     hop::strip_request(&mut request);
     forward::identify(&mut request, &facts, &asked.id);
+    identify::tell(&mut request, exchange);
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);

@@ -106,6 +106,7 @@ fn compiled(table: CacheTable, config: &Config) -> Rules {
         key_headers: sorted(names(&table.key.headers), HeaderName::as_str),
         key_cookies: sorted(table.key.cookies, String::as_str),
         key_client: table.key.client_cert,
+        key_caller: table.key.caller,
         set_cookie: match table.set_cookie {
             CacheSetCookie::Bypass => SetCookie::Bypass,
             CacheSetCookie::Strip => SetCookie::Strip,

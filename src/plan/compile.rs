@@ -7,7 +7,7 @@ use crate::telemetry::Meters;
 
 use super::routes::Ground;
 use super::upstreams::Upstreams;
-use super::{Plan, Running, Surroundings, acme, admin, caching, hsts, listeners, redis, routes, tls};
+use super::{Plan, Running, Surroundings, acme, admin, auth, caching, hsts, listeners, redis, routes, tls};
 
 /// Compiles a configuration. `ticketing` outlives plans, so that TLS sessions survive them; what is known of upstreams,
 /// clients and certificates is taken over from what is `running`, by name, which is not changed.
@@ -35,13 +35,18 @@ pub fn compile(
     let hsts = config.defaults.hsts.as_ref();
     let hsts = hsts.and_then(|hsts| hsts::value(hsts, &place!["defaults", "hsts"], &mut Vec::new()));
     let mut upstreams = Upstreams::compile(config, &around.directory, meters, running.plan, &mut problems);
-    let ground = Ground { directory: &around.directory, meters, running: running.plan };
+    let vouching = running.plan.map(|plan| &plan.providers);
+    let providers = auth::providers(config, &around.directory, meters, vouching, &mut problems);
+    let ground =
+        Ground { directory: &around.directory, meters, running: running.plan, providers: &providers };
     let routes = routes::compile(config, ground, &connections, &mut upstreams, &mut problems);
 
     match (admin, routes) {
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {
             routes,
             upstreams: upstreams.by_name,
+            identity_fields: auth::identity_fields(&providers),
+            providers,
             trusted_proxies: config.trusted_proxies.clone(),
             bounds: bounds(&config.downstream),
             tls,

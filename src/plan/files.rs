@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::auth::Jwks;
 use crate::config::redis::RedisAddress;
 use crate::config::upstream::{Sticky, UpstreamTls};
 use crate::config::{Config, Redis, Secret};
@@ -34,7 +35,14 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         let beside = tls.cert.as_ref().filter(|_| tls.key.is_none()).map(|cert| cert.with_extension("key"));
         [tls.ca.clone(), tls.cert.clone(), tls.key.clone().or(beside)].into_iter().flatten()
     });
-    let files = [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).flatten();
+    let of_issuers = config.auth.values().flat_map(|provider| {
+        let keys = match &provider.jwt.jwks {
+            Some(Jwks::Table(table)) => table.file.as_deref(),
+            Some(Jwks::Url(_)) | None => None,
+        };
+        [keys, provider.jwt.ca.as_deref()]
+    });
+    let files = [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
     files.map(Path::to_owned).chain(of_servers).map(|file| directory.join(file)).collect()
 }
 
@@ -60,13 +68,18 @@ mod tests {
             servers = ["10.0.0.1:80"]
             sticky = { name = "server", secret = { file = "cookies" } }
             tls = { ca = "servers.pem", cert = "us.pem" }
+            [auth.idp.jwt]
+            issuer = "https://id.example.com/"
+            audience = "users"
+            jwks = { file = "keys.json" }
+            ca = "id.pem"
             [upstreams.web]
             servers = ["10.0.0.2:80"]
             tls = { cert = "web.pem", key = "web-key.pem" }
         "#;
         let config = read_text("test.toml", text).unwrap().config;
-        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "servers.pem"];
-        let wanted = wanted.into_iter().chain(["us.pem", "us.key", "web.pem", "web-key.pem"]);
+        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "keys.json"];
+        let wanted = wanted.into_iter().chain(["id.pem", "servers.pem", "us.pem", "us.key", "web.pem", "web-key.pem"]);
         let wanted: Vec<_> = wanted.map(|file| Path::new("/etc").join(file)).collect();
         assert_eq!(files(&config, Path::new("/etc")), wanted);
         assert!(files(&Config::default(), Path::new("/etc")).is_empty());

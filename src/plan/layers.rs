@@ -94,6 +94,7 @@ settings!(
     methods,
     ip,
     client_cert,
+    auth,
     rate_limit,
     max_body,
     cache,

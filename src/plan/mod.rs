@@ -7,6 +7,7 @@ mod acme;
 mod actions;
 mod addresses;
 mod admin;
+mod auth;
 mod caching;
 pub mod change;
 mod client_cert;
@@ -33,10 +34,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use crate::acme::Settings as Obtained;
+use crate::auth::{Door, Provider};
 use crate::cache;
 use crate::config::Config;
 use crate::forward::compress::Compress;
@@ -65,6 +67,10 @@ pub struct Plan {
     pub routes: Table<Arc<Route>>,
     /// Every upstream, those written inline on routes included, by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Who vouches for callers, by name.
+    pub providers: BTreeMap<String, Arc<Provider>>,
+    /// Fields by which upstreams are told of callers: from requests as they come, all of these are removed.
+    pub identity_fields: Vec<HeaderName>,
     /// Networks whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bounds on clients.
@@ -120,6 +126,8 @@ pub struct Route {
     pub addresses: Option<Addresses>,
     /// Which clients may ask by their certificates, where not all may.
     pub client_cert: Option<ClientCertRule>,
+    /// Which callers may ask, where they have to say who they are.
+    pub door: Option<Door>,
     /// Limits per client, if there are any.
     pub limits: Option<Limits>,
     /// The largest request body in bytes.

@@ -16,6 +16,7 @@ use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
 use crate::telemetry::{Meters, RouteMeters};
 
 use super::actions::{self, action};
+use super::auth::{self, Providers};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
@@ -29,6 +30,8 @@ pub(super) struct Ground<'a> {
     pub(super) meters: &'a Meters,
     /// The plan whose counts are taken over.
     pub(super) running: Option<&'a Plan>,
+    /// Who vouches for callers.
+    pub(super) providers: &'a Providers,
 }
 
 /// Compiles every route. What cannot be compiled is a problem, and missing from the table.
@@ -107,6 +110,7 @@ fn route(
     let cache = caching::rules(layered, config, problems);
     let client_cert = client_cert::rule(layered, problems);
     let cors = cors::rules(layered, problems);
+    let door = auth::door(name, layered, ground.providers, config, problems);
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
     let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
     let ip = written.ip.as_ref();
@@ -123,6 +127,7 @@ fn route(
         meters: RouteMeters::new(ground.meters, name),
         addresses,
         client_cert,
+        door,
         limits: Limits::new(name, &rules, limited, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::auth::{Denied, Why};
 use crate::limit::Exceeded;
 use crate::listen::{self, BadHead, Session};
 use crate::route::{NotFound, path::BadPath};
@@ -41,6 +42,8 @@ pub enum Refusal {
     NoClientCert,
     /// The client's certificate may not come in here.
     ClientCert,
+    /// The caller has not said who it is, or may not come in here.
+    Denied(Denied),
     /// The connection is not one as the host wants it.
     Misdirected,
     /// The client asked more often than a limit allows.
@@ -124,6 +127,14 @@ impl Refusal {
             Self::Origin => &reason::ORIGIN_REFUSED,
             Self::NoClientCert => &reason::NO_CLIENT_CERT,
             Self::ClientCert => &reason::CLIENT_CERT_REFUSED,
+            Self::Denied(Denied { why, .. }) => match why {
+                Why::Missing => &reason::CREDENTIALS_MISSING,
+                Why::Ambiguous => &reason::CREDENTIALS_AMBIGUOUS,
+                Why::Flawed(_) => &reason::CREDENTIALS_REFUSED,
+                Why::Scope => &reason::SCOPE_MISSING,
+                Why::Caller => &reason::CALLER_REFUSED,
+                Why::Unavailable => &reason::IDENTITY_UNAVAILABLE,
+            },
             Self::Misdirected => &reason::MISDIRECTED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
@@ -156,6 +167,7 @@ impl Refusal {
                 let wait = exceeded.retry_after_field();
                 format!("ask again in {} s", wait.to_str().unwrap_or("1")).into()
             }
+            Self::Denied(denied) => denied.why.words().into(),
             Self::NotFound(NotFound::Method { allow }) => format!("served here: {}", methods(allow)).into(),
             _ => self.reason().title.into(),
         }
@@ -167,6 +179,8 @@ impl Refusal {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
             Self::Head(BadHead::Tunnel) => head.insert_header(header::ALLOW, ""),
             Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
+            Self::Denied(Denied { why: Why::Unavailable, .. }) => head.insert_header(header::RETRY_AFTER, "5"),
+            Self::Denied(denied) => head.insert_header(header::WWW_AUTHENTICATE, denied.challenge.clone()),
             Self::NoServer(NoServer::Open { wait, .. }) => {
                 // Rounded up: who comes a moment too early is refused once more.
                 head.insert_header(header::RETRY_AFTER, wait.as_millis().div_ceil(1000).to_string())

@@ -45,6 +45,16 @@ reasons! {
         "The path climbs above its root, hides a separator in an escape, or holds an invalid escape. The client must mend it.";
     BAD_BODY: BAD_REQUEST "bad-body", "The request body is malformed", "http_request_error",
         "The chunks of the request body break the rules of HTTP. The client must mend it.";
+    CREDENTIALS_AMBIGUOUS: BAD_REQUEST "credentials-ambiguous", "There is more than one credential", "http_request_error",
+        "The request has several `Authorization` fields; servers could differ on which of them counts. The client must send one.";
+    CREDENTIALS_MISSING: UNAUTHORIZED "credentials-missing", "Say who you are", "http_request_denied",
+        "The route has `auth`, and the request says nothing of who asks. `WWW-Authenticate` says what is wanted.";
+    CREDENTIALS_REFUSED: UNAUTHORIZED "credentials-refused", "The credential is not good", "http_request_denied",
+        "The token is expired, for somebody else, not signed by its issuer, or malformed: `detail` and `WWW-Authenticate` say which. The client is to get another one.";
+    SCOPE_MISSING: FORBIDDEN "scope-missing", "The token is not for this", "http_request_denied",
+        "The caller is known, and its token has not all of `auth.scopes` of the route; `WWW-Authenticate` names them. The access line has the caller.";
+    CALLER_REFUSED: FORBIDDEN "caller-refused", "Not for this caller", "http_request_denied",
+        "The caller is known, and has none of `auth.roles`, or not a claim that `auth.claims` of the route asks for. The access line has the caller.";
     MAY_NOT_PURGE: FORBIDDEN "may-not-purge", "Purging is not for this client", "http_request_denied",
         "`PURGE` came from an address that is not in `cache.purge_from`.";
     ADDRESS_REFUSED: FORBIDDEN "address-refused", "Not for clients at this address", "http_request_denied",
@@ -93,6 +103,8 @@ reasons! {
         "Every server of the upstream is down, ejected or not resolved. See `/upstreams` on the admin listener.";
     CIRCUIT_OPEN: SERVICE_UNAVAILABLE "circuit-open", "The upstream is left alone for a while", "destination_unavailable",
         "Too much of what was sent to the upstream failed, and its `circuit_breaker` is open; `Retry-After` says when requests go through again. See `/upstreams` on the admin listener.";
+    IDENTITY_UNAVAILABLE: SERVICE_UNAVAILABLE "identity-unavailable", "Callers cannot be verified now", "http_request_denied",
+        "The issuer of the token has not been reached since the gateway started, so that none of its keys is known. The log of the gateway says why.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
     UPSTREAM_REFUSED: SERVICE_UNAVAILABLE "upstream-refused", "The upstream takes no more", "connection_limit_reached",

@@ -143,6 +143,15 @@ meters! {
     websockets_closed: counter["route", "reason"] "websockets_closed",
         "Connections that had changed their protocol and have ended, by reason (`client`, `server`: closed it or are gone; `idle`: neither said anything for `websocket_idle`)",
         "Many `idle`: have one side send pings more often, or raise `websocket_idle` of the route.";
+    auth_tokens: counter["provider", "outcome"] "auth_tokens",
+        "Tokens that were shown, by outcome (`remembered`: verified before, `verified`, `unavailable`: no key of the issuer is known; or what is wrong with them: `too_long`, `form`, `critical`, `algorithm`, `kind`, `audience`, `expired`, `early`, `claims`, `key`: the issuer has no such key, `signature`)",
+        "`expired` and `early` at many callers at once are a clock that is wrong; `key` and `signature` without end are somebody who guesses. `unavailable`: see `auth_key_fetches`.";
+    auth_key_fetches: counter["provider", "result"] "auth_key_fetches",
+        "Fetches of an issuer's keys, by result (`fetched`, `failed`)",
+        "`failed`: the log says why. The keys that are known stay in use.";
+    auth_keys_fetched: gauge["provider"] "auth_keys_fetched_seconds",
+        "When the keys of an issuer were fetched last, as Unix time; 0 where they were not",
+        "Alert where it is older than a few times `jwks.refresh`: the issuer is away, and a key that it withdraws is believed meanwhile.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`)",
         "A large refused share on a route is an attack, or a limit set too low.";

@@ -37,6 +37,10 @@ pub struct Record {
     pub tls: Option<&'static str>,
     /// The subject of the certificate that the client has shown.
     pub tls_client: Option<Text>,
+    /// Who asks, as a provider vouches for it: `sub` of its token.
+    pub caller: Option<Text>,
+    /// The provider that vouches, by name.
+    pub provider: Option<Text>,
     /// The route that matched, by name.
     pub route: Option<Arc<str>>,
     /// The upstream that was chosen, by name.
@@ -102,6 +106,10 @@ struct Line<'a> {
     tls: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_client: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -136,6 +144,8 @@ impl Record {
             protocol: protocol(self.protocol),
             tls: self.tls,
             tls_client: self.tls_client.as_deref(),
+            caller: self.caller.as_deref(),
+            provider: self.provider.as_deref(),
             status: self.status,
             reason: self.reason,
             route: self.route.as_deref(),
@@ -183,6 +193,8 @@ impl Record {
         }
         note(out, "tls", self.tls);
         note(out, "tls_client", self.tls_client.as_deref());
+        note(out, "caller", self.caller.as_deref());
+        note(out, "provider", self.provider.as_deref());
         note(out, "id", Some(&*self.request_id));
     }
 }
@@ -237,6 +249,8 @@ impl Record {
             protocol: Version::HTTP_2,
             tls: Some("1.3"),
             tls_client: None,
+            caller: None,
+            provider: None,
             route: Some("users".into()),
             upstream: Some("users".into()),
             server: Some("10.0.1.11:8080".into()),
@@ -310,6 +324,15 @@ mod tests {
         let json: Value = serde_json::from_str(&line(&record, Record::json)).unwrap();
         let absent = ["query", "tls", "route", "upstream", "server", "cache", "upstream_us"];
         assert!(absent.iter().all(|name| json.get(name).is_none()), "{json}");
+    }
+
+    #[test]
+    fn a_caller_is_named_with_who_vouches_for_it() {
+        let record = Record { caller: Some("ada".into()), provider: Some("idp".into()), ..Record::sample() };
+        let text = line(&record, Record::text);
+        assert!(text.contains(" tls=1.3 caller=ada provider=idp id="), "{text}");
+        let json: Value = serde_json::from_str(&line(&record, Record::json)).unwrap();
+        assert_eq!((&json["caller"], &json["provider"]), (&json!("ada"), &json!("idp")));
     }
 
     #[test]

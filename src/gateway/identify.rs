@@ -1,0 +1,61 @@
+//! Who asks: found out before anything is answered, and told to upstreams by fields that nobody else can set.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use pingora::http::RequestHeader;
+
+use crate::auth::Identified;
+use crate::exchange::Exchange;
+use crate::forward::Change as _;
+use crate::refusal::Refusal;
+
+/// Finds out who asks, where the route asks for callers, and whether they may come in.
+pub(super) async fn identify(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(door) = exchange.route.as_ref().and_then(|route| route.door.as_ref()) else { return Ok(()) };
+    let identified = door.identify(&request.headers).await;
+    let admitted = door.admit(&request.method, &identified);
+    note(identified, exchange)?;
+    admitted.map_err(Refusal::Denied)
+}
+
+/// The same, where that can be told at once; `None` where it cannot, or the caller may not come in.
+pub(super) fn at_once(request: &RequestHeader, exchange: &mut Exchange) -> Option<()> {
+    let Some(door) = exchange.route.as_ref()?.door.as_ref() else { return Some(()) };
+    let identified = door.at_once(&request.headers)?;
+    door.admit(&request.method, &identified).ok()?;
+    note(identified, exchange).ok()
+}
+
+/// Notes the caller, also of a request that is refused: the access line has it.
+fn note(identified: Identified, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let asked = exchange.asked.as_mut().and_then(Arc::get_mut).ok_or(Refusal::Internal)?;
+    asked.caller = identified.ok().flatten();
+    Ok(())
+}
+
+/// Writes onto a request who asks: fields by which upstreams are told of callers are the gateway's own, on every route.
+pub(super) fn tell(request: &mut RequestHeader, exchange: &Exchange) {
+    for name in &exchange.plan.identity_fields {
+        request.remove(name);
+    }
+    for (name, value) in fields(exchange) {
+        request.set(name, value.clone());
+    }
+}
+
+/// The request with that, as the cache is to see it: by these fields answers may differ, too.
+pub(super) fn told<'a>(request: &'a RequestHeader, exchange: &Exchange) -> Cow<'a, RequestHeader> {
+    let claimed = exchange.plan.identity_fields.iter().any(|name| request.headers.contains_key(name));
+    if !claimed && fields(exchange).is_empty() {
+        return Cow::Borrowed(request);
+    }
+    let mut request = request.clone();
+    tell(&mut request, exchange);
+    Cow::Owned(request)
+}
+
+fn fields(exchange: &Exchange) -> &[(http::HeaderName, http::HeaderValue)] {
+    let caller = exchange.asked.as_ref().and_then(|asked| asked.caller.as_ref());
+    caller.map_or(&[], |caller| caller.fields())
+}
