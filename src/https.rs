@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn who_is_asked_without_tls_is_on_this_machine() {
-        let place = |uri: &str, loopback| Place::of(&uri.parse().unwrap(), loopback).map_err(|no| no.to_string());
+        let place =
+            |uri: &str, loopback| Place::of(&uri.parse().unwrap(), loopback).map_err(|no| no.to_string());
         let row = |secure, host: &str, port| Ok(Place { secure, host: host.to_owned(), port });
         assert_eq!(place("https://ca.test/dir", false), row(true, "ca.test", 443));
         assert_eq!(place("https://[::1]:14000/dir", false), row(true, "::1", 14000));

@@ -4,9 +4,9 @@ use instant_acme::{Account, AccountBuilder, AccountCredentials, ExternalAccountK
 use serde::{Deserialize, Serialize};
 
 use super::Settings;
-use crate::https::Https;
 use super::order::Failure;
 use super::store::{Record, Store};
+use crate::https::Https;
 
 /// The version of what is stored. Another one is not read: an account of its own is made.
 const VERSION: u32 = 1;

@@ -120,7 +120,8 @@ impl Caller {
 }
 
 fn print(provider: &str, proof: &Proof, claims: &Claims) -> Box<str> {
-    let mut lasting: Vec<_> = claims.iter().filter(|(name, _)| !OF_ONE_TOKEN.contains(&name.as_str())).collect();
+    let mut lasting: Vec<_> =
+        claims.iter().filter(|(name, _)| !OF_ONE_TOKEN.contains(&name.as_str())).collect();
     lasting.sort_unstable_by_key(|(name, _)| *name);
     let key = match proof {
         Proof::ApiKey(id) => Some(&**id),

@@ -120,7 +120,8 @@ impl Why {
 
     /// The "no", with a challenge that names the `scopes` of what was asked for.
     pub(super) fn denied(self, scopes: &str) -> Denied {
-        let error = self.error().map(|code| format!("error=\"{code}\", error_description=\"{}\"", self.words()));
+        let error =
+            self.error().map(|code| format!("error=\"{code}\", error_description=\"{}\"", self.words()));
         // Who is told that the token is bad needs another token, not another scope.
         let scope = matches!(self, Self::Missing | Self::Scope) && !scopes.is_empty();
         let scope = scope.then(|| format!("scope=\"{scopes}\""));

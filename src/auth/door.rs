@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::denied::{Denied, Why};
-use super::provider::{Look, Provider};
-use super::Caller;
+use super::provider::Provider;
+use super::remembered::Shown;
+use super::{Caller, Flaw};
 
 /// Who may come in at a route.
 #[derive(Debug)]
@@ -50,33 +51,26 @@ impl Door {
         Self { providers, needed, requirements, scopes }
     }
 
-    /// Who asks, if that can be told without asking anybody.
-    pub fn at_once(&self, fields: &HeaderMap) -> Option<Identified> {
-        let token = match bearer(fields) {
-            Ok(Some(token)) => token,
-            Ok(None) => return Some(Ok(None)),
-            Err(why) => return Some(Err(why)),
-        };
-        let mut worst = None;
-        for provider in &self.providers {
-            match provider.look(token) {
-                Look::Known(caller) => return Some(Ok(Some(caller))),
-                Look::Ask => return None,
-                Look::Not(why) => worst = Some(more_telling(worst, why)),
-            }
+    /// Who asks, where nothing has to be verified for it: nobody says so, or it was verified before.
+    pub fn recall(&self, fields: &HeaderMap) -> Option<Identified> {
+        let Some(token) = bearer(fields).ok()? else { return Some(Ok(None)) };
+        let caller = self.providers.iter().find_map(|provider| provider.recall(&token))?;
+        Some(Ok(Some(caller)))
+    }
+
+    /// Counts a caller who was recalled.
+    pub fn count(&self, recalled: &Caller) {
+        if let Some(provider) = self.provider_of(recalled) {
+            provider.count_recalled();
         }
-        Some(worst.map_or(Ok(None), Err))
     }
 
     /// Who asks. Waits for providers that must ask somebody, each for a bounded time.
     pub async fn identify(&self, fields: &HeaderMap) -> Identified {
-        if let Some(identified) = self.at_once(fields) {
-            return identified;
-        }
         let Some(token) = bearer(fields)? else { return Ok(None) };
         let mut worst = None;
         for provider in &self.providers {
-            match provider.ask(token).await {
+            match provider.identify(&token).await {
                 Ok(caller) => return Ok(Some(caller)),
                 Err(why) => worst = Some(more_telling(worst, why)),
             }
@@ -110,11 +104,16 @@ impl Door {
         if !scopes.iter().all(|scope| caller.has_scope(scope)) {
             return Err(Why::Scope);
         }
-        let provider = self.providers.iter().find(|provider| provider.name() == caller.provider());
+        let provider = self.provider_of(caller);
         let role = |role: &String| provider.is_some_and(|it| caller.has(it.roles_claim(), role));
-        let claim = |(name, values): &(String, Vec<String>)| values.iter().any(|value| caller.has(name, value));
+        let claim =
+            |(name, values): &(String, Vec<String>)| values.iter().any(|value| caller.has(name, value));
         let fits = (roles.is_empty() || roles.iter().any(role)) && claims.iter().all(claim);
         if fits { Ok(()) } else { Err(Why::Caller) }
+    }
+
+    fn provider_of(&self, caller: &Caller) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|provider| provider.name() == caller.provider())
     }
 }
 
@@ -130,15 +129,14 @@ impl Needed {
 
 /// Of two, the one that helps the caller more: that another provider does not know the issuer is no news.
 fn more_telling(one: Option<Why>, other: Why) -> Why {
-    use super::Flaw::Issuer;
-    match (one, other) {
-        (None, why) | (Some(Why::Flawed(Issuer)), why) | (Some(_), why @ Why::Unavailable) => why,
-        (Some(why), _) => why,
+    match one {
+        Some(why) if why != Why::Flawed(Flaw::Issuer) && other != Why::Unavailable => why,
+        _ => other,
     }
 }
 
 /// The token of a request (RFC 6750 §2.1). Elsewhere than in this field none is looked for: URLs are logged.
-fn bearer(fields: &HeaderMap) -> Result<Option<&str>, Why> {
+fn bearer(fields: &HeaderMap) -> Result<Option<Shown<'_>>, Why> {
     let mut credentials = fields.get_all(header::AUTHORIZATION).iter();
     let token = match (credentials.next(), credentials.next()) {
         (Some(one), None) => of_bearer(one),
@@ -149,9 +147,9 @@ fn bearer(fields: &HeaderMap) -> Result<Option<&str>, Why> {
     Ok(token)
 }
 
-fn of_bearer(credential: &HeaderValue) -> Option<&str> {
+fn of_bearer(credential: &HeaderValue) -> Option<Shown<'_>> {
     let (scheme, token) = credential.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    scheme.eq_ignore_ascii_case("bearer").then(|| Shown::new(token.trim_matches(' ')))
 }
 
 #[cfg(test)]
@@ -165,14 +163,16 @@ mod tests {
 
     #[test]
     fn a_token_stands_in_one_field_alone() {
-        assert_eq!(bearer(&fields(&[])), Ok(None));
-        assert_eq!(bearer(&fields(&["Bearer abc"])), Ok(Some("abc")));
-        assert_eq!(bearer(&fields(&["bEARER  abc "])), Ok(Some("abc")));
-        assert_eq!(bearer(&fields(&["Basic abc"])), Ok(None));
-        assert_eq!(bearer(&fields(&["Bearer"])), Ok(None));
+        let found =
+            |lines: &[&str]| bearer(&fields(lines)).map(|shown| shown.map(|shown| shown.text.to_owned()));
+        assert_eq!(found(&[]), Ok(None));
+        assert_eq!(found(&["Bearer abc"]), Ok(Some("abc".to_owned())));
+        assert_eq!(found(&["bEARER  abc "]), Ok(Some("abc".to_owned())));
+        assert_eq!(found(&["Basic abc"]), Ok(None));
+        assert_eq!(found(&["Bearer"]), Ok(None));
         let mut two = fields(&["Bearer abc"]);
         two.append(header::AUTHORIZATION, "Basic abc".parse().unwrap());
-        assert_eq!(bearer(&two), Err(Why::Ambiguous));
+        assert!(matches!(bearer(&two), Err(Why::Ambiguous)));
     }
 
     #[test]

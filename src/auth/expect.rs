@@ -65,7 +65,8 @@ impl Expected {
     }
 
     fn check_audience(&self, claims: &Claims) -> Result<(), Flaw> {
-        let ours = |name: &Value| name.as_str().is_some_and(|name| self.audiences.iter().any(|our| our == name));
+        let ours =
+            |name: &Value| name.as_str().is_some_and(|name| self.audiences.iter().any(|our| our == name));
         let fine = match claims.get("aud") {
             Some(Value::Array(names)) => names.iter().any(ours),
             Some(name) => ours(name),
@@ -102,10 +103,17 @@ mod tests {
 
     /// Claims that are fine, but for these.
     fn claims(changes: serde_json::Value) -> Claims {
-        let fine = serde_json::json!({ "iss": "https://id.example.com/", "aud": "users-api", "exp": NOW + 60 });
-        let (Value::Object(mut fine), Value::Object(changes)) = (fine, changes) else { unreachable!("tables") };
+        let fine =
+            serde_json::json!({ "iss": "https://id.example.com/", "aud": "users-api", "exp": NOW + 60 });
+        let (Value::Object(mut fine), Value::Object(changes)) = (fine, changes) else {
+            unreachable!("tables")
+        };
         for (name, value) in changes {
-            if value.is_null() { fine.shift_remove(&name) } else { fine.insert(name, value) };
+            if value.is_null() {
+                fine.shift_remove(&name)
+            } else {
+                fine.insert(name, value)
+            };
         }
         fine
     }
@@ -170,7 +178,11 @@ mod tests {
             (Some(""), false, false),
         ];
         for (kind, by_any, by_access) in rows {
-            assert_eq!((any.check_kind(kind).is_ok(), access.check_kind(kind).is_ok()), (by_any, by_access), "{kind:?}");
+            assert_eq!(
+                (any.check_kind(kind).is_ok(), access.check_kind(kind).is_ok()),
+                (by_any, by_access),
+                "{kind:?}"
+            );
         }
     }
 }

@@ -75,7 +75,8 @@ impl Issuer {
         if description.get("issuer").and_then(Value::as_str) != Some(&self.name) {
             return Err(bad("its `issuer` is another, letter for letter"));
         }
-        let url = description.get("jwks_uri").and_then(Value::as_str).ok_or_else(|| bad("it has no `jwks_uri`"))?;
+        let url =
+            description.get("jwks_uri").and_then(Value::as_str).ok_or_else(|| bad("it has no `jwks_uri`"))?;
         Ok(url.to_owned())
     }
 

@@ -94,7 +94,9 @@ impl Key {
     fn read(written: &Claims) -> Option<Self> {
         let text = |name: &str| written.get(name).and_then(Value::as_str);
         let for_signatures = written.get("use").is_none_or(|usage| usage == "sig")
-            && written.get("key_ops").is_none_or(|ops| ops.as_array().is_some_and(|ops| ops.contains(&"verify".into())));
+            && written
+                .get("key_ops")
+                .is_none_or(|ops| ops.as_array().is_some_and(|ops| ops.contains(&"verify".into())));
         let algorithm = match written.get("alg") {
             Some(name) => Some(name.as_str()?.parse().ok()?),
             None => None,
@@ -174,6 +176,36 @@ mod tests {
         assert!(set.knows(Some("e"), Algorithm::EdDsa) && !set.knows(Some("r"), Algorithm::EdDsa));
         assert!(set.knows(None, Algorithm::EdDsa) && !set.knows(None, Algorithm::Es256));
         assert!(!set.knows(Some("../e"), Algorithm::EdDsa) && !set.knows(Some(""), Algorithm::EdDsa));
+    }
+
+    #[test]
+    fn signatures_of_the_standards_are_verified() {
+        // RFC 7515 appendix A.3, RFC 8037 appendix A.
+        let rows = [
+            (
+                serde_json::json!({
+                    "kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+                }),
+                Algorithm::Es256,
+                "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+                "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+            ),
+            (
+                serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }),
+                Algorithm::EdDsa,
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+                "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+        ];
+        for (key, algorithm, message, signature) in rows {
+            let set = read(&serde_json::json!([key])).unwrap();
+            let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            assert!(set.has_signed(None, algorithm, message.as_bytes(), &signature), "{algorithm}");
+            assert!(!set.has_signed(None, algorithm, &message.as_bytes()[1..], &signature), "{algorithm}");
+            signature[7] ^= 1;
+            assert!(!set.has_signed(None, algorithm, message.as_bytes(), &signature), "{algorithm}");
+        }
     }
 
     #[test]

@@ -9,8 +9,7 @@ use super::algorithm::Algorithm;
 use super::denied::Why;
 use super::expect::Expected;
 use super::keys::{KeySettings, Keys, Known};
-use super::provider::Look;
-use super::remembered::{Print, ROOM, Remembered};
+use super::remembered::{ROOM, Remembered, Shown};
 use super::token::Token;
 use super::{Caller, Claims, Flaw};
 use crate::telemetry::Meters;
@@ -56,45 +55,55 @@ impl Jwt {
         self.keys.start(&self.settings.expected.issuer, &self.settings.keys);
     }
 
-    /// Whose token it is, as far as the keys at hand tell.
-    pub(super) fn look(&self, text: &str, caller: impl FnOnce(Claims) -> Caller) -> Look {
-        let (print, known, now) = (Print::of(text), self.keys.known(), SystemTime::now());
-        if let Some(caller) = self.remembered.find(print, known.epoch, now) {
-            self.counts.remembered.inc();
-            return Look::Known(caller);
-        }
-        match self.verify(text, &known, now) {
-            Ok((claims, until)) => {
-                let caller = Arc::new(caller(claims));
-                self.remembered.add(print, caller.clone(), until, known.epoch, text.len());
-                self.counts.verified.inc();
-                Look::Known(caller)
-            }
-            Err(Unverified::Key) => Look::Ask,
-            Err(Unverified::Flawed(flaw)) => Look::Not(self.flawed(flaw)),
-        }
+    /// Whose token it is, if it was verified before.
+    pub(super) fn recall(&self, token: &Shown<'_>) -> Option<Arc<Caller>> {
+        self.remembered.find(token.print, self.keys.known().epoch, SystemTime::now())
     }
 
-    /// The same; where a key is not at hand, the issuer is asked.
-    pub(super) async fn ask(&self, text: &str, caller: impl Fn(Claims) -> Caller) -> Result<Arc<Caller>, Why> {
-        let mut look = self.look(text, &caller);
-        if matches!(look, Look::Ask) {
+    pub(super) fn count_recalled(&self) {
+        self.counts.remembered.inc();
+    }
+
+    /// Whose token it is. Where a key is not at hand, the issuer is asked.
+    pub(super) async fn identify(
+        &self,
+        token: &Shown<'_>,
+        caller: impl Fn(Claims) -> Caller,
+    ) -> Result<Arc<Caller>, Why> {
+        if let Some(caller) = self.recall(token) {
+            self.count_recalled();
+            return Ok(caller);
+        }
+        let mut verified = self.verify(token, &caller);
+        if matches!(verified, Err(Unverified::Key)) {
             self.keys.renew().await;
-            look = self.look(text, &caller);
+            verified = self.verify(token, &caller);
         }
-        match look {
-            Look::Known(caller) => Ok(caller),
-            Look::Not(why) => Err(why),
-            Look::Ask if self.keys.known().is_empty() => {
+        verified.map_err(|unverified| match unverified {
+            Unverified::Key if self.keys.known().is_empty() => {
                 self.counts.unavailable.inc();
-                Err(Why::Unavailable)
+                Why::Unavailable
             }
-            Look::Ask => Err(self.flawed(Flaw::Key)),
-        }
+            Unverified::Key => self.flawed(Flaw::Key),
+            Unverified::Flawed(flaw) => self.flawed(flaw),
+        })
+    }
+
+    fn verify(
+        &self,
+        shown: &Shown<'_>,
+        caller: impl Fn(Claims) -> Caller,
+    ) -> Result<Arc<Caller>, Unverified> {
+        let known = self.keys.known();
+        let (claims, until) = self.read(shown.text, &known, SystemTime::now())?;
+        let caller = Arc::new(caller(claims));
+        self.remembered.add(shown.print, caller.clone(), until, known.epoch, shown.text.len());
+        self.counts.verified.inc();
+        Ok(caller)
     }
 
     /// What is cheap comes first: the signature last.
-    fn verify(&self, text: &str, known: &Known, now: SystemTime) -> Result<(Claims, SystemTime), Unverified> {
+    fn read(&self, text: &str, known: &Known, now: SystemTime) -> Result<(Claims, SystemTime), Unverified> {
         let JwtSettings { expected, algorithms, .. } = &self.settings;
         let token = Token::read(text).map_err(Unverified::Flawed)?;
         let until = expected.check(token.kind.as_deref(), &token.claims, now).map_err(Unverified::Flawed)?;

@@ -152,7 +152,8 @@ impl Keys {
     fn may_renew(&self) -> bool {
         let state = self.state.lock();
         // The task itself sees to the floor.
-        state.task.is_some() && (state.under_way || state.began.is_none_or(|began| began.elapsed() >= self.floor))
+        state.task.is_some()
+            && (state.under_way || state.began.is_none_or(|began| began.elapsed() >= self.floor))
     }
 
     fn begin(&self) {
@@ -211,15 +212,15 @@ impl Drop for Keys {
 /// Fetches now, then whenever it is time, or a token wants it.
 async fn keep(keys: Weak<Keys>, issuer: Issuer, pace: Pace) {
     loop {
-        let Some(begun) = keys.upgrade() else { return };
-        begun.begin();
-        let wanted = begun.wanted.clone();
-        drop(begun);
+        let Some(it) = keys.upgrade() else { return };
+        it.begin();
+        let wanted = it.wanted.clone();
+        drop(it);
         let began = Instant::now();
         let result = issuer.keys().await;
-        let Some(ended) = keys.upgrade() else { return };
-        let pause = ended.end(result, pace);
-        drop(ended);
+        let Some(it) = keys.upgrade() else { return };
+        let pause = it.end(result, pace);
+        drop(it);
         let _ = timeout(pause, async {
             loop {
                 wanted.notified().await;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::denied::Why;
 use super::jwt::{Jwt, JwtSettings};
+use super::remembered::Shown;
 use super::{Caller, Claims, Proof};
 use crate::telemetry::Meters;
 
@@ -32,15 +33,6 @@ pub struct Settings {
 /// Fields by which the upstream is told of callers, each with the claim that it gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(HeaderName, String)>);
-
-/// What a provider says of a credential without asking anybody.
-#[derive(Debug)]
-pub(super) enum Look {
-    Known(Arc<Caller>),
-    Not(Why),
-    /// Somebody has to be asked.
-    Ask,
-}
 
 impl Provider {
     /// The provider of this name. One that is `running` with the same settings is taken over, with its keys and all
@@ -72,12 +64,16 @@ impl Provider {
         &self.settings.roles_claim
     }
 
-    pub(super) fn look(&self, token: &str) -> Look {
-        self.jwt.look(token, |claims| self.caller(claims))
+    pub(super) fn recall(&self, token: &Shown<'_>) -> Option<Arc<Caller>> {
+        self.jwt.recall(token)
     }
 
-    pub(super) async fn ask(&self, token: &str) -> Result<Arc<Caller>, Why> {
-        self.jwt.ask(token, |claims| self.caller(claims)).await
+    pub(super) fn count_recalled(&self) {
+        self.jwt.count_recalled();
+    }
+
+    pub(super) async fn identify(&self, token: &Shown<'_>) -> Result<Arc<Caller>, Why> {
+        self.jwt.identify(token, |claims| self.caller(claims)).await
     }
 
     fn caller(&self, claims: Claims) -> Caller {

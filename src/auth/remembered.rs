@@ -19,6 +19,19 @@ impl Print {
     }
 }
 
+/// A token as it was shown, with what stands for it.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) text: &'a str,
+    pub(super) print: Print,
+}
+
+impl<'a> Shown<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, print: Print::of(text) }
+    }
+}
+
 /// Callers by their tokens, as many as there is room for, each until its token ends.
 ///
 /// Each shard has two generations: when the young one is full, the old one is forgotten and the young one is the old
@@ -74,7 +87,14 @@ impl Remembered {
     }
 
     /// Remembers a caller, whose token of this length was verified by keys of this epoch.
-    pub(super) fn add(&self, print: Print, caller: Arc<Caller>, until: SystemTime, epoch: u64, length: usize) {
+    pub(super) fn add(
+        &self,
+        print: Print,
+        caller: Arc<Caller>,
+        until: SystemTime,
+        epoch: u64,
+        length: usize,
+    ) {
         let known = Known { caller, until, epoch, length };
         self.shard(print).lock().add(print, known, self.room);
     }

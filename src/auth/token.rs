@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_apart() {
-        let text = token(r#"{"alg":"ES256","kid":"k","typ":"at+jwt","jwk":{},"jku":"x"}"#, r#"{"sub":"ada"}"#);
+        let text =
+            token(r#"{"alg":"ES256","kid":"k","typ":"at+jwt","jwk":{},"jku":"x"}"#, r#"{"sub":"ada"}"#);
         let token = Token::read(&text).unwrap();
         assert_eq!((token.algorithm, token.key_id.as_deref()), (Algorithm::Es256, Some("k")));
         assert_eq!((token.kind.as_deref(), &*token.signature), (Some("at+jwt"), b"signature".as_slice()));

@@ -6,8 +6,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE,
-    LAST_MODIFIED, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, HeaderValue, IF_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode, request};
 

@@ -557,7 +557,8 @@ fn the_origin_opens_windows_for_stale_answers_and_the_route_where_it_says_nothin
 fn time_in_transit_is_part_of_the_age_but_not_of_the_routes_own_ttl() {
     let times = Times { asked: at(NOW - 5), answered: at(NOW) };
     let found = |answer: &Sent, rules: &Rules| {
-        let terms = keep(&Method::GET, (&HeaderMap::new(), false), answer.0, &answer.1, rules, times).unwrap();
+        let terms =
+            keep(&Method::GET, (&HeaderMap::new(), false), answer.0, &answer.1, rules, times).unwrap();
         (terms.fresh_until, terms.born)
     };
     let named = response(200, &["cache-control: max-age=60"]);

@@ -68,7 +68,7 @@ pub struct AuthJwt {
 }
 
 fn all_algorithms() -> BTreeSet<JwtAlgorithm> {
-    use JwtAlgorithm::{EdDSA, ES256, ES384, ES512, PS256, PS384, PS512, RS256, RS384, RS512};
+    use JwtAlgorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     [RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA].into()
 }
 

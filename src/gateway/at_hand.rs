@@ -37,7 +37,7 @@ pub(super) fn answer(
     admit::find_route(request, &mut exchange).ok()?;
     admit::check_address(&exchange).ok()?;
     admit::check_client(&exchange).ok()?;
-    identify::at_once(request, &mut exchange)?;
+    identify::recall(request, &mut exchange)?;
     let request = &*identify::told(request, &exchange);
     let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
@@ -53,6 +53,7 @@ pub(super) fn answer(
             answer::written(request, &mut exchange, refusal)?
         }
     };
+    identify::count_recalled(&exchange);
     Some((ready, exchange))
 }
 

@@ -19,12 +19,22 @@ pub(super) async fn identify(request: &RequestHeader, exchange: &mut Exchange) -
     admitted.map_err(Refusal::Denied)
 }
 
-/// The same, where that can be told at once; `None` where it cannot, or the caller may not come in.
-pub(super) fn at_once(request: &RequestHeader, exchange: &mut Exchange) -> Option<()> {
+/// The same, where nothing has to be verified for it; `None` where something has, or the caller may not come in.
+pub(super) fn recall(request: &RequestHeader, exchange: &mut Exchange) -> Option<()> {
     let Some(door) = exchange.route.as_ref()?.door.as_ref() else { return Some(()) };
-    let identified = door.at_once(&request.headers)?;
+    let identified = door.recall(&request.headers)?;
     door.admit(&request.method, &identified).ok()?;
     note(identified, exchange).ok()
+}
+
+/// Counts a caller who was recalled, for a request that is answered.
+pub(super) fn count_recalled(exchange: &Exchange) {
+    let door = exchange.route.as_ref().and_then(|route| route.door.as_ref());
+    if let (Some(door), Some(caller)) =
+        (door, exchange.asked.as_ref().and_then(|asked| asked.caller.as_ref()))
+    {
+        door.count(caller);
+    }
 }
 
 /// Notes the caller, also of a request that is refused: the access line has it.

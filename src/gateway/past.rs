@@ -108,9 +108,15 @@ fn result_of_post(
         return None;
     }
     let rules = Rules { ttl: None, heuristic: Some(false), negative_ttl: None, ..(*asking.rules).clone() };
-    let terms =
-        policy::keep(&request.method, (&request.headers, asking.authorized), answer.status, &answer.headers, &rules, times)
-            .ok()?;
+    let terms = policy::keep(
+        &request.method,
+        (&request.headers, asking.authorized),
+        answer.status,
+        &answer.headers,
+        &rules,
+        times,
+    )
+    .ok()?;
     let url = place::url_of(&rules, request, asked);
     let stored = settle::to_store(request, answer, &rules, terms, fetching.tiers.purges.stamp(), url).ok()?;
     let size_max = rules.max_object.min(fetching.tiers.largest());

@@ -11,7 +11,9 @@ use crate::auth::{
     Algorithm, Door, Expected, Headers, JwtSettings, KeySet, KeySettings, KeySource, Needed, Pace, Provider,
     Requirements, Settings,
 };
-use crate::config::auth::{AuthJwt, AuthMethods, AuthMethodsWord, Jwks, JwksTable, JwtAlgorithm, RouteAuth, RouteAuthTable};
+use crate::config::auth::{
+    AuthJwt, AuthMethods, AuthMethodsWord, Jwks, JwksTable, JwtAlgorithm, RouteAuth, RouteAuthTable,
+};
 use crate::config::route::OneOrMany;
 use crate::config::{Config, Place, Problem};
 use crate::forward::{Edit, Side};
@@ -72,9 +74,9 @@ fn settings(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<P
     let source = source(jwt, directory, place, problems);
     let authorities = jwt.ca.as_ref().and_then(|file| authorities(&directory.join(file), place, problems));
     let table = table(jwt);
-    let pace = Pace { refresh: table.refresh.0, floor: table.min_interval.0 };
+    let how_often = Pace { refresh: table.refresh.0, floor: table.min_interval.0 };
     let algorithms = jwt.algorithms.iter().copied().map(algorithm).collect();
-    let keys = KeySettings { source: source?, pace, authorities };
+    let keys = KeySettings { source: source?, pace: how_often, authorities };
     let jwt_settings = JwtSettings { expected, algorithms, keys };
     (problems.len() == before).then(|| Settings {
         headers,
@@ -128,7 +130,8 @@ fn authorities(
     match certs::read_chain(file) {
         Ok(found) if found.is_empty() => {
             let message = format!("{} holds no certificate", file.display());
-            let remedy = "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
+            let remedy =
+                "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
             problems.push(Problem::new(place, message, remedy));
             None
         }
@@ -163,13 +166,19 @@ fn headers(written: &BTreeMap<String, String>, place: &Place, problems: &mut Vec
         let value = String::new();
         let refused = Edit::compile(Side::Request, [(text, &value)], [], []).err();
         let message = match (&*name.as_str().to_ascii_lowercase(), refused) {
-            ("host" | "authorization" | "cookie", _) => Some(format!("`{text}` comes from the client as it is")),
+            ("host" | "authorization" | "cookie", _) => {
+                Some(format!("`{text}` comes from the client as it is"))
+            }
             (_, Some(bad)) => bad.first().map(ToString::to_string),
             (_, None) => None,
         };
         match message {
             Some(message) => {
-                problems.push(Problem::new(place.then(text).key(), message, "take a name of your own, such as `x-user-id`"));
+                problems.push(Problem::new(
+                    place.then(text).key(),
+                    message,
+                    "take a name of your own, such as `x-user-id`",
+                ));
             }
             None => fields.push((name, claim.clone())),
         }
@@ -203,9 +212,9 @@ pub(super) fn door(
     let needed = match table.methods {
         None => Needed::Always,
         Some(AuthMethods::Word(AuthMethodsWord::Unsafe)) => Needed::Unsafe,
-        Some(AuthMethods::Listed(methods)) => {
-            Needed::Methods(methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect())
-        }
+        Some(AuthMethods::Listed(methods)) => Needed::Methods(
+            methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
+        ),
     };
     let claims = table.claims.iter().map(|(name, values)| (name.clone(), values.iter().cloned().collect()));
     let requirements = Requirements { claims: claims.collect(), scopes: table.scopes, roles: table.roles };
@@ -223,11 +232,12 @@ fn vouching(
     let listed = matches!(names, OneOrMany::Many(_));
     let before = problems.len();
     let mut vouching = Vec::new();
+    let mut whole = true;
     for (index, name) in names.iter().enumerate() {
         match providers.get(name) {
             Some(provider) => vouching.push(provider.clone()),
             // Its own problems are found with it.
-            None if config.auth.contains_key(name) => return None,
+            None if config.auth.contains_key(name) => whole = false,
             None => {
                 let place = if listed { place.then(index) } else { place.clone() };
                 let message = format!("route `{route}` uses auth provider `{name}`, which is not defined");
@@ -235,14 +245,19 @@ fn vouching(
             }
         }
     }
-    if vouching.is_empty() && problems.len() == before {
+    whole &= problems.len() == before;
+    if vouching.is_empty() && whole {
         let message = format!("nobody vouches for callers of route `{route}`");
         problems.push(Problem::new(place.clone(), message, "name a provider, or write `auth = false`"));
     }
-    (problems.len() == before).then_some(vouching)
+    (whole && !vouching.is_empty()).then_some(vouching)
 }
 
 fn defined(name: &str, config: &Config) -> String {
     let names: Vec<&str> = config.auth.keys().map(String::as_str).collect();
-    if names.is_empty() { format!("add a table `[auth.{name}.jwt]`") } else { format!("defined: {}", names.join(", ")) }
+    if names.is_empty() {
+        format!("add a table `[auth.{name}.jwt]`")
+    } else {
+        format!("defined: {}", names.join(", "))
+    }
 }

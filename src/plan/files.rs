@@ -42,7 +42,8 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         };
         [keys, provider.jwt.ca.as_deref()]
     });
-    let files = [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
+    let files =
+        [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
     files.map(Path::to_owned).chain(of_servers).map(|file| directory.join(file)).collect()
 }
 
@@ -79,7 +80,8 @@ mod tests {
         "#;
         let config = read_text("test.toml", text).unwrap().config;
         let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "keys.json"];
-        let wanted = wanted.into_iter().chain(["id.pem", "servers.pem", "us.pem", "us.key", "web.pem", "web-key.pem"]);
+        let wanted =
+            wanted.into_iter().chain(["id.pem", "servers.pem", "us.pem", "us.key", "web.pem", "web-key.pem"]);
         let wanted: Vec<_> = wanted.map(|file| Path::new("/etc").join(file)).collect();
         assert_eq!(files(&config, Path::new("/etc")), wanted);
         assert!(files(&Config::default(), Path::new("/etc")).is_empty());

@@ -179,7 +179,9 @@ impl Refusal {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
             Self::Head(BadHead::Tunnel) => head.insert_header(header::ALLOW, ""),
             Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
-            Self::Denied(Denied { why: Why::Unavailable, .. }) => head.insert_header(header::RETRY_AFTER, "5"),
+            Self::Denied(Denied { why: Why::Unavailable, .. }) => {
+                head.insert_header(header::RETRY_AFTER, "5")
+            }
             Self::Denied(denied) => head.insert_header(header::WWW_AUTHENTICATE, denied.challenge.clone()),
             Self::NoServer(NoServer::Open { wait, .. }) => {
                 // Rounded up: who comes a moment too early is refused once more.

@@ -22,6 +22,7 @@ pub(crate) mod redis;
 pub(crate) mod fleet;
 pub(crate) mod pebble;
 pub(crate) mod names;
+pub(crate) mod issuer;
 pub(crate) mod exchange;
 
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
 pub(crate) use fleet::{Fleet, Node};
 pub(crate) use gateway::{Gateway, group, https, plain};
+pub(crate) use issuer::Issuer;
 pub(crate) use names::Names;
 pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
