@@ -23,7 +23,7 @@ const KEY: &str = "the issuer has no such key";
 const EXTENSION: &str = "the token needs an extension that is not understood";
 const CLAIM: &str = "a claim of the token is missing or malformed";
 
-fn head(more: Value) -> String {
+fn head(more: &Value) -> String {
     let mut head = json!({ "alg": "ES256", "kid": "one" });
     head.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     head.to_string()
@@ -58,34 +58,34 @@ fn forged(issuer: &Issuer, stranger: &Key) -> Vec<Hostile> {
             ),
             WRONG,
         ),
-        ("another algorithm than the key's", issuer.key.sign(&head(json!({ "alg": "RS256" })), &text), KEY),
+        ("another algorithm than the key's", issuer.key.sign(&head(&json!({ "alg": "RS256" })), &text), KEY),
         (
             "a key that it brings along",
-            stranger.sign(&head(json!({ "jwk": stranger.public() })), &text),
+            stranger.sign(&head(&json!({ "jwk": stranger.public() })), &text),
             WRONG,
         ),
         (
             "a key that it brings along, by its name",
-            stranger.sign(&head(json!({ "kid": "mine", "jwk": stranger.public() })), &text),
+            stranger.sign(&head(&json!({ "kid": "mine", "jwk": stranger.public() })), &text),
             KEY,
         ),
         (
             "a key that it points to",
-            stranger.sign(&head(json!({ "jku": format!("{}/mine", issuer.url()) })), &text),
+            stranger.sign(&head(&json!({ "jku": format!("{}/mine", issuer.url()) })), &text),
             WRONG,
         ),
         (
             "a certificate that it brings along",
-            stranger.sign(&head(json!({ "x5c": ["AAAA"] })), &text),
+            stranger.sign(&head(&json!({ "x5c": ["AAAA"] })), &text),
             WRONG,
         ),
         (
             "a key id that is a path",
-            stranger.sign(&head(json!({ "kid": "../../../../dev/null" })), &text),
+            stranger.sign(&head(&json!({ "kid": "../../../../dev/null" })), &text),
             KEY,
         ),
-        ("a key id that is a query", stranger.sign(&head(json!({ "kid": "one' OR '1'='1" })), &text), KEY),
-        ("a key id that is no text", stranger.sign(&head(json!({ "kid": ["one"] })), &text), FORM),
+        ("a key id that is a query", stranger.sign(&head(&json!({ "kid": "one' OR '1'='1" })), &text), KEY),
+        ("a key id that is no text", stranger.sign(&head(&json!({ "kid": ["one"] })), &text), FORM),
         ("no key id, another key", stranger.sign(r#"{"alg":"ES256"}"#, &text), KEY),
     ]
 }
@@ -95,32 +95,34 @@ fn misused(issuer: &Issuer) -> Vec<Hostile> {
     let text = issuer.claims(json!({})).to_string();
     let good = issuer.token(json!({}));
     vec![
-        ("an extension", issuer.key.sign(&head(json!({ "crit": ["exp"] })), &text), EXTENSION),
+        ("an extension", issuer.key.sign(&head(&json!({ "crit": ["exp"] })), &text), EXTENSION),
         (
             "unencoded claims",
-            issuer.key.sign(&head(json!({ "crit": ["b64"], "b64": false })), &text),
+            issuer.key.sign(&head(&json!({ "crit": ["b64"], "b64": false })), &text),
             EXTENSION,
         ),
         (
             "another kind",
-            issuer.key.sign(&head(json!({ "typ": "logout+jwt" })), &text),
+            issuer.key.sign(&head(&json!({ "typ": "logout+jwt" })), &text),
             "the token is of another kind",
         ),
         (
             "a claim twice",
-            issuer.key.sign(&head(json!({})), &text.replacen('{', "{\"sub\":\"root\",", 1)),
+            issuer.key.sign(&head(&json!({})), &text.replacen('{', "{\"sub\":\"root\",", 1)),
             FORM,
         ),
         (
             "an audience twice",
-            issuer.key.sign(&head(json!({})), &text.replacen('{', "{\"aud\":\"x\",", 1)),
+            issuer.key.sign(&head(&json!({})), &text.replacen('{', "{\"aud\":\"x\",", 1)),
             FORM,
         ),
         ("an algorithm twice", issuer.key.sign(r#"{"alg":"none","alg":"ES256","kid":"one"}"#, &text), FORM),
-        ("claims that are no object", issuer.key.sign(&head(json!({})), "[]"), FORM),
+        ("claims that are no object", issuer.key.sign(&head(&json!({})), "[]"), FORM),
         (
             "very deep claims",
-            issuer.key.sign(&head(json!({})), &format!("{{\"a\":{}{}}}", "[".repeat(3000), "]".repeat(3000))),
+            issuer
+                .key
+                .sign(&head(&json!({})), &format!("{{\"a\":{}{}}}", "[".repeat(3000), "]".repeat(3000))),
             FORM,
         ),
         ("huge", issuer.token(json!({ "x": "x".repeat(16 << 10) })), "the token is too long"),
