@@ -20,8 +20,9 @@ use super::{PoolUse, ServerReport, ServerState, Settings, StoreError};
 /// How often each server is looked at: what a reader may wait for its own write to be seen at a replica.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Longest time for one look, after which a server counts as away.
-const LOOK_WITHIN: Duration = Duration::from_secs(1);
+/// Longest time for one look, after which a server counts as away. Generous, since a primary that is merely slow must
+/// not be given up; requests find out sooner that a replica hangs.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// All servers of one database.
 pub(super) struct Fleet {

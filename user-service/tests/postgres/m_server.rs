@@ -133,7 +133,9 @@ async fn told(directory: &Home, url: &str, arguments: &[&str]) -> (Option<i32>, 
 
 #[tokio::test]
 async fn a_password_is_told_to_nobody() {
-    let directory = directory().await;
+    let server = Server::start_guarded();
+    let directory = Home::on(&server).await;
+    drop(Service::start(&directory, "").await);
     let nobody = crate::ports::free_port();
     for (code, url, arguments, expected) in [
         (Some(1), format!("postgres://u:hunter2@127.0.0.1:{nobody}/users"), &[][..], "refused"),

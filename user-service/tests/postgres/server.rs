@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use crate::ports::free_port;
 
-/// The superuser's name and password, the latter as it is written in a URL.
+/// The superuser's name and password, the latter as it is written in a URL. It is asked for where a test's settings say
+/// so: to compute it takes long in a build that is not optimised.
 const USER: &str = "users";
 const PASSWORD: &str = "s@crEt";
 const PASSWORD_IN_URL: &str = "s%40crEt";
@@ -61,9 +62,15 @@ impl Server {
         let password = folder.join("password");
         give(&password, PASSWORD);
         let make = format!(
-            "initdb -D data -U {USER} --pwfile=password --auth=scram-sha-256 -E UTF8 --locale=C.UTF-8 --no-sync"
+            "initdb -D data -U {USER} --pwfile=password --auth=trust -E UTF8 --locale=C.UTF-8 --no-sync"
         );
         Self::keep(folder, &make, settings)
+    }
+
+    /// A new server that asks for the password.
+    pub(crate) fn start_guarded() -> Self {
+        let hba = ("hba.conf", "host all all 127.0.0.1/32 scram-sha-256\n");
+        Self::start_with_files("hba_file = 'hba.conf'\n", &[hba])
     }
 
     /// A replica that follows this server, with these settings besides the usual ones.
