@@ -1,15 +1,12 @@
 //! A server that breaks transactions off, is slow, goes and comes back.
 
 use std::process::Stdio;
-use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
-use tokio::time::{Instant, sleep};
 
 use crate::database::Home;
 use crate::server::Server;
-use crate::support::{SOON, Service, directory, eventually, header, problem, program, service, user};
+use crate::support::{Service, directory, eventually, header, problem, program, service, user};
 
 /// Makes the first three insertions of users fail, and lets the fourth one pass: a sequence is not rolled back.
 const CONTENTION: &str = "
@@ -94,16 +91,12 @@ async fn a_server_that_crashes_is_waited_for_and_has_lost_nothing() {
 async fn processes_that_start_at_once_take_turns_at_the_tables() {
     let directory = directory().await;
     drop(Service::start(&directory, "").await);
-    let (mut holder, mut watcher) = (directory.connect().await, directory.connect().await);
+    let mut holder = directory.connect().await;
     let mut tables = holder.begin().await.unwrap();
     tables.execute("LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE").await.unwrap();
     // One holds the turn and waits for the table, the other one waits for the turn.
     let both_wait = async {
-        let deadline = Instant::now() + SOON;
-        while turns(&mut watcher).await != (1, 1) {
-            assert!(Instant::now() < deadline, "nobody waits for a turn");
-            sleep(Duration::from_millis(5)).await;
-        }
+        eventually("one has its turn and one waits", || async { turns(&directory).await == (1, 1) }).await;
         tables.rollback().await.unwrap();
     };
     let start = || Service::start(&directory, "");
@@ -114,12 +107,12 @@ async fn processes_that_start_at_once_take_turns_at_the_tables() {
 }
 
 /// How many have an advisory lock in this database, and how many wait for one.
-async fn turns(database: &mut PgConnection) -> (i64, i64) {
+async fn turns(directory: &Home) -> (i64, i64) {
     let turns = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted) FROM pg_locks \
          WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     );
-    turns.fetch_one(database).await.unwrap()
+    turns.fetch_one(&mut directory.connect().await).await.unwrap()
 }
 
 /// What the program writes to both outputs with this URL, and how it ends.
