@@ -130,7 +130,13 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 19] = [
+    "caller-refused",
+    "credentials-ambiguous",
+    "credentials-missing",
+    "credentials-refused",
+    "identity-unavailable",
+    "scope-missing",
     "upstream-tls-failed",
     "upstream-certificate-refused",
     "internal",

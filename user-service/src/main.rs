@@ -22,6 +22,8 @@ const WRONG: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Of those that a build may have, the one for TLS to the database. Fails only where one was chosen before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let flags = Flags::parse();
     let configured =
         Config::load(&flags).map_err(Into::into).and_then(|config| start_logs(&config).map(|()| config));

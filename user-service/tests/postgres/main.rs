@@ -4,6 +4,7 @@
 #![expect(clippy::similar_names, reason = "`path` and `patch` are the terms of the field")]
 
 mod database;
+#[path = "../../../tests/blackbox/support/ports.rs"]
 mod ports;
 mod server;
 #[path = "../api/support.rs"]
