@@ -4,14 +4,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tidegate::cache::Rules;
 use tidegate::cache::key::{self, Target};
 use tidegate::config::units::Share;
-use tidegate::limit::{Limit, Rule};
+use tidegate::limit::{Facts, KeyRule, Limit, Part, Rate, Rule};
 use tidegate::route::{Pattern, Table, path};
 use tidegate::telemetry::Meters;
 use tidegate::upstream::{Affinity, Balance, HashKey, Settings, Sticky, StickySecret, Tried, Upstream};
@@ -41,15 +42,45 @@ fn finding_a_route(bencher: Bencher<'_, '_>, routes: usize) {
 }
 
 /// Charging a client, one of this many.
-#[divan::bench(args = [1, 100_000])]
+#[divan::bench(args = [1, 100_000, 10_000_000])]
 fn charging_a_limit(bencher: Bencher<'_, '_>, clients: u32) {
-    let rule = Rule { count: u32::MAX / 2, per: Duration::from_secs(1), burst: u32::MAX / 2 };
-    let limit = Limit::new("bench", rule, &Meters::new());
+    let limit = wide_limit(KeyRule::client_ip());
+    let fields = HeaderMap::new();
     let mut next = 0;
     bencher.bench_local(move || {
         next = (next + 1) % clients;
-        limit.charge(black_box(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + next)))).is_ok()
+        limit.charge(&from(black_box(next), &fields)).is_ok()
     });
+}
+
+/// The same by the value of a field, of this many bytes.
+#[divan::bench(args = [16, 1024])]
+fn charging_a_limit_by_field(bencher: Bencher<'_, '_>, size: usize) {
+    let limit = wide_limit(KeyRule(vec![Part::Header(HeaderName::from_static("x-tenant"))]));
+    let fields = HeaderMap::from_iter([(
+        HeaderName::from_static("x-tenant"),
+        HeaderValue::from_str(&"t".repeat(size)).expect("letters"),
+    )]);
+    bencher.bench_local(move || limit.charge(&from(1, black_box(&fields))).is_ok());
+}
+
+/// The same by so many threads at once, each with clients of its own.
+#[divan::bench(threads = [1, 2, 8])]
+fn charging_a_limit_together(bencher: Bencher<'_, '_>) {
+    let limit = wide_limit(KeyRule::client_ip());
+    let fields = HeaderMap::new();
+    let next = AtomicU32::new(0);
+    bencher.bench(|| limit.charge(&from(next.fetch_add(1, Ordering::Relaxed) % 100_000, &fields)).is_ok());
+}
+
+fn wide_limit(key: KeyRule) -> Limit {
+    let rate = Rate { count: u32::MAX / 2, per: Duration::from_secs(1), burst: u32::MAX / 2 };
+    Limit::new("bench", Rule { key, ..Rule::per_client(rate) }, &Meters::new())
+}
+
+fn from(client: u32, fields: &HeaderMap) -> Facts<'_> {
+    let client = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + client));
+    Facts { client, method: &Method::GET, fields, caller: None }
 }
 
 /// Choosing among this many servers and letting go again: constant, whatever their number.

@@ -6,6 +6,7 @@
 mod at_hand;
 mod admit;
 mod identify;
+mod charge;
 mod answer;
 mod beforehand;
 mod serve;
@@ -46,6 +47,7 @@ use pingora::{Error, ErrorType, Result};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::exchange::Exchange;
+use crate::limit::Moment;
 use crate::listen::{self, AtOnce, BadHead, Connection, Edge, Ready, Sent, Session, head};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
@@ -168,6 +170,9 @@ impl Gateway {
         affinity::take(session.req_header_mut(), exchange);
         if serve::serve(session, exchange, &self.fetching).await? {
             return Ok(());
+        }
+        if let Err(refusal) = charge::charge(session.req_header(), exchange, Moment::Fetched) {
+            return answer::refusal(session, exchange, refusal).await;
         }
         relay::relay(session, exchange, &self.fetching).await
     }

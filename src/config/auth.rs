@@ -7,6 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::methods::Methods;
 use super::route::OneOrMany;
 use super::text::{self, is_host};
 use super::units::Period;
@@ -170,7 +171,7 @@ pub struct RouteAuthTable {
     /// With others nobody is refused; who shows a good credential is known all the same.
     #[serde(default)]
     #[schemars(example = &"unsafe")]
-    pub methods: Option<AuthMethods>,
+    pub methods: Option<Methods>,
     /// Scopes that the token must have (`scope` or `scp`), all of them.
     #[serde(default)]
     #[schemars(with = "Vec<text::Scope>", example = ["users:write"])]
@@ -184,24 +185,6 @@ pub struct RouteAuthTable {
     #[serde(default)]
     #[schemars(example = serde_json::json!({ "groups": "ops" }))]
     pub claims: BTreeMap<String, OneOrMany<String>>,
-}
-
-/// Methods of requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum AuthMethods {
-    /// By what they do.
-    Word(AuthMethodsWord),
-    /// These.
-    Listed(#[schemars(with = "BTreeSet<text::Method>", length(min = 1))] BTreeSet<String>),
-}
-
-/// Methods by what they do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMethodsWord {
-    /// All but GET, HEAD, OPTIONS and TRACE (RFC 9110 §9.2.1).
-    Unsafe,
 }
 
 /// What decides who is believed comes by TLS, or from this machine.

@@ -1,9 +1,6 @@
-//! Words of other gateways, and of this one's future, where only certain words may stand.
+//! Words of other gateways where only certain words may stand.
 
 use super::hints::Origin::{self, Envoy, HaProxy, Nginx, Other, Traefik};
-
-/// Sets of words, and those of them that a later version brings.
-pub(super) const LATER_WORDS: &[(&str, &[&str])] = &[("LimitKey", &["jwt:sub", "jwt:tenant", "caller"])];
 
 pub(super) type ForeignWord = (&'static str, Origin, &'static [&'static str], &'static str);
 
@@ -56,8 +53,8 @@ pub(super) const FOREIGN_WORDS: &[ForeignWord] = &[
     ("AccessLog", Other, &["none", "false", "disabled"], "`off`"),
     ("TlsVersion", Nginx, &["TLSv1.2", "TLS1.2", "tls1.2", "tlsv1.2", "TLSv1_2", "VersionTLS12"], "`1.2`"),
     ("TlsVersion", Nginx, &["TLSv1.3", "TLS1.3", "tls1.3", "tlsv1.3", "TLSv1_3", "VersionTLS13"], "`1.3`"),
-    ("LimitKey", Nginx, &["$binary_remote_addr", "$remote_addr"], "`client_ip`"),
-    ("LimitKey", Other, &["ip", "address", "remote_addr", "remote_ip", "client", "source"], "`client_ip`"),
+    ("MethodsWord", Other, &["write", "writes", "mutating", "non_idempotent"], "`unsafe`"),
+    ("LimitCharge", Other, &["upstream", "origin", "fetch", "misses"], "`miss`"),
     ("RetryOn", Nginx, &["error"], "`connect` and `reset`"),
     ("RetryOn", Nginx, &["http_502"], "`502`"),
     ("RetryOn", Nginx, &["http_503"], "`503`"),

@@ -1,6 +1,6 @@
 //! Words of other gateways, and of this one's future, and what to write here instead.
 
-use super::hint_words::{FOREIGN_WORDS, LATER_WORDS};
+use super::hint_words::FOREIGN_WORDS;
 use super::text;
 
 /// What a word means that has no meaning here.
@@ -25,10 +25,6 @@ pub(super) fn key(table: &str, key: &str) -> Option<Hint> {
 
 /// What this word means where only certain words may stand.
 pub(super) fn word(words_of: &str, word: &str) -> Option<Hint> {
-    let later = LATER_WORDS.iter().find(|(set, words)| *set == words_of && words.contains(&word));
-    if later.is_some() {
-        return Some(Hint { message: Some(not_supported(word)), label: String::new() });
-    }
     if words_of == "RetryOn" && word.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Hint { message: None, label: "the status of an error is `400` to `599`".to_owned() });
     }
@@ -104,7 +100,7 @@ const LATER: &[Later] = &[
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["concurrency", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
-    (&["RateLimitTable"], &["quota", "methods", "scope", "on_store_failure"], "leave it out"),
+    (&["RateLimitTable"], &["quota", "scope", "on_store_failure"], "leave it out"),
 ];
 
 /// Tables in which the word is found (none: any), whose it is, the words, and what it is here.

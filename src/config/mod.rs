@@ -6,6 +6,8 @@
 
 pub mod units;
 pub mod route;
+pub mod limit;
+pub mod methods;
 pub mod cache;
 pub mod compress;
 pub mod cors;

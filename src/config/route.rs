@@ -11,8 +11,9 @@ use super::auth::RouteAuth;
 use super::cache::Cache;
 use super::compress::Compress;
 use super::cors::Cors;
+use super::limit::RateLimit;
 use super::text;
-use super::units::{ByteSize, Period, Rate};
+use super::units::{ByteSize, Period};
 use super::upstream::Server;
 
 /// Which requests, and what is done with them.
@@ -47,7 +48,8 @@ pub struct Route {
     /// it is for everybody (`public`, `s-maxage`, `must-revalidate`; RFC 9111 §3.5), or `cache.key.caller` keeps callers apart.
     #[schemars(example = serde_json::json!({ "providers": "idp", "methods": "unsafe", "scopes": ["users:write"] }))]
     pub auth: Option<RouteAuth>,
-    /// How often one client may ask: a rate, a table, or a list of these.
+    /// How often may be asked, by one client or by whoever shares a `key`: a rate, a table, or a list of these, which all hold.
+    /// What is too much is refused with 429.
     #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,
     /// Largest request body; larger ones are refused with 413.
@@ -243,40 +245,6 @@ pub struct HstsTable {
     /// Whether browsers may put the host in the lists that they ship, which is hard to undo.
     #[serde(default)]
     pub preload: bool,
-}
-
-/// A bound on how often one client may ask.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum RateLimit {
-    /// A rate; its count is the burst, too.
-    Rate(Rate),
-    /// In full.
-    Table(RateLimitTable),
-}
-
-/// A bound in full.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RateLimitTable {
-    /// How many requests, within which time.
-    pub rate: Rate,
-    /// How many may come at once after a pause; the count of the rate when absent.
-    #[schemars(range(min = 1), example = 200)]
-    #[serde(default)]
-    pub burst: Option<u32>,
-    /// Whose requests are counted together.
-    #[serde(default)]
-    pub key: LimitKey,
-}
-
-/// Whose requests are counted together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitKey {
-    /// One client address; of IPv6, one /64.
-    #[default]
-    ClientIp,
 }
 
 /// An answer that sends the client elsewhere.

@@ -11,7 +11,7 @@ use super::problem::nearest;
 use super::servers::{name_server, server, server_name};
 use super::units::{ByteSize, Period, Rate, Share};
 use super::upstream::ErrorStatus;
-use super::{acme, auth, cache, compress, cors, meant, redis, upstream};
+use super::{acme, auth, cache, compress, cors, limit, meant, redis, upstream};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -87,6 +87,12 @@ const KINDS: &[Kind] = &[
         check: upstream::balance::hash_key,
     },
     Kind {
+        format: "limit-key",
+        noun: "something that requests are counted by",
+        example: "client_ip",
+        check: limit::limit_key,
+    },
+    Kind {
         format: "origin",
         noun: "the origin of pages",
         example: "https://www.example.com",
@@ -157,6 +163,7 @@ markers! {
     Origin "origin",
     Tag "tag",
     MediaRange "media-range",
+    LimitKey "limit-key",
     Scope "scope",
 }
 
@@ -202,7 +209,7 @@ fn upstream_or_address(text: &str) -> Result<(), String> {
     if text.contains(':') { server(text) } else { name(text) }
 }
 
-fn name(text: &str) -> Result<(), String> {
+pub(super) fn name(text: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !text.is_empty() && text.len() <= 64 && text.chars().all(fine) {
         return Ok(());

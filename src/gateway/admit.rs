@@ -8,12 +8,13 @@ use pingora::http::RequestHeader;
 
 use crate::exchange::{Asked, Exchange};
 use crate::forward::{self, hop, request_id};
+use crate::limit::Moment;
 use crate::listen::{self, Connection, MinVersion, Session, client};
 use crate::plan::Plan;
 use crate::refusal::Refusal;
 use crate::route::{NotFound, host_of, path};
 
-use super::identify;
+use super::{charge, identify};
 
 /// A request's head is whole: ends its deadline, notes who asks, and sets the bounds on what follows.
 pub(super) fn open(session: &mut Session, exchange: &mut Exchange) {
@@ -101,9 +102,10 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
     find_route(request, exchange)?;
     check_address(exchange)?;
     check_client(exchange)?;
-    // Limits may be by caller, so that comes first. A "no" to it comes after them: who guesses pays for each guess.
+    charge::charge(request, exchange, Moment::Came)?;
+    // Limits may be by caller, so it is found out who that is. A "no" to it comes after them: who guesses pays for each guess.
     let admitted = identify::identify(request, exchange).await;
-    charge(exchange)?;
+    charge::charge(request, exchange, Moment::Known)?;
     admitted?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
@@ -146,18 +148,6 @@ pub(super) fn check_client(exchange: &Exchange) -> Result<(), Refusal> {
         (Some(rule), Some(client)) if !rule.admits(client) => Err(Refusal::ClientCert),
         _ => Ok(()),
     }
-}
-
-/// Charges the request to the limits of its route. A refused request is charged to none.
-pub(super) fn charge(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let (Some(asked), Some(route)) = (&exchange.asked, &exchange.route) else {
-        return Err(Refusal::Internal);
-    };
-    let Some(limits) = &route.limits else { return Ok(()) };
-    let verdict = limits.charge(asked.client);
-    let standing = verdict.as_ref().unwrap_or_else(|no| &no.standing);
-    exchange.standing = Some(standing.clone());
-    verdict.map(drop).map_err(Refusal::Exceeded)
 }
 
 fn content_length(request: &RequestHeader) -> Option<u64> {

@@ -61,6 +61,10 @@ fn hash(key: &HashKey, request: &RequestHeader, asked: &Asked) -> Option<u64> {
         HashKey::Path => hash_of(once(asked.path.as_bytes())),
         HashKey::Header(name) => hash_of(request.headers.get_all(name).iter().map(HeaderValue::as_bytes)),
         HashKey::Cookie(name) => hash_of(cookies(&request.headers, name)),
+        HashKey::Claim(name) => {
+            let caller = asked.caller.as_ref()?;
+            hash_of([caller.provider().as_bytes(), caller.claim(name)?.as_bytes()].into_iter())
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use pingora::http::RequestHeader;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::forward::compress::Choice;
+use crate::limit::Moment;
 use crate::listen::{BadHead, Connection, Ready, Sent};
 use crate::plan::Action;
 use crate::refusal::Refusal;
@@ -19,7 +20,7 @@ use crate::telemetry::Tier;
 
 use super::record::Answered;
 use super::serve::{Hit, Next};
-use super::{Gateway, admit, answer, deliver, identify, prove, record, serve};
+use super::{Gateway, admit, answer, charge, deliver, identify, prove, record, serve};
 
 /// The answer to a request, if memory holds it; of a request that exceeds its limits, the refusal.
 pub(super) fn answer(
@@ -38,7 +39,8 @@ pub(super) fn answer(
     admit::check_address(&exchange).ok()?;
     admit::check_client(&exchange).ok()?;
     identify::recall(request, &mut exchange)?;
-    let request = &*identify::told(request, &exchange);
+    let sent = request;
+    let request = &*identify::told(sent, &exchange);
     let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
         return None;
@@ -46,7 +48,8 @@ pub(super) fn answer(
     let now = exchange.cache.as_ref()?.arrived;
     let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching, now) else { return None };
     let choice = deliver::choice_at_hand(request, &exchange, &hit.stored)?;
-    let ready = match admit::charge(&mut exchange) {
+    let mut charged = |moment| charge::charge(sent, &mut exchange, moment);
+    let ready = match charged(Moment::Came).and_then(|()| charged(Moment::Known)) {
         Ok(()) => served(gateway, request, &mut exchange, &hit, choice, now)?,
         Err(refusal) => {
             exchange.cache = None; // on the long way it would not have been asked

@@ -18,12 +18,13 @@ use crate::cache::reuse;
 use crate::cache::stored::{Body, Key, Stored};
 use crate::cache::{Rules, Tiers, range};
 use crate::exchange::{Exchange, Tries};
+use crate::limit::{Moment, Standing};
 use crate::refusal::{Fault, Refusal};
 use crate::telemetry::Background;
 
 use super::renew::Held;
 use super::server::{Connections, Sends, Server, is_interim};
-use super::{affinity, place, settle, share, tally, tries};
+use super::{affinity, charge, place, settle, share, tally, tries};
 
 /// What all fetches share.
 pub struct Fetching {
@@ -46,6 +47,8 @@ pub struct Tale {
     pub status: Option<u16>,
     /// Whether the answer is stored, and why not.
     pub kept: Result<(), NotKept>,
+    /// How the client that it was made for stands with the limits that count fetches.
+    pub standing: Option<Standing>,
     /// What was stored for its request, here or in the fleet: it may stand in where the origin fails.
     pub stored: Option<Arc<Stored>>,
     pub(super) journey: Arc<Tries>,
@@ -69,6 +72,9 @@ impl Tale {
     pub fn tell(&self, exchange: &mut Exchange, leads: bool) {
         exchange.tries.upstream.clone_from(&self.journey.upstream);
         if leads {
+            if let Some(standing) = &self.standing {
+                exchange.standing = Some(standing.clone().or_tighter(exchange.standing.take()));
+            }
             exchange.tries.server.clone_from(&self.journey.server);
             exchange.tries.tried.clone_from(&self.journey.tried);
             exchange.tries.waited = self.journey.waited;
@@ -96,6 +102,8 @@ pub(super) struct Errand {
     pub(super) arrived: SystemTime,
     /// Whether what is stored is fresh still.
     pub(super) ahead: bool,
+    /// Whether it is charged to a client, which waits for it.
+    pub(super) charged: bool,
     /// The right to fetch for all nodes.
     pub(super) lease: Option<Held>,
     /// When the request went to the origin.
@@ -133,7 +141,7 @@ impl Errand {
         request.remove_header(&header::CACHE_CONTROL);
         request.remove_header(&header::PRAGMA);
         let errand = Self::of(request, exchange, fetching, pilot)?;
-        Some(Self { ahead: matches!(why, Background::Ahead), ..errand })
+        Some(Self { ahead: matches!(why, Background::Ahead), charged: false, ..errand })
     }
 
     fn of(
@@ -153,6 +161,7 @@ impl Errand {
             asked: RequestDirectives::of(&request.headers),
             arrived: asking.arrived,
             ahead: false,
+            charged: true,
             lease: None,
             key: asking.key,
             authorized: asking.authorized,
@@ -179,6 +188,9 @@ impl Errand {
         if let Some(stored) = self.ask_fleet().await {
             return self.pilot.settle(Verdict::Stored(stored, From::Redis), None);
         }
+        if let Err(refusal) = self.charge() {
+            return self.fail(refusal).await;
+        }
         loop {
             match self.ask().await {
                 Ok(answer) => match Box::pin(settle::settle(self, answer)).await {
@@ -187,12 +199,21 @@ impl Errand {
                 },
                 Err(refusal) => {
                     tally::asked_after(&self, None);
-                    let tale = Tale { refusal: Some(refusal), ..self.tale() };
-                    self.pilot.settle(Verdict::Failed, Some(tale));
-                    return share::give_up(self.fetching.tiers, &self.key, self.lease, None).await;
+                    return self.fail(refusal).await;
                 }
             }
         }
+    }
+
+    /// Charges the fetch to its client, now that the fleet has nothing for it either.
+    fn charge(&mut self) -> Result<(), Refusal> {
+        if self.charged { charge::charge(&self.request, &mut self.exchange, Moment::Fetched) } else { Ok(()) }
+    }
+
+    async fn fail(mut self, refusal: Refusal) {
+        let tale = Tale { refusal: Some(refusal), ..self.tale() };
+        self.pilot.settle(Verdict::Failed, Some(tale));
+        share::give_up(self.fetching.tiers, &self.key, self.lease, None).await;
     }
 
     fn find_candidates(&mut self) {
@@ -206,7 +227,8 @@ impl Errand {
     pub(super) fn tale(&mut self) -> Tale {
         let stored = self.selected().map(|at| self.candidates[at].clone());
         let journey = Arc::new(self.exchange.tries.report());
-        Tale { refusal: None, status: None, kept: Ok(()), stored, journey }
+        let standing = self.exchange.standing.clone();
+        Tale { refusal: None, status: None, kept: Ok(()), standing, stored, journey }
     }
 
     /// The largest body that is stored, in bytes.

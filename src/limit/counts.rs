@@ -1,4 +1,4 @@
-//! One number per client, for a bounded number of clients.
+//! One number per key, for a bounded number of keys.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,7 +9,7 @@ use governor::state::StateStore;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::client::Client;
+use super::key::Key;
 
 /// Most clients that one limit remembers: at some 60 bytes each, 16 MiB.
 pub(super) const MOST: usize = 1 << 18;
@@ -44,8 +44,8 @@ pub(super) struct Counts {
 
 #[derive(Debug, Default)]
 struct Shard {
-    places: HashMap<Client, usize>,
-    debts: Vec<(Client, Nanos)>,
+    places: HashMap<Key, usize>,
+    debts: Vec<(Key, Nanos)>,
     hand: usize,
 }
 
@@ -66,7 +66,7 @@ impl Counts {
         }
     }
 
-    fn shard(&self, client: &Client) -> &Mutex<Shard> {
+    fn shard(&self, client: &Key) -> &Mutex<Shard> {
         // The hash is keyed: nobody can choose addresses that share a shard.
         let hash = self.shard_of.hash_one(client);
         &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or_default()]
@@ -74,9 +74,9 @@ impl Counts {
 }
 
 impl StateStore for Counts {
-    type Key = Client;
+    type Key = Key;
 
-    fn measure_and_replace<T, F, E>(&self, client: &Client, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, client: &Key, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -111,13 +111,13 @@ impl Shard {
         }
     }
 
-    fn remember(&mut self, client: Client, due: Nanos) {
+    fn remember(&mut self, client: Key, due: Nanos) {
         self.places.insert(client, self.debts.len());
         self.debts.push((client, due));
     }
 
     /// Gives a newcomer the place of the one least in debt among the next few.
-    fn displace(&mut self, client: Client, due: Nanos) {
+    fn displace(&mut self, client: Key, due: Nanos) {
         let mut place = self.turn();
         for _ in 1..COMPARED {
             let next = self.turn();
@@ -177,7 +177,7 @@ mod tests {
             let due = debt.map_or(now, |debt| debt.as_u64().max(now)) + INTERVAL;
             Ok::<_, ()>((debt.map(Nanos::as_u64), Nanos::new(due)))
         };
-        counts.measure_and_replace(&Client::V4(client), decide).unwrap()
+        counts.measure_and_replace(&Key::numbered(client), decide).unwrap()
     }
 
     fn held(counts: &Counts) -> usize {
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_refusal_changes_nothing() {
         let counts = counts(1 << 10);
-        let refused = counts.measure_and_replace(&Client::V4(1), |_| Err::<((), Nanos), _>("no"));
+        let refused = counts.measure_and_replace(&Key::numbered(1), |_| Err::<((), Nanos), _>("no"));
         assert_eq!(refused, Err("no"));
         assert_eq!(held(&counts), 0);
     }

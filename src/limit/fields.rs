@@ -38,8 +38,8 @@ pub(super) fn policies<'a>(policies: impl Iterator<Item = &'a Policy>) -> Header
     let members: Vec<String> = policies
         .map(|policy| {
             let mut text = name(policy);
-            push(&mut text, 'q', u64::from(policy.rule.count));
-            push(&mut text, 'w', seconds(policy.rule.per).max(1));
+            push(&mut text, 'q', u64::from(policy.rate.count));
+            push(&mut text, 'w', seconds(policy.rate.per).max(1));
             text
         })
         .collect();
@@ -79,10 +79,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::limit::Rule;
+    use crate::limit::Rate;
 
     fn policy(name: &str, count: u32, per: u64) -> Policy {
-        Policy { name: name.into(), rule: Rule { count, per: Duration::from_secs(per), burst: count } }
+        Policy { name: name.into(), rate: Rate { count, per: Duration::from_secs(per), burst: count } }
     }
 
     #[test]

@@ -8,30 +8,30 @@ use governor::middleware::StateInformationMiddleware;
 use governor::{Quota, RateLimiter};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Rule;
-use super::client::Client;
+use super::Rate;
 use super::counts::Counts;
+use super::key::Key;
 
 /// Longest time that a whole burst may take to come back.
 ///
 /// Times are kept in nanoseconds since the start, in 64 bits: 584 years. A century leaves room for both.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// What each client has used of a rate.
+/// What is used of a rate under each key.
 #[derive(Debug)]
 pub(super) struct Local<C: Clock = DefaultClock> {
-    limiter: RateLimiter<Client, Counts, C, StateInformationMiddleware>,
+    limiter: RateLimiter<Key, Counts, C, StateInformationMiddleware>,
     clock: C,
     interval: Duration,
     burst: u32,
 }
 
 impl<C: Clock + Clone> Local<C> {
-    /// Counts from zero. `held` is told how many clients are remembered.
-    pub(super) fn new(rule: Rule, held: Gauge, clock: C) -> Self {
-        let interval = (rule.per / rule.count.max(1)).clamp(Duration::from_nanos(1), LONGEST);
+    /// Counts from zero. `held` is told how many keys are remembered.
+    pub(super) fn new(rate: Rate, held: Gauge, clock: C) -> Self {
+        let interval = (rate.per / rate.count.max(1)).clamp(Duration::from_nanos(1), LONGEST);
         let most = u32::try_from(LONGEST.as_nanos() / interval.as_nanos()).unwrap_or(u32::MAX);
-        let burst = NonZeroU32::new(rule.burst.min(most)).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(rate.burst.min(most)).unwrap_or(NonZeroU32::MIN);
         let quota =
             Quota::with_period(interval).expect("the interval is at least a nanosecond").allow_burst(burst);
         let limiter = RateLimiter::new(quota, Counts::new(interval, held), clock.clone());
@@ -39,8 +39,8 @@ impl<C: Clock + Clone> Local<C> {
     }
 
     /// Counts one request: what is left and when all of it is back, or how long to wait.
-    pub(super) fn charge(&self, client: Client) -> Result<(u32, Duration), Duration> {
-        match self.limiter.check_key(&client) {
+    pub(super) fn charge(&self, key: Key) -> Result<(u32, Duration), Duration> {
+        match self.limiter.check_key(&key) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 Ok((remaining, self.interval.saturating_mul(self.burst.saturating_sub(remaining))))
@@ -65,10 +65,10 @@ mod tests {
             (0, Duration::ZERO, 0),
         ] {
             let clock = FakeRelativeClock::default();
-            let local = Local::new(Rule { count, per, burst }, Gauge::default(), clock.clone());
-            assert!(local.charge(Client::V4(1)).is_ok(), "{count} per {per:?}");
+            let local = Local::new(Rate { count, per, burst }, Gauge::default(), clock.clone());
+            assert!(local.charge(Key::numbered(1)).is_ok(), "{count} per {per:?}");
             clock.advance(Duration::from_secs(86_400 * 365 * 50));
-            assert!(local.charge(Client::V4(2)).is_ok(), "{count} per {per:?}");
+            assert!(local.charge(Key::numbered(2)).is_ok(), "{count} per {per:?}");
         }
     }
 }

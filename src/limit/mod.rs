@@ -1,35 +1,38 @@
-//! Whether a client may ask, and how often: lists of addresses, and rates per client address, counted in this process.
+//! Whether a client may ask, and how often: lists of addresses, and rates per key, counted in this process.
 //!
-//! A [`Limit`] is one rate with a count for each client; [`Limits`] are those of a route. Counting is the generic
-//! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per client.
+//! A [`Limit`] is one rate with a count for each key; [`Limits`] are those of a route. Counting is the generic
+//! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per key.
 
 mod addresses;
-mod client;
+mod commons;
 mod counts;
 mod fields;
+mod key;
 mod local;
 mod networks;
+mod watch;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::telemetry::meters::Meters;
 
-use client::Client;
 use local::Local;
+use watch::Watch;
 
 pub use addresses::Addresses;
+pub use commons::Commons;
 pub use fields::retry_after;
+pub use key::{Caller, Facts, KeyRule, Part};
 pub use networks::Networks;
 
 /// A rate: `count` requests per `per`, of which `burst` may come at once after a pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
     /// How many requests; at least 1.
     pub count: u32,
     /// Within which time; whole seconds, at least one.
@@ -38,24 +41,100 @@ pub struct Rule {
     pub burst: u32,
 }
 
-/// A rule under the name that clients see.
+/// A rate, and of which requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The rate.
+    pub rate: Rate,
+    /// Which requests are counted together.
+    pub key: KeyRule,
+    /// Which methods are counted.
+    pub methods: Methods,
+    /// What is counted.
+    pub charge: Charge,
+    /// Whether nobody is refused.
+    pub observe: bool,
+}
+
+impl Rule {
+    /// Of all requests, by the address of their clients.
+    pub fn per_client(rate: Rate) -> Self {
+        let key = KeyRule::client_ip();
+        Self { rate, key, methods: Methods::All, charge: Charge::Request, observe: false }
+    }
+
+    /// When it is asked.
+    fn moment(&self) -> Moment {
+        match self.charge {
+            Charge::Miss => Moment::Fetched,
+            Charge::Request if self.key.is_by_caller() => Moment::Known,
+            Charge::Request => Moment::Came,
+        }
+    }
+}
+
+/// Which methods are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// Every method.
+    All,
+    /// Those that may change something (RFC 9110 §9.2.1).
+    Unsafe,
+    /// These.
+    Listed(Vec<Method>),
+}
+
+impl Methods {
+    fn have(&self, method: &Method) -> bool {
+        match self {
+            Self::All => true,
+            Self::Unsafe => !method.is_safe(),
+            Self::Listed(methods) => methods.contains(method),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Every request.
+    Request,
+    /// Those for which a server must be asked.
+    Miss,
+}
+
+/// How far a request has come when it meets limits. Each rule is asked at one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It came; who asks is not known yet.
+    Came,
+    /// It is known who asks, if anybody vouches for it.
+    Known,
+    /// It is certain that a server must be asked.
+    Fetched,
+}
+
+/// A rate under the name that clients see.
 #[derive(Debug)]
 pub struct Policy {
     /// The name in `RateLimit` and `RateLimit-Policy`.
     pub name: Box<str>,
     /// The rate.
-    pub rule: Rule,
+    pub rate: Rate,
 }
 
-/// One rate, and what each client has used of it.
+/// One rule, and what is used of its rate.
 ///
 /// Generic over the clock for tests alone.
 #[derive(Debug)]
 pub struct Limit<C: Clock = DefaultClock> {
     policy: Arc<Policy>,
-    counts: Local<C>,
+    rule: Rule,
+    moment: Moment,
+    counts: Arc<Local<C>>,
     admitted: Counter,
     refused: Counter,
+    watch: Watch,
 }
 
 /// What a client has left after a request.
@@ -69,6 +148,17 @@ pub struct Standing {
     pub reset: Duration,
 }
 
+impl Standing {
+    /// The one with fewer requests left.
+    #[must_use]
+    pub fn or_tighter(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) if other.remaining <= self.remaining => other,
+            _ => self,
+        }
+    }
+}
+
 /// A client asked more often than it may; the answer is 429.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("limit `{}` exceeded", standing.policy.name)]
@@ -80,25 +170,30 @@ pub struct Exceeded {
 }
 
 impl Limit {
-    /// A limit named, shown and metered by the name of its route.
-    pub fn new(name: &str, rule: Rule, meters: &Meters) -> Self {
-        Self::start(name, name, rule, meters, DefaultClock::default())
+    /// A limit of its own, shown and metered by the name of its route.
+    pub fn new(route: &str, rule: Rule, meters: &Meters) -> Self {
+        let counts = Local::new(rule.rate, meters.limit_keys.with([route]), DefaultClock::default());
+        Self::over(Arc::new(counts), route, route, rule, meters)
     }
 }
 
 impl<C: Clock + Clone> Limit<C> {
-    fn start(route: &str, name: &str, rule: Rule, meters: &Meters, clock: C) -> Self {
+    fn over(counts: Arc<Local<C>>, route: &str, name: &str, rule: Rule, meters: &Meters) -> Self {
+        let refused = if rule.observe { "would_refuse" } else { "refused" };
         Self {
-            policy: Arc::new(Policy { name: name.into(), rule }),
-            counts: Local::new(rule, meters.limit_keys.with([route]), clock),
+            policy: Arc::new(Policy { name: name.into(), rate: rule.rate }),
+            moment: rule.moment(),
+            rule,
+            counts,
             admitted: meters.limit_decisions.with([route, "admitted"]),
-            refused: meters.limit_decisions.with([route, "refused"]),
+            refused: meters.limit_decisions.with([route, refused]),
+            watch: Watch::default(),
         }
     }
 
-    /// Counts one request of a client, or refuses it. A refused request is not counted.
-    pub fn charge(&self, client: IpAddr) -> Result<Standing, Exceeded> {
-        match self.counts.charge(Client::of(client)) {
+    /// Counts one request, or refuses it. A refused request is not counted.
+    pub fn charge(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
+        match self.counts.charge(self.rule.key.of(facts)) {
             Ok((remaining, reset)) => {
                 self.admitted.inc();
                 Ok(Standing { policy: Arc::clone(&self.policy), remaining, reset })
@@ -111,16 +206,15 @@ impl<C: Clock + Clone> Limit<C> {
         }
     }
 
-    /// The rate.
-    pub fn rule(&self) -> &Rule {
-        &self.policy.rule
+    fn is_for(&self, facts: &Facts<'_>, moment: Moment) -> bool {
+        self.moment == moment && self.rule.methods.have(facts.method)
     }
 }
 
 /// The limits of a route, in their order in the file.
 #[derive(Debug)]
 pub struct Limits<C: Clock = DefaultClock> {
-    limits: Vec<Arc<Limit<C>>>,
+    limits: Vec<Limit<C>>,
     /// `RateLimit-Policy`, which never changes.
     policies: HeaderValue,
 }
@@ -128,10 +222,16 @@ pub struct Limits<C: Clock = DefaultClock> {
 impl Limits {
     /// The limits of a route; `None` when it has no rules.
     ///
-    /// A limit of the same rule in the same place of `running`, the route's limits before a reload, goes on
-    /// counting: a reload forgives nobody.
-    pub fn new(route: &str, rules: &[Rule], running: Option<&Self>, meters: &Meters) -> Option<Self> {
-        Self::start(route, rules, running, meters, &DefaultClock::default())
+    /// A limit of the same rate and key in the same place of `running`, the route's limits before a reload, goes on
+    /// counting: a reload forgives nobody. Those with a word in their key count with all in `commons`.
+    pub fn new(
+        route: &str,
+        rules: &[Rule],
+        running: Option<&Self>,
+        commons: &mut Commons,
+        meters: &Meters,
+    ) -> Option<Self> {
+        Self::start(route, rules, running, commons, meters, &DefaultClock::default())
     }
 }
 
@@ -140,6 +240,7 @@ impl<C: Clock + Clone> Limits<C> {
         route: &str,
         rules: &[Rule],
         running: Option<&Self>,
+        commons: &mut Commons<C>,
         meters: &Meters,
         clock: &C,
     ) -> Option<Self> {
@@ -147,35 +248,38 @@ impl<C: Clock + Clone> Limits<C> {
             let name = if place == 0 { route.to_owned() } else { format!("{route}-{}", place + 1) };
             let before = running
                 .and_then(|running| running.limits.get(place))
-                .filter(|limit| limit.policy.rule == *rule && *limit.policy.name == *name);
-            before
-                .cloned()
-                .unwrap_or_else(|| Arc::new(Limit::start(route, &name, *rule, meters, clock.clone())))
+                .filter(|limit| limit.rule.rate == rule.rate && limit.rule.key == rule.key)
+                .map(|limit| Arc::clone(&limit.counts));
+            let new = || Arc::new(Local::new(rule.rate, meters.limit_keys.with([route]), clock.clone()));
+            let counts =
+                if rule.key.is_common() { commons.of(rule, new) } else { before.unwrap_or_else(new) };
+            Limit::over(counts, route, &name, rule.clone(), meters)
         };
         let limits: Vec<_> = rules.iter().enumerate().map(limit).collect();
-        let policies = fields::policies(limits.iter().map(|limit| &*limit.policy));
+        let shown = limits.iter().filter(|limit| !limit.rule.observe);
+        let policies = fields::policies(shown.map(|limit| &*limit.policy));
         (!limits.is_empty()).then_some(Self { limits, policies })
     }
-}
 
-impl<C: Clock + Clone> Limits<C> {
-    /// Counts one request against each limit in order; the first that refuses decides.
+    /// Counts one request against each limit that is for it and asked at this moment, in order; the first that refuses decides.
     ///
     /// Limits before the one that refuses have counted the request, those behind it have not: a client that runs
     /// into one bound still uses up the wider ones. Admitted, the standing is the tightest: the one with the fewest
-    /// requests left.
-    pub fn charge(&self, client: IpAddr) -> Result<Standing, Exceeded> {
+    /// requests left; there is none where no limit was asked.
+    pub fn charge(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
         let mut tightest: Option<Standing> = None;
-        for limit in &self.limits {
-            let standing = limit.charge(client)?;
-            if tightest.as_ref().is_none_or(|least| standing.remaining < least.remaining) {
-                tightest = Some(standing);
+        for limit in self.limits.iter().filter(|limit| limit.is_for(facts, moment)) {
+            match limit.charge(facts) {
+                Err(exceeded) if limit.rule.observe => limit.watch.saw(&exceeded, facts),
+                Err(exceeded) => return Err(exceeded),
+                Ok(_) if limit.rule.observe => {}
+                Ok(standing) => tightest = Some(standing.or_tighter(tightest)),
             }
         }
-        Ok(tightest.expect("a route's limits are at least one"))
+        Ok(tightest)
     }
 
-    /// The value of `RateLimit-Policy`: every rule of the route.
+    /// The value of `RateLimit-Policy`: every rule of the route that may refuse.
     pub fn policies(&self) -> &HeaderValue {
         &self.policies
     }
@@ -183,59 +287,72 @@ impl<C: Clock + Clone> Limits<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
     use std::thread;
 
     use governor::clock::FakeRelativeClock;
+    use http::HeaderMap;
 
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn client(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
+    static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+
+    fn client(last: u8) -> Facts<'static> {
+        Facts { client: [192, 0, 2, last].into(), method: &Method::GET, fields: &NO_FIELDS, caller: None }
     }
 
-    fn limit(rule: Rule, meters: &Meters, clock: &FakeRelativeClock) -> Limit<FakeRelativeClock> {
-        Limit::start("users", "users", rule, meters, clock.clone())
+    fn limit(rate: Rate, meters: &Meters, clock: &FakeRelativeClock) -> Limit<FakeRelativeClock> {
+        let counts = Local::new(rate, meters.limit_keys.with(["users"]), clock.clone());
+        Limit::over(Arc::new(counts), "users", "users", Rule::per_client(rate), meters)
+    }
+
+    fn limits(rules: &[Rule], meters: &Meters, clock: &FakeRelativeClock) -> Limits<FakeRelativeClock> {
+        Limits::start("users", rules, None, &mut Commons::none(), meters, clock).unwrap()
+    }
+
+    fn per_client(count: u32, per: Duration, burst: u32) -> Rule {
+        Rule::per_client(Rate { count, per, burst })
     }
 
     #[test]
     fn a_burst_is_admitted_then_refused_until_time_passes() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rule { count: 10, per: SECOND, burst: 3 }, &meters, &clock);
-        let left: Vec<u32> = (0..3).map(|_| limit.charge(client(1)).unwrap().remaining).collect();
+        let limit = limit(Rate { count: 10, per: SECOND, burst: 3 }, &meters, &clock);
+        let left: Vec<u32> = (0..3).map(|_| limit.charge(&client(1)).unwrap().remaining).collect();
         assert_eq!(left, [2, 1, 0]);
 
-        let exceeded = limit.charge(client(1)).unwrap_err();
+        let exceeded = limit.charge(&client(1)).unwrap_err();
         assert_eq!(exceeded.retry_after, Duration::from_millis(100));
         assert_eq!(exceeded.standing.remaining, 0);
         assert_eq!(exceeded.to_string(), "limit `users` exceeded");
-        assert!(limit.charge(client(2)).is_ok(), "another client has its own count");
+        assert!(limit.charge(&client(2)).is_ok(), "another client has its own count");
 
         clock.advance(exceeded.retry_after);
-        assert_eq!(limit.charge(client(1)).unwrap().remaining, 0);
-        assert!(limit.charge(client(1)).is_err());
+        assert_eq!(limit.charge(&client(1)).unwrap().remaining, 0);
+        assert!(limit.charge(&client(1)).is_err());
     }
 
     #[test]
     fn the_standing_tells_when_the_burst_is_back() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rule { count: 60, per: 60 * SECOND, burst: 60 }, &meters, &clock);
+        let limit = limit(Rate { count: 60, per: 60 * SECOND, burst: 60 }, &meters, &clock);
         for _ in 0..9 {
-            limit.charge(client(1)).unwrap();
+            limit.charge(&client(1)).unwrap();
         }
-        let standing = limit.charge(client(1)).unwrap();
+        let standing = limit.charge(&client(1)).unwrap();
         assert_eq!((standing.remaining, standing.reset), (50, 10 * SECOND));
         clock.advance(standing.reset);
-        assert_eq!(limit.charge(client(1)).unwrap().remaining, 59);
+        assert_eq!(limit.charge(&client(1)).unwrap().remaining, 59);
     }
 
     #[test]
     fn threads_at_a_frozen_clock_get_exactly_the_burst() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rule { count: 1, per: SECOND, burst: 500 }, &meters, &clock);
+        let limit = limit(Rate { count: 1, per: SECOND, burst: 500 }, &meters, &clock);
         let admitted: usize = thread::scope(|scope| {
-            let charge = || (0..200).filter(|_| limit.charge(client(1)).is_ok()).count();
+            let charge = || (0..200).filter(|_| limit.charge(&client(1)).is_ok()).count();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(charge)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -248,37 +365,110 @@ mod tests {
     #[test]
     fn the_first_refusal_decides_and_the_tightest_standing_is_shown() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let rules =
-            [Rule { count: 100, per: SECOND, burst: 100 }, Rule { count: 2, per: 60 * SECOND, burst: 2 }];
-        let limits = Limits::start("users", &rules, None, &meters, &clock).unwrap();
-        let standing = limits.charge(client(1)).unwrap();
+        let limits = limits(&[per_client(100, SECOND, 100), per_client(2, 60 * SECOND, 2)], &meters, &clock);
+        let standing = limits.charge(&client(1), Moment::Came).unwrap().unwrap();
         assert_eq!((&*standing.policy.name, standing.remaining), ("users-2", 1));
-        limits.charge(client(1)).unwrap();
-        let exceeded = limits.charge(client(1)).unwrap_err();
+        limits.charge(&client(1), Moment::Came).unwrap();
+        let exceeded = limits.charge(&client(1), Moment::Came).unwrap_err();
         assert_eq!((&*exceeded.standing.policy.name, exceeded.retry_after), ("users-2", 30 * SECOND));
         assert_eq!(limits.policies(), "\"users\";q=100;w=1, \"users-2\";q=2;w=60");
-        assert!(Limits::start("users", &[], None, &meters, &clock).is_none());
+        assert!(Limits::start("users", &[], None, &mut Commons::none(), &meters, &clock).is_none());
     }
 
     #[test]
-    fn a_reload_forgives_nobody_whose_rule_stays() {
+    fn rules_are_for_their_methods_and_their_time() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let rule = |burst| Rule { count: 1, per: SECOND, burst };
-        let before = Limits::start("users", &[rule(1)], None, &meters, &clock).unwrap();
-        before.charge(client(1)).unwrap();
+        let writes = Rule { methods: Methods::Unsafe, ..per_client(1, SECOND, 1) };
+        let lists = Rule { methods: Methods::Listed(vec![Method::GET]), ..per_client(1, SECOND, 2) };
+        let misses = Rule { charge: Charge::Miss, ..per_client(1, SECOND, 3) };
+        let limits = limits(&[writes, lists, misses], &meters, &clock);
+        let left = |method: &Method, moment| {
+            let standing = limits.charge(&Facts { method, ..client(1) }, moment).unwrap();
+            standing.map(|standing| standing.remaining)
+        };
+        assert_eq!(left(&Method::POST, Moment::Came), Some(0));
+        assert_eq!(left(&Method::GET, Moment::Came), Some(1));
+        assert_eq!(left(&Method::HEAD, Moment::Came), None);
+        assert_eq!(left(&Method::HEAD, Moment::Fetched), Some(2));
+        assert!(limits.charge(&Facts { method: &Method::PUT, ..client(1) }, Moment::Came).is_err());
+    }
 
-        let same = Limits::start("users", &[rule(1)], Some(&before), &meters, &clock).unwrap();
-        assert!(same.charge(client(1)).is_err());
-        let other = Limits::start("users", &[rule(2)], Some(&before), &meters, &clock).unwrap();
-        assert!(other.charge(client(1)).is_ok(), "another rule counts anew");
+    #[test]
+    fn rules_by_caller_wait_until_it_is_known() {
+        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
+        let by_claim = |charge| {
+            let key = KeyRule(vec![Part::Constant("all".to_owned()), Part::Claim("sub".to_owned())]);
+            Rule { key, charge, ..per_client(9, SECOND, 9) }
+        };
+        let limits = limits(
+            &[by_claim(Charge::Request), by_claim(Charge::Miss), per_client(5, SECOND, 5)],
+            &meters,
+            &clock,
+        );
+        let asked = |moment| limits.charge(&client(1), moment).unwrap().map(|it| it.policy.name.clone());
+        assert_eq!(asked(Moment::Came).as_deref(), Some("users-3"));
+        assert_eq!(asked(Moment::Known).as_deref(), Some("users"));
+        assert_eq!(asked(Moment::Fetched).as_deref(), Some("users-2"));
+    }
+
+    #[test]
+    fn who_observes_refuses_nobody_and_is_not_shown() {
+        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
+        let observed = Rule { observe: true, ..per_client(1, SECOND, 1) };
+        let limits = limits(&[observed], &meters, &clock);
+        for _ in 0..3 {
+            assert!(limits.charge(&client(1), Moment::Came).unwrap().is_none());
+        }
+        assert_eq!(limits.policies(), "");
+        let text = meters.render();
+        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"admitted\"} 1"), "{text}");
+        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"would_refuse\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn a_reload_forgives_nobody_whose_rate_and_key_stay() {
+        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
+        let before = limits(&[per_client(1, SECOND, 1)], &meters, &clock);
+        before.charge(&client(1), Moment::Came).unwrap();
+
+        let anew = |rule: Rule| {
+            let mut commons = Commons::none();
+            let limits = Limits::start("users", &[rule], Some(&before), &mut commons, &meters, &clock);
+            limits.unwrap().charge(&client(1), Moment::Came).map(drop)
+        };
+        assert!(anew(per_client(1, SECOND, 1)).is_err());
+        assert!(
+            anew(Rule { methods: Methods::Listed(vec![Method::GET]), ..per_client(1, SECOND, 1) }).is_err()
+        );
+        assert!(anew(per_client(1, SECOND, 2)).is_ok(), "another rate counts anew");
+        let by_route = Rule { key: KeyRule(vec![Part::Route]), ..per_client(1, SECOND, 1) };
+        assert!(anew(by_route).is_ok(), "another key counts anew");
+    }
+
+    #[test]
+    fn a_word_is_common_to_routes_and_outlives_a_reload() {
+        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
+        let rule =
+            Rule { key: KeyRule(vec![Part::Constant("writes".to_owned())]), ..per_client(1, SECOND, 2) };
+        let start = |route: &str, commons: &mut Commons<_>| {
+            Limits::start(route, std::slice::from_ref(&rule), None, commons, &meters, &clock).unwrap()
+        };
+        let mut commons = Commons::none();
+        let (users, orders) = (start("users", &mut commons), start("orders", &mut commons));
+        users.charge(&client(1), Moment::Came).unwrap();
+        orders.charge(&client(2), Moment::Came).unwrap();
+        assert!(users.charge(&client(3), Moment::Came).is_err());
+
+        let anew = start("anew", &mut Commons::of_running([&orders].into_iter()));
+        assert!(anew.charge(&client(4), Moment::Came).is_err());
     }
 
     #[test]
     fn clients_remembered_are_metered_until_their_limit_goes() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rule { count: 1, per: SECOND, burst: 1 }, &meters, &clock);
+        let limit = limit(Rate { count: 1, per: SECOND, burst: 1 }, &meters, &clock);
         for last in 0..5 {
-            limit.charge(client(last)).unwrap();
+            limit.charge(&client(last)).unwrap();
         }
         assert!(meters.render().contains("limit_keys{route=\"users\"} 5"));
         drop(limit);

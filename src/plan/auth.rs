@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 use rustls::pki_types::CertificateDer;
 
 use crate::auth::{
     Algorithm, Door, Expected, Headers, JwtSettings, KeySet, KeySettings, KeySource, Needed, Pace, Provider,
     Requirements, Settings,
 };
-use crate::config::auth::{
-    AuthJwt, AuthMethods, AuthMethodsWord, Jwks, JwksTable, JwtAlgorithm, RouteAuth, RouteAuthTable,
-};
+use crate::config::auth::{AuthJwt, Jwks, JwksTable, JwtAlgorithm, RouteAuth, RouteAuthTable};
 use crate::config::route::OneOrMany;
 use crate::config::{Config, Place, Problem};
 use crate::forward::{Edit, Side};
@@ -211,10 +209,7 @@ pub(super) fn door(
     let vouching = vouching(route, &table.providers, &place, (providers, config), problems);
     let needed = match table.methods {
         None => Needed::Always,
-        Some(AuthMethods::Word(AuthMethodsWord::Unsafe)) => Needed::Unsafe,
-        Some(AuthMethods::Listed(methods)) => Needed::Methods(
-            methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect(),
-        ),
+        Some(methods) => methods.listed().map_or(Needed::Unsafe, Needed::Methods),
     };
     let claims = table.claims.iter().map(|(name, values)| (name.clone(), values.iter().cloned().collect()));
     let requirements = Requirements { claims: claims.collect(), scopes: table.scopes, roles: table.roles };

@@ -23,6 +23,7 @@ mod listeners;
 mod redis;
 pub mod reach;
 mod restart;
+mod rate_limits;
 mod routes;
 mod secrets;
 pub mod template;
@@ -128,7 +129,7 @@ pub struct Route {
     pub client_cert: Option<ClientCertRule>,
     /// Which callers may ask, where they have to say who they are.
     pub door: Option<Door>,
-    /// Limits per client, if there are any.
+    /// How often may be asked, where there are bounds.
     pub limits: Option<Limits>,
     /// The largest request body in bytes.
     pub max_body: u64,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::cache::Rules;
-use crate::config::route::{ClientCert, OneOrMany, RateLimit};
+use crate::config::route::{ClientCert, OneOrMany};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
-use crate::limit::{Limits, Rule};
+use crate::limit::{Commons, Limits};
 use crate::listen::{ByHost, Policy};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
@@ -20,7 +20,7 @@ use super::auth::{self, Providers};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, tls};
+use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, rate_limits, tls};
 
 /// What routes are compiled on.
 #[derive(Clone, Copy)]
@@ -45,12 +45,14 @@ pub(super) fn compile(
     layers::forbid_nesting(config, problems);
     let mut entries = Vec::new();
     let mut claims = Vec::new();
+    let running = ground.running.into_iter().flat_map(|plan| plan.routes.entries());
+    let mut commons = Commons::of_running(running.filter_map(|route| route.limits.as_ref()));
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
         let hosts: Vec<_> = patterns.iter().map(|pattern| pattern.host.clone()).collect();
         forbid_unasked(&layered, config, &hosts, connections, problems);
-        if let Some(route) = route(name, &layered, config, ground, upstreams, problems) {
+        if let Some(route) = route(name, &layered, config, ground, upstreams, &mut commons, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
             entries.extend(patterns.into_iter().map(|pattern| (pattern, route.clone())));
@@ -99,6 +101,7 @@ fn route(
     config: &Config,
     ground: Ground<'_>,
     upstreams: &mut Upstreams<'_>,
+    commons: &mut Commons,
     problems: &mut Vec<Problem>,
 ) -> Option<Route> {
     let written = &layered.route;
@@ -112,7 +115,7 @@ fn route(
     let cors = cors::rules(layered, problems);
     let door = auth::door(name, layered, ground.providers, config, problems);
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
-    let rules = written.rate_limit.as_ref().map(rate_limits).unwrap_or_default();
+    let rules = rate_limits::rules(layered, problems);
     let ip = written.ip.as_ref();
     let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), ground.directory, problems));
     if problems.len() > before {
@@ -128,7 +131,7 @@ fn route(
         addresses,
         client_cert,
         door,
-        limits: Limits::new(name, &rules, limited, ground.meters),
+        limits: Limits::new(name, &rules, limited, commons, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,
@@ -198,16 +201,4 @@ fn each<T>(
         }
     }
     patterns
-}
-
-fn rate_limits(written: &OneOrMany<RateLimit>) -> Vec<Rule> {
-    let rule = |limit: &RateLimit| match limit {
-        RateLimit::Rate(rate) => Rule { count: rate.count, per: rate.per, burst: rate.count },
-        RateLimit::Table(table) => Rule {
-            count: table.rate.count,
-            per: table.rate.per,
-            burst: table.burst.unwrap_or(table.rate.count),
-        },
-    };
-    written.iter().map(rule).collect()
 }

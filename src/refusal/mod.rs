@@ -46,7 +46,7 @@ pub enum Refusal {
     Denied(Denied),
     /// The connection is not one as the host wants it.
     Misdirected,
-    /// The client asked more often than a limit allows.
+    /// More was asked than a limit allows.
     Exceeded(Exceeded),
     /// The body is larger than the route takes.
     BodyTooLarge {
@@ -165,7 +165,8 @@ impl Refusal {
             Self::BodyTooLarge { limit } => format!("at most {limit} bytes are taken here").into(),
             Self::Exceeded(exceeded) => {
                 let wait = exceeded.retry_after_field();
-                format!("ask again in {} s", wait.to_str().unwrap_or("1")).into()
+                let (limit, wait) = (&exceeded.standing.policy.name, wait.to_str().unwrap_or("1"));
+                format!("limit `{limit}`: ask again in {wait} s").into()
             }
             Self::Denied(denied) => denied.why.words().into(),
             Self::NotFound(NotFound::Method { allow }) => format!("served here: {}", methods(allow)).into(),

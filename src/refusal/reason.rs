@@ -82,7 +82,7 @@ reasons! {
     MISDIRECTED: MISDIRECTED_REQUEST "misdirected", "Not over this connection", "http_request_denied",
         "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that. The client is to come by a connection made for this host.";
     LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",
-        "The client asked more often than `rate_limit` of the route allows; `Retry-After` says when to ask again.";
+        "More was asked than `rate_limit` of the route allows; the detail names the limit, and `Retry-After` says when to ask again.";
     HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large", "The request head is too large", "http_request_denied",
         "The head has more bytes or more fields than `downstream.max_header_size` and `max_headers` allow.";
     INTERNAL: INTERNAL_SERVER_ERROR "internal", "Something went wrong in the gateway", "proxy_internal_error",

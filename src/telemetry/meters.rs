@@ -153,10 +153,10 @@ meters! {
         "When the keys of an issuer were fetched last, as Unix time; 0 where they were not",
         "Alert where it is older than a few times `jwks.refresh`: the issuer is away, and a key that it withdraws is believed meanwhile.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
-        "Requests counted against a limit (`admitted`, `refused`)",
+        "Requests counted against a limit (`admitted`, `refused`, of one that observes `would_refuse`)",
         "A large refused share on a route is an attack, or a limit set too low.";
     limit_keys: gauge["route"] "limit_keys",
-        "Clients remembered by the limits of a route",
+        "Keys, such as addresses, remembered by the limits of a route",
         "Bounded; at the bound, those with the least counted against them are forgotten first.";
     cache_outcomes: counter["route", "outcome"] "cache_requests",
         "Requests on caching routes, by outcome (`hit`, `hit-redis`, `stale`, `revalidated`, `collapsed`, `miss`, `uncacheable`, `bypass`)",

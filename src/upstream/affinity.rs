@@ -21,6 +21,8 @@ pub enum HashKey {
     Header(HeaderName),
     /// The value of a cookie.
     Cookie(String),
+    /// What is vouched for of the caller under this name.
+    Claim(String),
 }
 
 /// What ties a request to a server.

@@ -50,7 +50,7 @@ async fn at_the_limit_a_client_is_told_how_it_stands_and_when_to_come_back() {
     assert_eq!(answer.field("content-type"), Some("application/problem+json"));
     let problem = answer.json();
     assert_eq!((problem["status"].as_u64(), problem["reason"].as_str()), (Some(429), Some("limit-exceeded")));
-    assert_eq!(problem["detail"], format!("ask again in {wait} s"));
+    assert_eq!(problem["detail"], format!("limit `users`: ask again in {wait} s"));
     let counted =
         |outcome| format!("tidegate_limit_decisions_total{{route=\"users\",outcome=\"{outcome}\"}}");
     assert_eq!(gateway.count(&counted("admitted")).await, 3);

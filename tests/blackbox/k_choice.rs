@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Certs, Client, Gate, Gateway, Origin, PATIENCE, Reply, eventually, group, https,
+    Answer, Certs, Client, Gate, Gateway, Issuer, Origin, PATIENCE, Reply, eventually, group, https,
 };
 
 const URL: &str = "https://a.test/";
@@ -98,6 +98,27 @@ async fn hash_sends_what_has_the_same_key_to_the_same_server() {
         let all: BTreeSet<_> = chosen.into_values().flatten().collect();
         assert!(all.len() > 2, "{key}: {all:?}");
     }
+}
+
+#[tokio::test]
+async fn hash_goes_by_what_is_vouched_for_of_the_caller() {
+    let (certs, issuer) = (Certs::for_names(&["a.test"]), Issuer::start().await);
+    let origins = origins(4).await;
+    let settings = r#"balance = { algorithm = "hash", key = "jwt:org.tenant" }"#;
+    let group = group(&certs, &addresses(&origins), settings);
+    let gateway = Gateway::start(&(group + "auth = \"idp\"\n" + &issuer.provider(""))).await;
+    let (one, two) = (Client::http1(&gateway, &certs), Client::http2(&gateway, &certs));
+    let bearer = |sub: &str, tenant: usize| {
+        format!("Bearer {}", issuer.token(json!({ "sub": sub, "org": { "tenant": tenant } })))
+    };
+    let mut all = BTreeSet::new();
+    for tenant in 0..24 {
+        let ada = servers(&one, URL, &[("authorization", &bearer("ada", tenant))], 3).await;
+        let bob = servers(&two, URL, &[("authorization", &bearer("bob", tenant))], 3).await;
+        assert_eq!((ada.len(), &ada), (1, &bob), "{tenant}");
+        all.extend(ada);
+    }
+    assert!(all.len() > 2, "{all:?}");
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ mod f_auth;
 mod f_auth_hostile;
 mod f_auth_keys;
 mod f_limit;
+mod f_limit_rules;
 mod g_compress;
 mod g_cors;
 mod g_forward;

@@ -47,7 +47,8 @@ pub struct BalanceTable {
     /// The algorithm.
     pub algorithm: Algorithm,
     /// For `hash`: what is alike in requests that belong together. `client_ip` (the default; of IPv6, the /64), `path`
-    /// (without the query), `header:NAME` or `cookie:NAME`. Requests without it go as by `least_request`.
+    /// (without the query), `header:NAME`, `cookie:NAME` or `jwt:CLAIM` (what is vouched for by `auth` of the route; dots lead into
+    /// tables). Requests without it go as by `least_request`.
     #[serde(default)]
     #[schemars(extend("format" = "hash-key"), example = &"header:x-tenant")]
     pub key: Option<String>,
@@ -92,16 +93,17 @@ pub fn key_parts(key: &str) -> (&str, Option<&str>) {
 
 /// What requests may be told apart by.
 pub(in crate::config) fn hash_key(text: &str) -> Result<(), String> {
-    const SHAPE: &str = "known here: `client_ip`, `path`, `header:NAME` and `cookie:NAME`";
+    const SHAPE: &str = "known here: `client_ip`, `path`, `header:NAME`, `cookie:NAME` and `jwt:CLAIM`";
     match key_parts(text) {
         ("client_ip" | "path", None) => Ok(()),
         ("header", Some(name)) => crate::config::text::field_name(name),
         ("cookie", Some(name)) => crate::config::cache::cookie_name(name),
-        ("jwt", Some(_)) => Err(format!("claims are not supported in this version; {SHAPE}")),
+        ("jwt", Some(name)) => crate::config::limit::claim(name),
         ("ip" | "source" | "remote_addr" | "source_ip" | "$remote_addr" | "address", None) => {
             Err("write `client_ip`".to_owned())
         }
         ("uri" | "url" | "$request_uri", None) => Err("write `path`; the query does not count".to_owned()),
+        ("jwt", None) => Err("which one? `jwt:sub`".to_owned()),
         ("header" | "cookie", None) => Err(format!("which one? `{text}:NAME`")),
         ("query" | "param" | "url_param", _) => {
             Err(format!("parameters of the query are not supported; {SHAPE}"))

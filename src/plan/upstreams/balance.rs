@@ -47,6 +47,7 @@ fn hash_key(written: &str) -> HashKey {
     match key_parts(written) {
         ("path", None) => HashKey::Path,
         ("cookie", Some(name)) => HashKey::Cookie(name.to_owned()),
+        ("jwt", Some(claim)) => HashKey::Claim(claim.to_owned()),
         ("header", Some(name)) => name.parse::<HeaderName>().map_or(HashKey::ClientIp, HashKey::Header),
         _ => HashKey::ClientIp,
     }

@@ -1,0 +1,39 @@
+//! What limits of several routes count in common.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use governor::clock::{Clock, DefaultClock};
+
+use super::local::Local;
+use super::{KeyRule, Limits, Rate, Rule};
+
+/// The counts of rules that have a word in their key, while a plan is made: rules of the same rate and key share them.
+#[derive(Debug)]
+pub struct Commons<C: Clock = DefaultClock>(HashMap<(Rate, KeyRule), Arc<Local<C>>>);
+
+impl<C: Clock + Clone> Commons<C> {
+    /// Nothing is counted yet.
+    pub fn none() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// What is counted in common by the limits that run.
+    pub fn of_running<'a>(running: impl Iterator<Item = &'a Limits<C>>) -> Self
+    where
+        C: 'a,
+    {
+        let common = running.flat_map(|limits| &limits.limits).filter(|limit| limit.rule.key.is_common());
+        let counts = common.map(|limit| (of(&limit.rule), Arc::clone(&limit.counts)));
+        Self(counts.collect())
+    }
+
+    /// The counts of this rule.
+    pub(super) fn of(&mut self, rule: &Rule, new: impl FnOnce() -> Arc<Local<C>>) -> Arc<Local<C>> {
+        Arc::clone(self.0.entry(of(rule)).or_insert_with(new))
+    }
+}
+
+fn of(rule: &Rule) -> (Rate, KeyRule) {
+    (rule.rate, rule.key.clone())
+}

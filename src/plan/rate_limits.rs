@@ -1,0 +1,87 @@
+//! `rate_limit`: how often may be asked.
+
+use crate::config::auth::RouteAuth;
+use crate::config::limit::{LimitCharge, LimitKey, RateLimit, RateLimitTable};
+use crate::config::route::OneOrMany;
+use crate::config::{Place, Problem, Rate as WrittenRate};
+use crate::limit::{Charge, KeyRule, Methods, Part, Rate, Rule};
+
+use super::layers::Layered;
+
+/// The rules of a route, in their order.
+pub(super) fn rules(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Vec<Rule> {
+    let Some(written) = &layered.route.rate_limit else { return Vec::new() };
+    let place = layered.place("rate_limit");
+    let forwards = layered.route.upstream.is_some();
+    let asks = matches!(layered.route.auth, Some(RouteAuth::Provider(_) | RouteAuth::Table(_)));
+    written
+        .iter()
+        .enumerate()
+        .map(|(index, limit)| match limit {
+            RateLimit::Rate(written) => Rule::per_client(rate(*written, None)),
+            RateLimit::Table(table) => {
+                let listed = matches!(written, OneOrMany::Many(_));
+                let place = if listed { place.then(index) } else { place.clone() };
+                forbid_idle(table, forwards, &place, problems);
+                let rule = rule(table);
+                forbid_unknown(&rule, asks, &place, problems);
+                rule
+            }
+        })
+        .collect()
+}
+
+/// Where no server is asked, nothing would ever be counted.
+fn forbid_idle(table: &RateLimitTable, forwards: bool, place: &Place, problems: &mut Vec<Problem>) {
+    if table.charge == LimitCharge::Miss && !forwards {
+        let message = "with `charge = \"miss\"` nothing is ever counted here";
+        let remedy = "it is for routes with `upstream`; leave it out";
+        problems.push(Problem::new(place.then("charge").key(), message, remedy));
+    }
+}
+
+/// Where nobody vouches for callers, none would ever be known.
+fn forbid_unknown(rule: &Rule, asks: bool, place: &Place, problems: &mut Vec<Problem>) {
+    if rule.key.is_by_caller() && !asks {
+        let message = "no caller is ever known here";
+        let remedy = "set `auth` on the route, or count by something else";
+        problems.push(Problem::new(place.then("key"), message, remedy));
+    }
+}
+
+fn rule(table: &RateLimitTable) -> Rule {
+    Rule {
+        rate: rate(table.rate, table.burst),
+        key: match &table.key {
+            None => KeyRule::client_ip(),
+            Some(LimitKey::One(text)) => KeyRule(vec![part(text)]),
+            Some(LimitKey::All(texts)) => KeyRule(texts.iter().map(|text| part(text)).collect()),
+        },
+        methods: match &table.methods {
+            None => Methods::All,
+            Some(methods) => methods.listed().map_or(Methods::Unsafe, Methods::Listed),
+        },
+        charge: match table.charge {
+            LimitCharge::Request => Charge::Request,
+            LimitCharge::Miss => Charge::Miss,
+        },
+        observe: table.observe,
+    }
+}
+
+fn rate(written: WrittenRate, burst: Option<u32>) -> Rate {
+    Rate { count: written.count, per: written.per, burst: burst.unwrap_or(written.count) }
+}
+
+/// The check of the file lets no other words through.
+fn part(text: &str) -> Part {
+    match text.split_once(':') {
+        None if text == "route" => Part::Route,
+        None if text == "api_key" => Part::ApiKey,
+        Some(("jwt", claim)) => Part::Claim(claim.to_owned()),
+        Some(("header", name)) => name.parse().map_or(Part::ClientIp, Part::Header),
+        Some(("cookie", name)) => Part::Cookie(name.to_owned()),
+        Some(("const", word)) => Part::Constant(word.to_owned()),
+        _ => Part::ClientIp,
+    }
+}
