@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -11,8 +12,8 @@ use divan::{Bencher, black_box};
 use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 use tidegate::auth::{
-    Algorithm, Door, Expected, Headers, JwtSettings, KeySet, KeySettings, KeySource, Needed, Pace, Provider,
-    Requirements, Settings,
+    Algorithm, ApiKey, ApiKeySettings, By, Claims, Credentials, Door, Expected, Headers, JwtSettings, KeySet,
+    KeySettings, KeySource, Needed, Pace, Provider, Requirements, Settings,
 };
 use tidegate::telemetry::Meters;
 
@@ -51,7 +52,7 @@ impl Scene {
             },
         };
         let headers = Headers(vec![(header::HeaderName::from_static("x-user-id"), "sub".to_owned())]);
-        let settings = Settings { headers, roles_claim: "roles".to_owned(), jwt };
+        let settings = Settings { headers, roles_claim: "roles".to_owned(), by: By::Jwt(Box::new(jwt)) };
         let provider = Provider::follow("idp", settings, None, &Meters::new());
         let requirements = Requirements { scopes: vec!["users:write".to_owned()], ..Requirements::default() };
         Self { pair, door: Door::new(vec![provider], Needed::Always, requirements) }
@@ -72,9 +73,13 @@ impl Scene {
     }
 
     fn is_admitted(&self, runtime: &tokio::runtime::Runtime, request: &HeaderMap) -> bool {
-        let identified = runtime.block_on(self.door.identify(request));
+        let identified = runtime.block_on(self.door.identify(&shown(request)));
         self.door.admit(&Method::POST, &identified).is_ok()
     }
+}
+
+fn shown(fields: &HeaderMap) -> Credentials<'_> {
+    Credentials { fields, certificate: None }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -88,7 +93,7 @@ fn a_token_that_is_remembered(bencher: Bencher<'_, '_>, padding: usize) {
     let request = scene.request(7, padding);
     assert!(scene.is_admitted(&runtime, &request));
     bencher.bench_local(|| {
-        let identified = scene.door.recall(black_box(&request)).expect("it is remembered");
+        let identified = scene.door.recall(&shown(black_box(&request))).expect("it is remembered");
         scene.door.admit(&Method::POST, &identified).is_ok()
     });
 }
@@ -101,7 +106,7 @@ fn a_token_that_is_remembered_by_two_threads(bencher: Bencher<'_, '_>) {
     let runtime = runtime();
     assert!(requests.iter().all(|request| scene.is_admitted(&runtime, request)));
     bencher.with_inputs(|| fastrand::usize(..requests.len())).bench_values(|number| {
-        let identified = scene.door.recall(black_box(&requests[number])).expect("it is remembered");
+        let identified = scene.door.recall(&shown(black_box(&requests[number]))).expect("it is remembered");
         scene.door.admit(&Method::POST, &identified).is_ok()
     });
 }
@@ -125,4 +130,29 @@ fn a_token_that_is_forged(bencher: Bencher<'_, '_>) {
     let (scene, stranger, runtime) = (Scene::new(), Scene::new(), runtime());
     let request = stranger.request(7, 0);
     bencher.bench_local(|| assert!(!scene.is_admitted(&runtime, black_box(&request))));
+}
+
+/// An API key, one of a hundred thousand.
+#[divan::bench]
+fn an_api_key(bencher: Bencher<'_, '_>) {
+    let field = header::HeaderName::from_static("x-api-key");
+    let key = |number: u32| ApiKey {
+        id: number.to_string(),
+        sha256: digest(&SHA256, format!("a-key-of-ours-{number}").as_bytes())
+            .as_ref()
+            .try_into()
+            .expect("32 bytes"),
+        claims: Claims::new(),
+        until: None,
+    };
+    let keys = ApiKeySettings { field: field.clone(), keys: (0..100_000).map(key).collect() };
+    let settings =
+        Settings { headers: Headers::default(), roles_claim: "roles".to_owned(), by: By::ApiKey(keys) };
+    let provider = Provider::follow("partners", settings, None, &Meters::new());
+    let door = Door::new(vec![provider], Needed::Always, Requirements::default());
+    let request: HeaderMap = [(field, "a-key-of-ours-777".parse().expect("a field"))].into_iter().collect();
+    bencher.bench_local(|| {
+        let identified = door.recall(&shown(black_box(&request))).expect("it is known");
+        door.admit(&Method::POST, &identified).is_ok()
+    });
 }

@@ -2,13 +2,15 @@
 
 use http::HeaderValue;
 
+use super::credential::Kinds;
+
 /// Why a caller may not come in, and what its client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
     /// Why.
     pub why: Why,
-    /// `WWW-Authenticate`.
-    pub challenge: HeaderValue,
+    /// `WWW-Authenticate`, where another credential would help.
+    pub challenge: Option<HeaderValue>,
 }
 
 /// Why a caller may not come in.
@@ -16,11 +18,13 @@ pub struct Denied {
 pub enum Why {
     /// It has not said who it is.
     Missing,
+    /// It has shown no certificate, which is the only way to say so.
+    NoCertificate,
     /// It has said so more than once.
     Ambiguous,
     /// Its credential is not good.
     Flawed(Flaw),
-    /// It is known, and its token is not for this.
+    /// It is known, and its credential is not for this.
     Scope,
     /// It is known, and this is for others.
     Caller,
@@ -55,6 +59,10 @@ pub enum Flaw {
     Key,
     /// Its signature is not that of the issuer.
     Signature,
+    /// It is no API key that is known.
+    UnknownKey,
+    /// It is an API key whose time is over.
+    ExpiredKey,
 }
 
 impl Flaw {
@@ -73,6 +81,8 @@ impl Flaw {
             Self::Claims => "claims",
             Self::Key => "key",
             Self::Signature => "signature",
+            Self::UnknownKey => "unknown",
+            Self::ExpiredKey => "expired_key",
         }
     }
 
@@ -91,6 +101,8 @@ impl Flaw {
             Self::Claims => "a claim of the token is missing or malformed",
             Self::Key => "the issuer has no such key",
             Self::Signature => "the signature of the token is wrong",
+            Self::UnknownKey => "the API key is not known",
+            Self::ExpiredKey => "the API key has expired",
         }
     }
 }
@@ -99,42 +111,65 @@ impl Why {
     /// What happened this time, in words that may be shown to anybody.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Missing => "say who you are, with a token",
-            Self::Ambiguous => "say it once: there are several Authorization fields",
+            Self::Missing => "say who you are",
+            Self::NoCertificate => "say who you are, with a certificate",
+            Self::Ambiguous => "say it once: there are several credentials",
             Self::Flawed(flaw) => flaw.words(),
-            Self::Scope => "the token is not for this: a scope is missing",
+            Self::Scope => "this needs a scope that is missing",
             Self::Caller => "this is for other callers",
             Self::Unavailable => "tokens cannot be verified now",
         }
     }
 
-    /// The error code of RFC 6750 §3.1. None for who has not tried.
+    /// The error code of RFC 6750 §3.1, where it is a token's. None for who has not tried.
     fn error(self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::Unavailable => None,
+            Self::Missing | Self::NoCertificate | Self::Unavailable => None,
+            Self::Flawed(Flaw::UnknownKey | Flaw::ExpiredKey) => None,
             Self::Ambiguous => Some("invalid_request"),
             Self::Flawed(_) => Some("invalid_token"),
             Self::Scope | Self::Caller => Some("insufficient_scope"),
         }
     }
+}
 
-    /// The "no", with a challenge that names the `scopes` of what was asked for.
-    pub(super) fn denied(self, scopes: &str) -> Denied {
+/// What a route wants callers to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) kinds: Kinds,
+    /// The scopes, with blanks between them.
+    pub(super) scopes: String,
+}
+
+impl Wanted {
+    /// The "no", with challenges for all that would do instead.
+    pub(super) fn denied(&self, why: Why) -> Denied {
+        let token = self.kinds.tokens.then(|| self.bearer(why));
+        let keys = self.kinds.key_fields.iter().map(|name| format!("ApiKey header=\"{name}\""));
+        let challenges: Vec<String> = token.into_iter().chain(keys).collect();
+        let challenge = (!challenges.is_empty()).then(|| challenges.join(", "));
+        Denied { why, challenge: challenge.and_then(|text| HeaderValue::from_str(&text).ok()) }
+    }
+
+    fn bearer(&self, why: Why) -> String {
         let error =
-            self.error().map(|code| format!("error=\"{code}\", error_description=\"{}\"", self.words()));
+            why.error().map(|code| format!("error=\"{code}\", error_description=\"{}\"", why.words()));
         // Who is told that the token is bad needs another token, not another scope.
-        let scope = matches!(self, Self::Missing | Self::Scope) && !scopes.is_empty();
-        let scope = scope.then(|| format!("scope=\"{scopes}\""));
+        let scope = matches!(why, Why::Missing | Why::Scope) && !self.scopes.is_empty();
+        let scope = scope.then(|| format!("scope=\"{}\"", self.scopes));
         let parameters: Vec<String> = error.into_iter().chain(scope).collect();
-        let challenge = format!("Bearer {}", parameters.join(", "));
-        let challenge = HeaderValue::from_str(challenge.trim_end());
-        Denied { why: self, challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")) }
+        format!("Bearer {}", parameters.join(", ")).trim_end().to_owned()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn challenge(kinds: Kinds, why: Why, scopes: &str) -> Option<String> {
+        let challenge = Wanted { kinds, scopes: scopes.to_owned() }.denied(why).challenge?;
+        Some(challenge.to_str().unwrap().to_owned())
+    }
 
     #[test]
     fn challenges_are_those_of_rfc_6750() {
@@ -149,11 +184,29 @@ mod tests {
             (
                 Why::Scope,
                 "a",
-                r#"Bearer error="insufficient_scope", error_description="the token is not for this: a scope is missing", scope="a""#,
+                r#"Bearer error="insufficient_scope", error_description="this needs a scope that is missing", scope="a""#,
             ),
         ];
-        for (why, scopes, challenge) in rows {
-            assert_eq!(why.denied(scopes).challenge, challenge);
+        for (why, scopes, wanted) in rows {
+            let kinds = Kinds { tokens: true, ..Kinds::default() };
+            assert_eq!(challenge(kinds, why, scopes).as_deref(), Some(wanted));
         }
+    }
+
+    #[test]
+    fn all_that_would_do_is_named() {
+        let key_fields = vec![http::HeaderName::from_static("x-api-key")];
+        let keys = Kinds { key_fields, ..Kinds::default() };
+        let both = Kinds { tokens: true, ..keys.clone() };
+        let unknown = Why::Flawed(Flaw::UnknownKey);
+        assert_eq!(challenge(keys, unknown, "a").as_deref(), Some(r#"ApiKey header="x-api-key""#));
+        assert_eq!(
+            challenge(both.clone(), unknown, "").as_deref(),
+            Some(r#"Bearer, ApiKey header="x-api-key""#)
+        );
+        let told = r#"Bearer scope="a", ApiKey header="x-api-key""#;
+        assert_eq!(challenge(both, Why::Missing, "a").as_deref(), Some(told));
+        let certificates = Kinds { certificates: true, ..Kinds::default() };
+        assert_eq!(challenge(certificates, Why::NoCertificate, ""), None);
     }
 }

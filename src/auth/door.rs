@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderName, Method};
 
-use super::denied::{Denied, Why};
+use super::credential::{Credential, Credentials, Kinds};
+use super::denied::{Denied, Wanted, Why};
 use super::provider::Provider;
-use super::remembered::Shown;
-use super::{Caller, Flaw};
+use super::{Caller, Flaw, Proof};
 
 /// Who may come in at a route.
 #[derive(Debug)]
@@ -15,8 +15,7 @@ pub struct Door {
     providers: Vec<Arc<Provider>>,
     needed: Needed,
     requirements: Requirements,
-    /// The scopes, as challenges name them.
-    scopes: String,
+    wanted: Wanted,
 }
 
 /// For which methods a caller has to say who it is.
@@ -47,14 +46,16 @@ pub type Identified = Result<Option<Arc<Caller>>, Why>;
 impl Door {
     /// For callers that one of these providers vouches for.
     pub fn new(providers: Vec<Arc<Provider>>, needed: Needed, requirements: Requirements) -> Self {
-        let scopes = requirements.scopes.join(" ");
-        Self { providers, needed, requirements, scopes }
+        let mut kinds = Kinds::default();
+        providers.iter().for_each(|provider| provider.add_to(&mut kinds));
+        let wanted = Wanted { kinds, scopes: requirements.scopes.join(" ") };
+        Self { providers, needed, requirements, wanted }
     }
 
     /// Who asks, where nothing has to be verified for it: nobody says so, or it was verified before.
-    pub fn recall(&self, fields: &HeaderMap) -> Option<Identified> {
-        let Some(token) = bearer(fields).ok()? else { return Some(Ok(None)) };
-        let caller = self.providers.iter().find_map(|provider| provider.recall(&token))?;
+    pub fn recall(&self, shown: &Credentials<'_>) -> Option<Identified> {
+        let Some(credential) = self.wanted.kinds.find(shown).ok()? else { return Some(Ok(None)) };
+        let caller = self.providers.iter().find_map(|provider| provider.recall(&credential))?;
         Some(Ok(Some(caller)))
     }
 
@@ -66,21 +67,31 @@ impl Door {
     }
 
     /// Who asks. Waits for providers that must ask somebody, each for a bounded time.
-    pub async fn identify(&self, fields: &HeaderMap) -> Identified {
-        let Some(token) = bearer(fields)? else { return Ok(None) };
+    pub async fn identify(&self, shown: &Credentials<'_>) -> Identified {
+        let Some(credential) = self.wanted.kinds.find(shown)? else { return Ok(None) };
         let mut worst = None;
         for provider in &self.providers {
-            match provider.identify(&token).await {
-                Ok(caller) => return Ok(Some(caller)),
-                Err(why) => worst = Some(more_telling(worst, why)),
+            match provider.identify(&credential).await {
+                Some(Ok(caller)) => return Ok(Some(caller)),
+                Some(Err(why)) => worst = Some(more_telling(worst, why)),
+                None => {}
             }
+        }
+        // A connection's certificate may be for something else, where requests can say who asks.
+        if matches!(credential, Credential::Certificate(_)) && !self.wanted.kinds.certificates_alone() {
+            return Ok(None);
         }
         worst.map_or(Ok(None), Err)
     }
 
     /// Whether the request carries anything that could say who asks, good or bad.
-    pub fn is_shown(&self, fields: &HeaderMap) -> bool {
-        fields.contains_key(header::AUTHORIZATION)
+    pub fn is_shown(&self, shown: &Credentials<'_>) -> bool {
+        self.wanted.kinds.are_shown(shown)
+    }
+
+    /// Fields in which API keys are sent: they are for the gateway, and not for those behind it.
+    pub fn key_fields(&self) -> &[HeaderName] {
+        &self.wanted.kinds.key_fields
     }
 
     /// Whether whoever was found to ask may come in with this method.
@@ -91,12 +102,16 @@ impl Door {
         if !self.needed.includes(method) {
             return Ok(());
         }
-        let verdict = match identified {
-            Ok(Some(caller)) => self.meets(caller),
-            Ok(None) => Err(Why::Missing),
-            Err(why) => Err(*why),
-        };
-        verdict.map_err(|why| why.denied(&self.scopes))
+        match identified {
+            Ok(Some(caller)) => self.meets(caller).map_err(|why| match caller.proof() {
+                Proof::Token => self.wanted.denied(why),
+                // There is no way to say what is missing.
+                Proof::ApiKey(_) | Proof::Certificate => Denied { why, challenge: None },
+            }),
+            Ok(None) if self.wanted.kinds.certificates_alone() => Err(self.wanted.denied(Why::NoCertificate)),
+            Ok(None) => Err(self.wanted.denied(Why::Missing)),
+            Err(why) => Err(self.wanted.denied(*why)),
+        }
     }
 
     fn meets(&self, caller: &Caller) -> Result<(), Why> {
@@ -135,45 +150,9 @@ fn more_telling(one: Option<Why>, other: Why) -> Why {
     }
 }
 
-/// The token of a request (RFC 6750 §2.1). Elsewhere than in this field none is looked for: URLs are logged.
-fn bearer(fields: &HeaderMap) -> Result<Option<Shown<'_>>, Why> {
-    let mut credentials = fields.get_all(header::AUTHORIZATION).iter();
-    let token = match (credentials.next(), credentials.next()) {
-        (Some(one), None) => of_bearer(one),
-        (None, _) => None,
-        // Which of them is meant, others could read otherwise.
-        (Some(_), Some(_)) => return Err(Why::Ambiguous),
-    };
-    Ok(token)
-}
-
-fn of_bearer(credential: &HeaderValue) -> Option<Shown<'_>> {
-    let (scheme, token) = credential.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Shown::new(token.trim_matches(' ')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fields(credentials: &[&str]) -> HeaderMap {
-        let line = |text: &&str| (header::AUTHORIZATION, text.parse().unwrap());
-        credentials.iter().map(line).collect()
-    }
-
-    #[test]
-    fn a_token_stands_in_one_field_alone() {
-        let found =
-            |lines: &[&str]| bearer(&fields(lines)).map(|shown| shown.map(|shown| shown.text.to_owned()));
-        assert_eq!(found(&[]), Ok(None));
-        assert_eq!(found(&["Bearer abc"]), Ok(Some("abc".to_owned())));
-        assert_eq!(found(&["bEARER  abc "]), Ok(Some("abc".to_owned())));
-        assert_eq!(found(&["Basic abc"]), Ok(None));
-        assert_eq!(found(&["Bearer"]), Ok(None));
-        let mut two = fields(&["Bearer abc"]);
-        two.append(header::AUTHORIZATION, "Basic abc".parse().unwrap());
-        assert!(matches!(bearer(&two), Err(Why::Ambiguous)));
-    }
 
     #[test]
     fn callers_are_needed_for_the_methods_that_say_so() {

@@ -3,18 +3,23 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `door` | what a route asks of its callers |
+//! | `credential` | what a request shows, and which of it counts |
 //! | `provider` | who vouches for callers, one for each `[auth.NAME]` |
 //! | `jwt`, with `token`, `expect`, `json` | tokens: their form, what they must say, and how they are verified |
 //! | `algorithm`, `jwk` | signatures, and the keys that verify them |
 //! | `keys`, `fetch` | where an issuer's keys come from, and how they are kept new |
+//! | `api_key`, `certificate` | callers by their API keys, and by the certificates of their connections |
 //! | `remembered` | tokens that were verified before |
 //! | `caller` | who was found to ask |
 //! | `denied` | every "no", and what the client is told with it |
 //!
-//! Nothing here knows of requests but their header fields.
+//! Nothing here knows of requests but their header fields and the certificate of their connection.
 
 pub mod caller;
 mod algorithm;
+mod api_key;
+mod certificate;
+mod credential;
 mod denied;
 mod door;
 mod expect;
@@ -28,11 +33,14 @@ mod remembered;
 pub mod token;
 
 pub use algorithm::Algorithm;
+pub use api_key::{ApiKey, ApiKeySettings};
 pub use caller::{Caller, Claims, Proof};
+pub use certificate::{BadPattern, CertificateRule, Holder, SanPattern};
+pub use credential::{Certificate, Credentials};
 pub use denied::{Denied, Flaw, Why};
 pub use door::{Door, Identified, Needed, Requirements};
 pub use expect::Expected;
 pub use jwk::{BadKeys, KeySet};
 pub use jwt::JwtSettings;
 pub use keys::{KeySettings, KeySource, Pace};
-pub use provider::{Headers, Provider, Settings};
+pub use provider::{By, Headers, Provider, Settings};

@@ -1,13 +1,16 @@
 //! Who vouches for callers.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::api_key::{ApiKey, ApiKeySettings, ApiKeys};
+use super::certificate::{CertificateRule, Certificates};
+use super::credential::{Credential, Kinds};
 use super::denied::Why;
 use super::jwt::{Jwt, JwtSettings};
-use super::remembered::Shown;
 use super::{Caller, Claims, Proof};
 use crate::telemetry::Meters;
 
@@ -16,7 +19,7 @@ use crate::telemetry::Meters;
 pub struct Provider {
     name: Arc<str>,
     settings: Settings,
-    jwt: Jwt,
+    means: Means,
 }
 
 /// How a provider vouches for callers.
@@ -26,8 +29,27 @@ pub struct Settings {
     pub headers: Headers,
     /// The claim with a caller's roles.
     pub roles_claim: String,
+    /// By what.
+    pub by: By,
+}
+
+/// By what a provider knows callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
     /// By tokens of an issuer.
-    pub jwt: JwtSettings,
+    Jwt(Box<JwtSettings>),
+    /// By API keys.
+    ApiKey(ApiKeySettings),
+    /// By the certificates of their connections; the first rule that fits.
+    Certificate(Vec<CertificateRule>),
+}
+
+/// The same, with what it takes.
+#[derive(Debug)]
+enum Means {
+    Jwt(Box<Jwt>),
+    ApiKeys(ApiKeys),
+    Certificates(Certificates),
 }
 
 /// Fields by which the upstream is told of callers, each with the claim that it gets.
@@ -41,13 +63,26 @@ impl Provider {
         if let Some(running) = running.filter(|running| running.settings == settings) {
             return running.clone();
         }
-        let jwt = Jwt::new(name, settings.jwt.clone(), meters);
-        Arc::new(Self { name: name.into(), settings, jwt })
+        let shared: Arc<str> = name.into();
+        let means = match &settings.by {
+            By::Jwt(jwt) => Means::Jwt(Box::new(Jwt::new(name, (**jwt).clone(), meters))),
+            By::ApiKey(keys) => {
+                let proof = |key: &ApiKey| Proof::ApiKey((&*key.id).into());
+                let caller = |key: &ApiKey| {
+                    settings.headers.tell(Caller::new(shared.clone(), proof(key), key.claims.clone()))
+                };
+                Means::ApiKeys(ApiKeys::new(name, keys, caller, meters))
+            }
+            By::Certificate(rules) => Means::Certificates(Certificates::new(name, rules.clone(), meters)),
+        };
+        Arc::new(Self { name: shared, settings, means })
     }
 
     /// Begins to fetch what it needs, in the background, on the present tokio runtime; ends with the provider.
     pub fn start(&self) {
-        self.jwt.start();
+        if let Means::Jwt(jwt) = &self.means {
+            jwt.start();
+        }
     }
 
     /// Its name.
@@ -64,26 +99,69 @@ impl Provider {
         &self.settings.roles_claim
     }
 
-    pub(super) fn recall(&self, token: &Shown<'_>) -> Option<Arc<Caller>> {
-        self.jwt.recall(token)
+    /// Adds the kind of credentials that it knows.
+    pub(super) fn add_to(&self, kinds: &mut Kinds) {
+        match &self.means {
+            Means::Jwt(_) => kinds.tokens = true,
+            Means::ApiKeys(keys) if kinds.key_fields.contains(keys.field()) => {}
+            Means::ApiKeys(keys) => kinds.key_fields.push(keys.field().clone()),
+            Means::Certificates(_) => kinds.certificates = true,
+        }
     }
 
+    /// Whose credential it is, where nothing has to be verified for it.
+    pub(super) fn recall(&self, credential: &Credential<'_>) -> Option<Arc<Caller>> {
+        match (&self.means, credential) {
+            (Means::Jwt(jwt), Credential::Token(token)) => jwt.recall(token),
+            (Means::ApiKeys(keys), Credential::ApiKey(name, key)) if *name == keys.field() => {
+                keys.find(key, SystemTime::now()).ok()
+            }
+            (Means::Certificates(certificates), Credential::Certificate(certificate)) => {
+                certificates.find(certificate, |claims| self.caller(Proof::Certificate, claims))
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts a caller who was recalled.
     pub(super) fn count_recalled(&self) {
-        self.jwt.count_recalled();
+        match &self.means {
+            Means::Jwt(jwt) => jwt.count_recalled(),
+            Means::ApiKeys(keys) => keys.count(),
+            Means::Certificates(certificates) => certificates.count(true),
+        }
     }
 
-    pub(super) async fn identify(&self, token: &Shown<'_>) -> Result<Arc<Caller>, Why> {
-        self.jwt.identify(token, |claims| self.caller(claims)).await
+    /// Whose credential it is; nothing if it is of a kind that others know.
+    pub(super) async fn identify(&self, credential: &Credential<'_>) -> Option<Result<Arc<Caller>, Why>> {
+        match (&self.means, credential) {
+            (Means::Jwt(jwt), Credential::Token(token)) => {
+                Some(jwt.identify(token, |claims| self.caller(Proof::Token, claims)).await)
+            }
+            (Means::ApiKeys(keys), Credential::ApiKey(name, key)) if *name == keys.field() => {
+                Some(keys.identify(key).map_err(Why::Flawed))
+            }
+            (Means::Certificates(certificates), Credential::Certificate(_)) => {
+                let caller = self.recall(credential);
+                certificates.count(caller.is_some());
+                Some(caller.ok_or(Why::Caller))
+            }
+            _ => None,
+        }
     }
 
-    fn caller(&self, claims: Claims) -> Caller {
-        let caller = Caller::new(self.name.clone(), Proof::Token, claims);
-        let fields = self.settings.headers.of(&caller);
-        caller.told_by(fields)
+    fn caller(&self, proof: Proof, claims: Claims) -> Caller {
+        self.settings.headers.tell(Caller::new(self.name.clone(), proof, claims))
     }
 }
 
 impl Headers {
+    /// The caller, with the fields by which the upstream is told of it.
+    fn tell(&self, caller: Caller) -> Caller {
+        let fields = self.of(&caller);
+        caller.told_by(fields)
+    }
+
     /// The fields of a caller. What no field may have is left out, and so is what it does not claim.
     fn of(&self, caller: &Caller) -> Vec<(HeaderName, HeaderValue)> {
         let field = |(name, claim): &(HeaderName, String)| Some((name.clone(), value(caller, claim)?));

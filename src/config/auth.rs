@@ -1,5 +1,8 @@
 //! `[auth.NAME]`, who vouches for callers, and `auth` of a route: which callers may ask.
 
+mod api_key;
+mod client_cert;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +15,23 @@ use super::route::OneOrMany;
 use super::text::{self, is_host};
 use super::units::Period;
 
-/// Who vouches for callers: one of these tables.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+pub use api_key::AuthApiKey;
+pub use client_cert::{AuthClientCert, CertRule};
+
+/// Who vouches for callers: one of these tables, and no other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
 pub struct AuthProvider {
     /// An issuer of tokens that are sent as `Authorization: Bearer TOKEN` (RFC 6750): signed JSON Web Tokens (RFC 7519).
-    pub jwt: Box<AuthJwt>,
+    #[schemars(example = serde_json::json!({ "issuer": "https://id.example.com/", "audience": "users-api" }))]
+    pub jwt: Option<Box<AuthJwt>>,
+    /// A file of keys that callers were given.
+    #[schemars(example = serde_json::json!({ "file": "/etc/tidegate/partners.toml" }))]
+    pub api_key: Option<Box<AuthApiKey>>,
+    /// The authorities that `client_ca` names.
+    #[schemars(example = serde_json::json!({ "rules": [{ "san": "URI:spiffe://example.com/*" }] }))]
+    pub client_cert: Option<Box<AuthClientCert>>,
 }
 
 /// Tokens of an issuer, verified by its public keys.
@@ -172,7 +186,7 @@ pub struct RouteAuthTable {
     #[serde(default)]
     #[schemars(example = &"unsafe")]
     pub methods: Option<Methods>,
-    /// Scopes that the token must have (`scope` or `scp`), all of them.
+    /// Scopes that the caller must have (`scope` or `scp` of a token), all of them.
     #[serde(default)]
     #[schemars(with = "Vec<text::Scope>", example = ["users:write"])]
     pub scopes: Vec<String>,
@@ -180,7 +194,7 @@ pub struct RouteAuthTable {
     #[serde(default)]
     #[schemars(example = ["editor"])]
     pub roles: Vec<String>,
-    /// Claims that the token must have, each with its value or a list of which one will do. A claim that is a list has each of
+    /// Claims that the caller must have, each with its value or a list of which one will do. A claim that is a list has each of
     /// its values; dots lead into tables.
     #[serde(default)]
     #[schemars(example = serde_json::json!({ "groups": "ops" }))]

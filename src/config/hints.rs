@@ -94,7 +94,11 @@ use Origin::{Caddy, Envoy, HaProxy, Nginx, Other, Pingap, Traefik};
 type Later = (&'static [&'static str], &'static [&'static str], &'static str);
 
 const LATER: &[Later] = &[
-    (&["AuthProvider"], &["oidc", "api_key", "introspection"], "only `jwt` is there"),
+    (
+        &["AuthProvider"],
+        &["oidc", "introspection"],
+        "leave it out; callers show a token (`jwt`), a key (`api_key`) or a certificate (`client_cert`)",
+    ),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),

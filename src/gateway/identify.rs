@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 
-use crate::auth::Identified;
-use crate::exchange::Exchange;
+use crate::auth::{Certificate, Credentials, Identified};
+use crate::exchange::{Asked, Exchange};
 use crate::forward::Change as _;
 use crate::refusal::Refusal;
 
 /// Finds out who asks, where the route asks for callers, and whether they may come in.
 pub(super) async fn identify(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(asked) = &exchange.asked else { return Err(Refusal::Internal) };
     let Some(door) = exchange.route.as_ref().and_then(|route| route.door.as_ref()) else { return Ok(()) };
-    let identified = door.identify(&request.headers).await;
+    let identified = door.identify(&credentials(request, asked)).await;
     let admitted = door.admit(&request.method, &identified);
     note(identified, exchange)?;
     admitted.map_err(Refusal::Denied)
@@ -22,9 +23,20 @@ pub(super) async fn identify(request: &RequestHeader, exchange: &mut Exchange) -
 /// The same, where nothing has to be verified for it; `None` where something has, or the caller may not come in.
 pub(super) fn recall(request: &RequestHeader, exchange: &mut Exchange) -> Option<()> {
     let Some(door) = exchange.route.as_ref()?.door.as_ref() else { return Some(()) };
-    let identified = door.recall(&request.headers)?;
+    let identified = door.recall(&credentials(request, exchange.asked.as_ref()?))?;
     door.admit(&request.method, &identified).ok()?;
     note(identified, exchange).ok()
+}
+
+/// What a request shows of who asks.
+pub(super) fn credentials<'a>(request: &'a RequestHeader, asked: &'a Asked) -> Credentials<'a> {
+    let certificate = asked.certificate.as_deref().map(|client| Certificate {
+        subject: &client.subject,
+        common_name: client.common_name.as_deref(),
+        sans: &client.sans,
+        fingerprint: &client.fingerprint,
+    });
+    Credentials { fields: &request.headers, certificate }
 }
 
 /// Counts a caller who was recalled, for a request that is answered.
@@ -51,6 +63,14 @@ pub(super) fn tell(request: &mut RequestHeader, exchange: &Exchange) {
     }
     for (name, value) in fields(exchange) {
         request.set(name, value.clone());
+    }
+}
+
+/// Takes what was for the gateway alone out of a request that goes to a server.
+pub(super) fn keep_back(request: &mut RequestHeader, exchange: &Exchange) {
+    let door = exchange.route.as_ref().and_then(|route| route.door.as_ref());
+    for name in door.iter().flat_map(|door| door.key_fields()) {
+        request.remove(name);
     }
 }
 

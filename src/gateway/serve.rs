@@ -22,7 +22,7 @@ use crate::telemetry::{Background, StaleReason, Tier};
 
 use super::conclude::{After, Came, conclude, may_stand_in};
 use super::fetch::{Errand, Fetching, Tale};
-use super::{answer, deliver, place};
+use super::{answer, deliver, identify, place};
 
 /// How often a request looks again when what it waited for did not suit it.
 const ROUNDS: usize = 3;
@@ -88,7 +88,8 @@ fn is_for_one(request: &RequestHeader, route: &Route, asked: &Asked, asking: &As
     let by_key = asking.rules.key_caller
         // Of a caller that has shown something else, `Authorization` may say more.
         && asked.caller.as_ref().is_some_and(|caller| *caller.proof() == Proof::Token || !authorization);
-    let door = || route.door.as_ref().is_some_and(|door| door.is_shown(&request.headers));
+    let door =
+        || route.door.as_ref().is_some_and(|door| door.is_shown(&identify::credentials(request, asked)));
     !by_key && (authorization || asked.caller.is_some() || door())
 }
 

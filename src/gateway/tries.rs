@@ -157,6 +157,7 @@ pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<Reque
     let mut request = came.clone();
     hop::strip_request(&mut request);
     forward::identify(&mut request, &facts, &asked.id);
+    identify::keep_back(&mut request, exchange);
     identify::tell(&mut request, exchange);
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;

@@ -14,6 +14,8 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 pub struct ClientIdentity {
     /// The subject as RFC 4514 writes it: the most specific part first, what is not ASCII as `\xx`.
     pub subject: Box<str>,
+    /// The common name in the subject, written likewise; none where there are several.
+    pub common_name: Option<Box<str>>,
     /// The issuer, likewise.
     pub issuer: Box<str>,
     /// The alternative names: `DNS:…`, `URI:…`, `email:…`; others are left out.
@@ -32,6 +34,7 @@ impl ClientIdentity {
         let (_, cert) = X509Certificate::from_der(der).ok()?;
         Some(Self {
             subject: distinguished(cert.subject()).into(),
+            common_name: common_name(cert.subject()),
             issuer: distinguished(cert.issuer()).into(),
             sans: alternatives(&cert),
             serial: hex(cert.raw_serial()).into(),
@@ -63,6 +66,14 @@ fn distinguished(name: &X509Name<'_>) -> String {
     let part = |attributes: &mut dyn Iterator<Item = String>| attributes.collect::<Vec<_>>().join("+");
     let written = parts.iter().rev().map(|rdn| part(&mut rdn.iter().map(attribute)));
     written.collect::<Vec<_>>().join(",")
+}
+
+fn common_name(subject: &X509Name<'_>) -> Option<Box<str>> {
+    let mut names = subject.iter_common_name();
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.as_str().ok().map(|name| escaped(name).into()),
+        _ => None,
+    }
 }
 
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
@@ -144,6 +155,24 @@ mod tests {
         let organisation = "O=M\\c3\\bcller\\, S\\c3\\b6hne \\+ Co";
         assert_eq!(*identity.subject, *format!("CN=\\#one\\0d\\0ax-evil: 1\\ ,{organisation},C=NO"));
         assert_eq!(identity.issuer, identity.subject);
+        assert_eq!(identity.common_name.as_deref(), Some("\\#one\\0d\\0ax-evil: 1\\ "));
+    }
+
+    #[test]
+    fn of_several_common_names_none_counts() {
+        let named = |names: &[&str]| {
+            read(|params| {
+                for (index, name) in names.iter().enumerate() {
+                    // The type of a name stands once in a list of rcgen's: those after it go by their number.
+                    let kind =
+                        if index == 0 { DnType::CommonName } else { DnType::CustomDnType(vec![2, 5, 4, 3]) };
+                    params.distinguished_name.push(kind, *name);
+                }
+            })
+        };
+        assert_eq!(named(&["ada"]).common_name.as_deref(), Some("ada"));
+        assert_eq!(named(&["ada", "root"]).common_name, None);
+        assert_eq!(named(&[]).common_name, None);
     }
 
     #[test]

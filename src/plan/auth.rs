@@ -1,32 +1,28 @@
 //! Who vouches for callers, as `[auth.NAME]` says it, and which callers may ask, as `auth` of a route does.
 
+mod api_key;
+mod client_cert;
+mod grant;
+mod jwt;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
-use rustls::pki_types::CertificateDer;
 
-use crate::auth::{
-    Algorithm, Door, Expected, Headers, JwtSettings, KeySet, KeySettings, KeySource, Needed, Pace, Provider,
-    Requirements, Settings,
-};
-use crate::config::auth::{AuthJwt, Jwks, JwksTable, JwtAlgorithm, RouteAuth, RouteAuthTable};
+use crate::auth::{By, Door, Headers, Needed, Provider, Requirements, Settings};
+use crate::config::auth::{AuthProvider, RouteAuth, RouteAuthTable};
 use crate::config::route::OneOrMany;
 use crate::config::{Config, Place, Problem};
 use crate::forward::{Edit, Side};
-use crate::listen::certs;
 use crate::place;
 use crate::telemetry::Meters;
 
 use super::layers::Layered;
-use super::tls::unusable;
 
 /// Providers by name.
 pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
-
-/// The largest file of keys that is read, in bytes.
-const KEYS_FILE_MAX: u64 = 1 << 20;
 
 /// Compiles `[auth.*]`. Those `running` whose settings are the same are taken over, with their keys and what they remember.
 pub(super) fn providers(
@@ -38,13 +34,43 @@ pub(super) fn providers(
 ) -> Providers {
     let mut providers = Providers::new();
     for (name, written) in &config.auth {
-        let place = place!["auth", name, "jwt"];
-        if let Some(settings) = settings(&written.jwt, directory, &place, problems) {
+        if let Some(settings) = settings(name, written, directory, problems) {
             let running = running.and_then(|running| running.get(name));
             providers.insert(name.clone(), Provider::follow(name, settings, running, meters));
         }
     }
     providers
+}
+
+/// By what the provider vouches: one thing, so that its name says which.
+fn settings(
+    name: &str,
+    written: &AuthProvider,
+    directory: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Settings> {
+    let AuthProvider { jwt, api_key, client_cert } = written;
+    let of = |kind: &'static str| place!["auth", name, kind];
+    let (mut kinds, mut settings) = (Vec::new(), None);
+    if let Some(jwt) = jwt {
+        kinds.push("jwt");
+        settings = jwt::settings(jwt, directory, &of("jwt"), problems);
+    }
+    if let Some(keys) = api_key {
+        kinds.push("api_key");
+        settings = api_key::settings(keys, directory, &of("api_key"), problems);
+    }
+    if let Some(certificates) = client_cert {
+        kinds.push("client_cert");
+        settings = client_cert::settings(certificates, &of("client_cert"), problems);
+    }
+    for kind in kinds.iter().skip(1) {
+        let message = format!("auth provider `{name}` is two: `{}` and `{kind}`", kinds[0]);
+        let remedy =
+            format!("give each a name of its own, such as `[auth.{name}-{}.{kind}]`", kind.replace('_', "-"));
+        problems.push(Problem::new(of(kind).key(), message, remedy));
+    }
+    settings.filter(|_| kinds.len() == 1)
 }
 
 /// The fields by which upstreams are told of callers, of all providers.
@@ -54,106 +80,6 @@ pub(super) fn identity_fields(providers: &Providers) -> Vec<HeaderName> {
     names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     names
-}
-
-fn settings(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<Problem>) -> Option<Settings> {
-    let before = problems.len();
-    let expected = Expected {
-        issuer: jwt.issuer.clone(),
-        audiences: jwt.audience.iter().cloned().collect(),
-        kind: jwt.typ.clone(),
-        leeway: jwt.leeway.0,
-    };
-    if expected.audiences.is_empty() {
-        let message = "a token for nobody is for nobody here";
-        problems.push(Problem::new(place.then("audience"), message, "name whom tokens must be for"));
-    }
-    let headers = headers(&jwt.headers, &place.then("headers"), problems);
-    let source = source(jwt, directory, place, problems);
-    let authorities = jwt.ca.as_ref().and_then(|file| authorities(&directory.join(file), place, problems));
-    let table = table(jwt);
-    let how_often = Pace { refresh: table.refresh.0, floor: table.min_interval.0 };
-    let algorithms = jwt.algorithms.iter().copied().map(algorithm).collect();
-    let keys = KeySettings { source: source?, pace: how_often, authorities };
-    let jwt_settings = JwtSettings { expected, algorithms, keys };
-    (problems.len() == before).then(|| Settings {
-        headers,
-        roles_claim: jwt.roles_claim.clone(),
-        jwt: jwt_settings,
-    })
-}
-
-fn table(jwt: &AuthJwt) -> JwksTable {
-    match &jwt.jwks {
-        None => JwksTable::default(),
-        Some(Jwks::Url(url)) => JwksTable { url: Some(url.clone()), ..JwksTable::default() },
-        Some(Jwks::Table(table)) => table.clone(),
-    }
-}
-
-fn source(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<Problem>) -> Option<KeySource> {
-    let table = table(jwt);
-    let place = place.then("jwks");
-    match (table.url, table.file) {
-        (None, None) => Some(KeySource::Discovery),
-        (Some(url), None) => Some(KeySource::Url(url)),
-        (None, Some(file)) => {
-            let read = read(&directory.join(file)).map(KeySource::Fixed);
-            let remedy = "it needs the JSON that the issuer shows at its `jwks_uri`";
-            read.map_err(|message| problems.push(Problem::new(place.then("file"), message, remedy))).ok()
-        }
-        (Some(_), Some(_)) => {
-            let remedy = "leave out one of `url` and `file`";
-            problems.push(Problem::new(place.then("file"), "keys come from one place", remedy));
-            None
-        }
-    }
-}
-
-fn read(file: &Path) -> Result<KeySet, String> {
-    let cannot = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
-    if std::fs::metadata(file).map_err(cannot)?.len() > KEYS_FILE_MAX {
-        return Err(format!("{} is larger than {KEYS_FILE_MAX} bytes", file.display()));
-    }
-    let text = std::fs::read(file).map_err(cannot)?;
-    KeySet::read(&text).map_err(|why| format!("{} {why}", file.display()))
-}
-
-fn authorities(
-    file: &Path,
-    place: &Place,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let place = place.then("ca");
-    match certs::read_chain(file) {
-        Ok(found) if found.is_empty() => {
-            let message = format!("{} holds no certificate", file.display());
-            let remedy =
-                "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
-            problems.push(Problem::new(place, message, remedy));
-            None
-        }
-        Ok(found) => Some(found),
-        Err(error) => {
-            problems.push(unusable(place, &error));
-            None
-        }
-    }
-}
-
-fn algorithm(written: JwtAlgorithm) -> Algorithm {
-    match written {
-        JwtAlgorithm::RS256 => Algorithm::Rs256,
-        JwtAlgorithm::RS384 => Algorithm::Rs384,
-        JwtAlgorithm::RS512 => Algorithm::Rs512,
-        JwtAlgorithm::PS256 => Algorithm::Ps256,
-        JwtAlgorithm::PS384 => Algorithm::Ps384,
-        JwtAlgorithm::PS512 => Algorithm::Ps512,
-        JwtAlgorithm::ES256 => Algorithm::Es256,
-        JwtAlgorithm::ES384 => Algorithm::Es384,
-        JwtAlgorithm::ES512 => Algorithm::Es512,
-        JwtAlgorithm::EdDSA => Algorithm::EdDsa,
-    }
 }
 
 /// Fields that are the gateway's, or that no upstream may be told otherwise, are not for claims.
@@ -216,6 +142,19 @@ pub(super) fn door(
     Some(Door::new(vouching?, needed, requirements))
 }
 
+/// Where the route names a provider that knows callers by their certificates, if it does.
+pub(super) fn by_certificate(layered: &Layered<'_>, providers: &Providers) -> Option<Place> {
+    let place = layered.place("auth");
+    let names = match layered.route.auth.as_ref()? {
+        RouteAuth::Switch(_) => return None,
+        RouteAuth::Provider(name) => std::slice::from_ref(name).iter(),
+        RouteAuth::Table(table) => table.providers.iter(),
+    };
+    let certificates =
+        |name: &String| matches!(providers.get(name)?.settings().by, By::Certificate(_)).then_some(());
+    names.clone().find_map(certificates).map(|()| place.key())
+}
+
 /// The providers of these names; nothing if one is not there.
 fn vouching(
     route: &str,
@@ -251,7 +190,7 @@ fn vouching(
 fn defined(name: &str, config: &Config) -> String {
     let names: Vec<&str> = config.auth.keys().map(String::as_str).collect();
     if names.is_empty() {
-        format!("add a table `[auth.{name}.jwt]`")
+        format!("add a table `[auth.{name}.jwt]`, or `api_key` or `client_cert` in place of `jwt`")
     } else {
         format!("defined: {}", names.join(", "))
     }

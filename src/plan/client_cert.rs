@@ -53,19 +53,29 @@ fn check(table: &ClientCertTable, layered: &Layered<'_>, problems: &mut Vec<Prob
         }
     }
     for (index, print) in table.fingerprints.iter().flatten().enumerate() {
-        let plain = plain(print);
-        if plain.len() != 64 || !plain.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !is_print(print) {
             say("fingerprints", index, print, "a SHA-256 has 64 hexadecimal digits");
         }
     }
     for (index, subject) in table.subjects.iter().flatten().enumerate() {
-        if !subject.contains('=') {
+        if !is_subject(subject) {
             say("subjects", index, subject, "write it as RFC 4514 does: `CN=partner,O=Example`");
         }
     }
 }
 
+/// Whether it can be the SHA-256 of a certificate.
+pub(super) fn is_print(text: &str) -> bool {
+    let plain = plain(text);
+    plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether it can be a subject as RFC 4514 writes it.
+pub(super) fn is_subject(text: &str) -> bool {
+    text.contains('=')
+}
+
 /// A fingerprint without colons and upper case, as tools print it with them.
-fn plain(print: &str) -> String {
+pub(super) fn plain(print: &str) -> String {
     print.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase()
 }

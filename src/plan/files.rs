@@ -36,11 +36,13 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         [tls.ca.clone(), tls.cert.clone(), tls.key.clone().or(beside)].into_iter().flatten()
     });
     let of_issuers = config.auth.values().flat_map(|provider| {
-        let keys = match &provider.jwt.jwks {
+        let keys = provider.jwt.as_ref().and_then(|jwt| match &jwt.jwks {
             Some(Jwks::Table(table)) => table.file.as_deref(),
             Some(Jwks::Url(_)) | None => None,
-        };
-        [keys, provider.jwt.ca.as_deref()]
+        });
+        let authorities = provider.jwt.as_ref().and_then(|jwt| jwt.ca.as_deref());
+        let given = provider.api_key.as_ref().map(|given| &*given.file);
+        [keys, authorities, given]
     });
     let files =
         [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
@@ -74,14 +76,23 @@ mod tests {
             audience = "users"
             jwks = { file = "keys.json" }
             ca = "id.pem"
+            [auth.partners.api_key]
+            file = "partners.toml"
             [upstreams.web]
             servers = ["10.0.0.2:80"]
             tls = { cert = "web.pem", key = "web-key.pem" }
         "#;
         let config = read_text("test.toml", text).unwrap().config;
         let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "keys.json"];
-        let wanted =
-            wanted.into_iter().chain(["id.pem", "servers.pem", "us.pem", "us.key", "web.pem", "web-key.pem"]);
+        let wanted = wanted.into_iter().chain([
+            "id.pem",
+            "partners.toml",
+            "servers.pem",
+            "us.pem",
+            "us.key",
+            "web.pem",
+            "web-key.pem",
+        ]);
         let wanted: Vec<_> = wanted.map(|file| Path::new("/etc").join(file)).collect();
         assert_eq!(files(&config, Path::new("/etc")), wanted);
         assert!(files(&Config::default(), Path::new("/etc")).is_empty());

@@ -51,7 +51,7 @@ pub(super) fn compile(
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
         let hosts: Vec<_> = patterns.iter().map(|pattern| pattern.host.clone()).collect();
-        forbid_unasked(&layered, config, &hosts, connections, problems);
+        forbid_unasked(&layered, config, &hosts, connections, ground.providers, problems);
         if let Some(route) = route(name, &layered, config, ground, upstreams, &mut commons, problems) {
             let route = Arc::new(route);
             claims.extend(patterns.iter().map(|pattern| (name.as_str(), pattern.clone())));
@@ -143,20 +143,23 @@ fn route(
     })
 }
 
-/// A certificate that no client of the route is asked for would keep everybody out.
+/// A certificate that no client of the route is asked for would keep everybody out, and say of nobody who it is.
 fn forbid_unasked(
     layered: &Layered<'_>,
     config: &Config,
     hosts: &[HostPattern],
     connections: &ByHost<Policy>,
+    providers: &Providers,
     problems: &mut Vec<Problem>,
 ) {
-    if matches!(layered.route.client_cert, None | Some(ClientCert::Switch(false))) {
-        return;
-    }
-    if let Err(remedy) = tls::asks(config, hosts, connections) {
-        let message = "no client is asked for a certificate here, so nobody could show one";
-        problems.push(Problem::new(layered.place("client_cert").key(), message, remedy));
+    let by_rule = !matches!(layered.route.client_cert, None | Some(ClientCert::Switch(false)));
+    let by_provider = auth::by_certificate(layered, providers);
+    let places = [by_rule.then(|| layered.place("client_cert").key()), by_provider];
+    for place in places.into_iter().flatten() {
+        if let Err(remedy) = tls::asks(config, hosts, connections) {
+            let message = "no client is asked for a certificate here, so nobody could show one";
+            problems.push(Problem::new(place, message, remedy));
+        }
     }
 }
 

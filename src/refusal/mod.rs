@@ -129,6 +129,7 @@ impl Refusal {
             Self::ClientCert => &reason::CLIENT_CERT_REFUSED,
             Self::Denied(Denied { why, .. }) => match why {
                 Why::Missing => &reason::CREDENTIALS_MISSING,
+                Why::NoCertificate => &reason::NO_CLIENT_CERT,
                 Why::Ambiguous => &reason::CREDENTIALS_AMBIGUOUS,
                 Why::Flawed(_) => &reason::CREDENTIALS_REFUSED,
                 Why::Scope => &reason::SCOPE_MISSING,
@@ -183,7 +184,9 @@ impl Refusal {
             Self::Denied(Denied { why: Why::Unavailable, .. }) => {
                 head.insert_header(header::RETRY_AFTER, "5")
             }
-            Self::Denied(denied) => head.insert_header(header::WWW_AUTHENTICATE, denied.challenge.clone()),
+            Self::Denied(Denied { challenge: Some(challenge), .. }) => {
+                head.insert_header(header::WWW_AUTHENTICATE, challenge.clone())
+            }
             Self::NoServer(NoServer::Open { wait, .. }) => {
                 // Rounded up: who comes a moment too early is refused once more.
                 head.insert_header(header::RETRY_AFTER, wait.as_millis().div_ceil(1000).to_string())

@@ -46,15 +46,15 @@ reasons! {
     BAD_BODY: BAD_REQUEST "bad-body", "The request body is malformed", "http_request_error",
         "The chunks of the request body break the rules of HTTP. The client must mend it.";
     CREDENTIALS_AMBIGUOUS: BAD_REQUEST "credentials-ambiguous", "There is more than one credential", "http_request_error",
-        "The request has several `Authorization` fields; servers could differ on which of them counts. The client must send one.";
+        "The request has several `Authorization` fields, several API keys, or a token and an API key that the route looks at; servers could differ on which of them counts. The client must send one.";
     CREDENTIALS_MISSING: UNAUTHORIZED "credentials-missing", "Say who you are", "http_request_denied",
         "The route has `auth`, and the request says nothing of who asks. `WWW-Authenticate` says what is wanted.";
     CREDENTIALS_REFUSED: UNAUTHORIZED "credentials-refused", "The credential is not good", "http_request_denied",
-        "The token is expired, for somebody else, not signed by its issuer, or malformed: `detail` and `WWW-Authenticate` say which. The client is to get another one.";
-    SCOPE_MISSING: FORBIDDEN "scope-missing", "The token is not for this", "http_request_denied",
-        "The caller is known, and its token has not all of `auth.scopes` of the route; `WWW-Authenticate` names them. The access line has the caller.";
+        "The token is expired, for somebody else, not signed by its issuer, or malformed, or the API key is not known or expired: `detail` says which. The client is to get another one.";
+    SCOPE_MISSING: FORBIDDEN "scope-missing", "A scope is missing", "http_request_denied",
+        "The caller is known, and has not all of `auth.scopes` of the route; for tokens, `WWW-Authenticate` names them. The access line has the caller.";
     CALLER_REFUSED: FORBIDDEN "caller-refused", "Not for this caller", "http_request_denied",
-        "The caller is known, and has none of `auth.roles`, or not a claim that `auth.claims` of the route asks for. The access line has the caller.";
+        "The caller is known, and has none of `auth.roles`, or not a claim that `auth.claims` of the route asks for; or its certificate is one that no rule of `auth` is for. The access line has the caller.";
     MAY_NOT_PURGE: FORBIDDEN "may-not-purge", "Purging is not for this client", "http_request_denied",
         "`PURGE` came from an address that is not in `cache.purge_from`.";
     ADDRESS_REFUSED: FORBIDDEN "address-refused", "Not for clients at this address", "http_request_denied",
@@ -62,7 +62,7 @@ reasons! {
     ORIGIN_REFUSED: FORBIDDEN "origin-refused", "Not for pages of this origin", "http_request_denied",
         "A browser asked beforehand whether a page of another origin may make a request, and `cors` of the route does not list that origin.";
     NO_CLIENT_CERT: FORBIDDEN "client-certificate-missing", "A client certificate is needed here", "http_request_denied",
-        "The route has `client_cert`, or its host wants a certificate of every client, and the client has shown none on this connection.";
+        "The route has `client_cert` or an `auth` that knows callers by their certificates alone, or its host wants a certificate of every client, and the client has shown none on this connection.";
     CLIENT_CERT_REFUSED: FORBIDDEN "client-certificate-refused", "Not for clients with this certificate", "http_request_denied",
         "The client has shown a good certificate, and `client_cert` of the route does not name it. The access line has its subject.";
     HOST_NOT_FOUND: NOT_FOUND "host-not-found", "No such host here", "http_request_denied",

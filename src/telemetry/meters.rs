@@ -146,6 +146,12 @@ meters! {
     auth_tokens: counter["provider", "outcome"] "auth_tokens",
         "Tokens that were shown, by outcome (`remembered`: verified before, `verified`, `unavailable`: no key of the issuer is known; or what is wrong with them: `too_long`, `form`, `critical`, `algorithm`, `kind`, `audience`, `expired`, `early`, `claims`, `key`: the issuer has no such key, `signature`)",
         "`expired` and `early` at many callers at once are a clock that is wrong; `key` and `signature` without end are somebody who guesses. `unavailable`: see `auth_key_fetches`.";
+    auth_api_keys: counter["provider", "outcome"] "auth_api_keys",
+        "API keys that were shown, by outcome (`verified`, `unknown`, `expired`)",
+        "`unknown` without end is somebody who guesses, or a client whose key was taken out of the file; `expired` is a client that is to get another.";
+    auth_certificates: counter["provider", "outcome"] "auth_certificates",
+        "Certificates of clients that were to say who asks, by outcome (`verified`; `unknown`: good, and no rule of the provider is for it)",
+        "Many `unknown`: a rule is missing, or the authority signs for others, too.";
     auth_key_fetches: counter["provider", "result"] "auth_key_fetches",
         "Fetches of an issuer's keys, by result (`fetched`, `failed`)",
         "`failed`: the log says why. The keys that are known stay in use.";

@@ -64,7 +64,7 @@ async fn who_may_not_do_this_is_told_so() {
             json!({ "scope": "a" }),
             403,
             "scope-missing",
-            r#"Bearer error="insufficient_scope", error_description="the token is not for this: a scope is missing", scope="a b""#,
+            r#"Bearer error="insufficient_scope", error_description="this needs a scope that is missing", scope="a b""#,
         ),
         (json!({ "scope": null, "scp": ["a", "b"] }), 200, "", ""),
         (

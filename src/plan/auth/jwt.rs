@@ -1,0 +1,122 @@
+//! How tokens of an issuer are verified, as `[auth.NAME.jwt]` says it.
+
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+
+use crate::auth::{Algorithm, By, Expected, JwtSettings, KeySet, KeySettings, KeySource, Pace, Settings};
+use crate::config::auth::{AuthJwt, Jwks, JwksTable, JwtAlgorithm};
+use crate::config::{Place, Problem};
+use crate::listen::certs;
+use crate::plan::tls::unusable;
+
+use super::headers;
+
+/// The largest file of keys that is read, in bytes.
+const KEYS_FILE_MAX: u64 = 1 << 20;
+
+/// How tokens of an issuer are verified.
+pub(super) fn settings(
+    jwt: &AuthJwt,
+    directory: &Path,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) -> Option<Settings> {
+    let before = problems.len();
+    let expected = Expected {
+        issuer: jwt.issuer.clone(),
+        audiences: jwt.audience.iter().cloned().collect(),
+        kind: jwt.typ.clone(),
+        leeway: jwt.leeway.0,
+    };
+    if expected.audiences.is_empty() {
+        let message = "a token for nobody is for nobody here";
+        problems.push(Problem::new(place.then("audience"), message, "name whom tokens must be for"));
+    }
+    let headers = headers(&jwt.headers, &place.then("headers"), problems);
+    let source = source(jwt, directory, place, problems);
+    let authorities = jwt.ca.as_ref().and_then(|file| authorities(&directory.join(file), place, problems));
+    let table = table(jwt);
+    let how_often = Pace { refresh: table.refresh.0, floor: table.min_interval.0 };
+    let algorithms = jwt.algorithms.iter().copied().map(algorithm).collect();
+    let keys = KeySettings { source: source?, pace: how_often, authorities };
+    let jwt_settings = JwtSettings { expected, algorithms, keys };
+    (problems.len() == before).then(|| Settings {
+        headers,
+        roles_claim: jwt.roles_claim.clone(),
+        by: By::Jwt(Box::new(jwt_settings)),
+    })
+}
+
+fn table(jwt: &AuthJwt) -> JwksTable {
+    match &jwt.jwks {
+        None => JwksTable::default(),
+        Some(Jwks::Url(url)) => JwksTable { url: Some(url.clone()), ..JwksTable::default() },
+        Some(Jwks::Table(table)) => table.clone(),
+    }
+}
+
+fn source(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<Problem>) -> Option<KeySource> {
+    let table = table(jwt);
+    let place = place.then("jwks");
+    match (table.url, table.file) {
+        (None, None) => Some(KeySource::Discovery),
+        (Some(url), None) => Some(KeySource::Url(url)),
+        (None, Some(file)) => {
+            let read = read(&directory.join(file)).map(KeySource::Fixed);
+            let remedy = "it needs the JSON that the issuer shows at its `jwks_uri`";
+            read.map_err(|message| problems.push(Problem::new(place.then("file"), message, remedy))).ok()
+        }
+        (Some(_), Some(_)) => {
+            let remedy = "leave out one of `url` and `file`";
+            problems.push(Problem::new(place.then("file"), "keys come from one place", remedy));
+            None
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<KeySet, String> {
+    let cannot = |error: std::io::Error| format!("{} cannot be read: {error}", file.display());
+    if std::fs::metadata(file).map_err(cannot)?.len() > KEYS_FILE_MAX {
+        return Err(format!("{} is larger than {KEYS_FILE_MAX} bytes", file.display()));
+    }
+    let text = std::fs::read(file).map_err(cannot)?;
+    KeySet::read(&text).map_err(|why| format!("{} {why}", file.display()))
+}
+
+fn authorities(
+    file: &Path,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let place = place.then("ca");
+    match certs::read_chain(file) {
+        Ok(found) if found.is_empty() => {
+            let message = format!("{} holds no certificate", file.display());
+            let remedy =
+                "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
+            problems.push(Problem::new(place, message, remedy));
+            None
+        }
+        Ok(found) => Some(found),
+        Err(error) => {
+            problems.push(unusable(place, &error));
+            None
+        }
+    }
+}
+
+fn algorithm(written: JwtAlgorithm) -> Algorithm {
+    match written {
+        JwtAlgorithm::RS256 => Algorithm::Rs256,
+        JwtAlgorithm::RS384 => Algorithm::Rs384,
+        JwtAlgorithm::RS512 => Algorithm::Rs512,
+        JwtAlgorithm::PS256 => Algorithm::Ps256,
+        JwtAlgorithm::PS384 => Algorithm::Ps384,
+        JwtAlgorithm::PS512 => Algorithm::Ps512,
+        JwtAlgorithm::ES256 => Algorithm::Es256,
+        JwtAlgorithm::ES384 => Algorithm::Es384,
+        JwtAlgorithm::ES512 => Algorithm::Es512,
+        JwtAlgorithm::EdDSA => Algorithm::EdDsa,
+    }
+}
