@@ -124,8 +124,10 @@ impl Why {
     /// The error code of RFC 6750 §3.1, where it is a token's. None for who has not tried.
     fn error(self) -> Option<&'static str> {
         match self {
-            Self::Missing | Self::NoCertificate | Self::Unavailable => None,
-            Self::Flawed(Flaw::UnknownKey | Flaw::ExpiredKey) => None,
+            Self::Missing
+            | Self::NoCertificate
+            | Self::Unavailable
+            | Self::Flawed(Flaw::UnknownKey | Flaw::ExpiredKey) => None,
             Self::Ambiguous => Some("invalid_request"),
             Self::Flawed(_) => Some("invalid_token"),
             Self::Scope | Self::Caller => Some("insufficient_scope"),

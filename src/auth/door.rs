@@ -47,7 +47,9 @@ impl Door {
     /// For callers that one of these providers vouches for.
     pub fn new(providers: Vec<Arc<Provider>>, needed: Needed, requirements: Requirements) -> Self {
         let mut kinds = Kinds::default();
-        providers.iter().for_each(|provider| provider.add_to(&mut kinds));
+        for provider in &providers {
+            provider.add_to(&mut kinds);
+        }
         let wanted = Wanted { kinds, scopes: requirements.scopes.join(" ") };
         Self { providers, needed, requirements, wanted }
     }

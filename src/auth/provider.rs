@@ -49,7 +49,7 @@ pub enum By {
 enum Means {
     Jwt(Box<Jwt>),
     ApiKeys(ApiKeys),
-    Certificates(Certificates),
+    Certificates(Box<Certificates>),
 }
 
 /// Fields by which the upstream is told of callers, each with the claim that it gets.
@@ -73,7 +73,9 @@ impl Provider {
                 };
                 Means::ApiKeys(ApiKeys::new(name, keys, caller, meters))
             }
-            By::Certificate(rules) => Means::Certificates(Certificates::new(name, rules.clone(), meters)),
+            By::Certificate(rules) => {
+                Means::Certificates(Box::new(Certificates::new(name, rules.clone(), meters)))
+            }
         };
         Arc::new(Self { name: shared, settings, means })
     }

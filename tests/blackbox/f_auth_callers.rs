@@ -12,8 +12,9 @@ use crate::support::{
 
 /// A table of the file of keys.
 fn table(name: &str, key: &str, more: &str) -> String {
-    let hash: String =
-        digest(&SHA256, key.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = digest(&SHA256, key.as_bytes());
+    let hash: Vec<String> = bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash.concat();
     format!("[{name}]\nsha256 = \"{hash}\"\n{more}\n")
 }
 
@@ -48,8 +49,9 @@ impl Shop {
     }
 
     async fn ask(&self, method: &str, path: &str, lines: &[(&str, &str)]) -> Answer {
-        let lines: String = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n{lines}\r\n");
+        let lines: Vec<String> = lines.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n");
+        let request = format!("{head}{}\r\n", lines.concat());
         Raw::tcp(self.gateway.http()).await.ask(request).await
     }
 

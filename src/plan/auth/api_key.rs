@@ -179,7 +179,7 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 
 /// A date is its beginning in UTC; a time without a zone is none.
 fn time(written: &Datetime) -> Option<SystemTime> {
-    let date = written.date.as_ref()?;
+    let date = written.date?;
     let (time, offset) = match (&written.time, &written.offset) {
         (None, None) => (0, 0),
         (Some(time), Some(Offset::Z)) => (seconds(time), 0),
@@ -197,7 +197,7 @@ fn seconds(time: &Time) -> i64 {
 }
 
 /// Days since 1970-01-01. Years are counted from March, so that the leap day is the last of its year.
-fn days(date: &Date) -> i64 {
+fn days(date: Date) -> i64 {
     let (year, month, day) = (i64::from(date.year), i64::from(date.month), i64::from(date.day));
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
