@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::serve::Bounds;
@@ -88,6 +88,9 @@ struct File {
     write_connections: Option<Count>,
     store_patience: Option<Period>,
     statement_timeout: Option<Period>,
+    caller_header: Option<FieldName>,
+    event_retention: Option<Retention>,
+    max_event_streams: Option<Count>,
 }
 
 /// What runs.
@@ -105,6 +108,12 @@ pub struct Config {
     pub bounds: Bounds,
     /// How the store is opened.
     pub store: store::Settings,
+    /// The field in which a gateway says who asks.
+    pub caller_header: Option<HeaderName>,
+    /// How long events are kept.
+    pub event_retention: Duration,
+    /// How many may follow the events at a time.
+    pub max_event_streams: usize,
     /// What is logged, as tracing directives.
     pub log: String,
 }
@@ -112,6 +121,9 @@ pub struct Config {
 /// Shared caches keep reads for half a minute, which spares the database most of a busy day, and are purged by tag
 /// when it matters. Browsers ask every time: nobody can purge those, and a 304 costs next to nothing.
 const CACHE_CONTROL: &str = "public, max-age=0, s-maxage=30";
+
+/// Longer than a weekend, in which nobody may see that a reader of events stands still.
+const EVENT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl Config {
     /// Puts flags, environment (which `clap` has put into the flags), file and defaults together.
@@ -150,6 +162,9 @@ impl Config {
                 patience: or(file.store_patience, 5),
                 statement_timeout: or(file.statement_timeout, 5),
             },
+            caller_header: file.caller_header.map(|FieldName(name)| name),
+            event_retention: file.event_retention.map_or(EVENT_RETENTION, |Retention(time)| time),
+            max_event_streams: usize::from(count(file.max_event_streams, 64)),
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
         })
     }
@@ -163,6 +178,8 @@ impl Config {
             name: name.unwrap_or(HeaderValue::from_static("user-service")),
             cache_control: self.cache_control.clone(),
             request_timeout: self.request_timeout,
+            caller_header: self.caller_header.clone(),
+            max_event_streams: self.max_event_streams,
         }
     }
 }
@@ -266,6 +283,19 @@ impl TryFrom<String> for FieldValue {
     }
 }
 
+/// The name of a header field.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct FieldName(HeaderName);
+
+impl TryFrom<String> for FieldName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        HeaderName::try_from(&text).map(Self).map_err(|_| format!("`{text}` is no name of a header field"))
+    }
+}
+
 /// A text that may hold a password, and therefore has no form in which it could be shown.
 #[derive(Clone, Deserialize)]
 pub struct Secret(String);
@@ -298,19 +328,39 @@ impl TryFrom<String> for Period {
 
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not a time from 1ms to 24h, such as 250ms, 10s, 5m or 1h");
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, unit) = text.split_at(digits);
-        let millis: u64 = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis));
-        let sane = millis.filter(|millis| (1..=86_400_000).contains(millis));
-        sane.map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+        time(&text, DAY).map(Self).ok_or_else(wrong)
     }
+}
+
+/// How long something is kept: a time as above, or in days as `7d`; at most 90 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Retention(Duration);
+
+impl TryFrom<String> for Retention {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a time from 1ms to 90d, such as 10m, 12h or 7d");
+        time(&text, DAY * 90).map(Self).ok_or_else(wrong)
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A number with its unit, as a time from 1 ms to the longest.
+fn time(text: &str, longest: Duration) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let time = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis)?);
+    (!time.is_zero() && time <= longest).then_some(time)
 }
 
 /// How many: 1 to 65535.
@@ -341,6 +391,9 @@ mod tests {
         assert_eq!(read("250ms"), Some(250));
         assert_eq!(read("10s"), Some(10_000));
         assert_eq!(read("24h"), Some(86_400_000));
+        let kept =
+            |text: &str| Retention::try_from(text.to_owned()).ok().map(|Retention(time)| time.as_secs());
+        assert_eq!((kept("7d"), kept("90d"), kept("91d")), (Some(604_800), Some(7_776_000), None));
         for bad in ["", "10", "s", "0s", "25h", "-1s", "1.5s", "10 s", "99999999999999999999h"] {
             assert_eq!(read(bad), None, "{bad}");
         }

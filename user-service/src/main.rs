@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use user_service::api::{self, failure::chain};
 use user_service::config::{Command, Config, Flags};
+use user_service::feed::Feed;
 use user_service::metrics::Meters;
 use user_service::seed::seed;
 use user_service::serve::{Stop, serve};
@@ -46,10 +47,11 @@ async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let bound = listener.local_addr()?;
-    let router = api::router(store.clone(), meters, config.api(bound))?;
+    let feed = Arc::new(Feed::start(store.clone(), config.event_retention, meters.clone()));
+    let router = api::router(store.clone(), feed.clone(), meters, config.api(bound))?;
 
     announce(bound)?;
-    serve(listener, router, config.bounds, stop).await;
+    serve(listener, router, config.bounds, stop, || feed.end()).await;
     store.close().await;
     Ok(())
 }

@@ -26,6 +26,7 @@ pub struct Meters {
     requests: Family<Answered, Counter>,
     seconds: Family<Asked, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    streams: Gauge,
     connections: Family<Connections, Gauge>,
     up: Family<ServerName, Gauge>,
     lag: Family<ServerName, Gauge<f64, AtomicU64>>,
@@ -35,6 +36,10 @@ pub struct Meters {
     pub busy_retries: Counter,
     /// Requests whose handler panicked.
     pub panics: Counter,
+    /// Number of the newest event.
+    pub events_last: Gauge,
+    /// Events that were removed because they were old.
+    pub events_forgotten: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,12 +86,15 @@ impl Meters {
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             in_flight: Gauge::default(),
+            streams: Gauge::default(),
             connections: Family::default(),
             up: Family::default(),
             lag: Family::default(),
             reads: Reads::default(),
             busy_retries: Counter::default(),
             panics: Counter::default(),
+            events_last: Gauge::default(),
+            events_forgotten: Counter::default(),
         };
         let registry = &mut meters.registry;
         registry.register("http_requests", "Requests answered", meters.requests.clone());
@@ -103,7 +111,17 @@ impl Meters {
         registry.register("database_reads", "Reads by the server that answered", meters.reads.0.clone());
         let busy = meters.busy_retries.clone();
         registry.register("database_busy_retries", "Further tries for the database's lock", busy);
+        registry.register("event_streams", "Clients that follow the events", meters.streams.clone());
+        registry.register("events_last", "Number of the newest event", meters.events_last.clone());
+        let forgotten = meters.events_forgotten.clone();
+        registry.register("events_forgotten", "Events removed by this process for their age", forgotten);
         meters
+    }
+
+    /// Counts a stream of events until the returned guard is dropped.
+    pub fn stream(&self) -> InFlight {
+        self.streams.inc();
+        InFlight(self.streams.clone())
     }
 
     /// Counts a request as in flight until the returned guard is dropped.
@@ -143,7 +161,7 @@ impl Meters {
     }
 }
 
-/// One request in flight; dropping it ends the count, however the request ended.
+/// One request or stream in flight; dropping it ends the count, however it ended.
 pub struct InFlight(Gauge);
 
 impl Drop for InFlight {

@@ -2,6 +2,7 @@
 
 use uuid::Builder;
 
+use crate::audit::{Act, Actor};
 use crate::email::Email;
 use crate::name::Name;
 use crate::profile::Profile;
@@ -16,10 +17,11 @@ const FIRST_AT: u64 = 1_735_689_600_000;
 
 /// Adds the first `count` example users, where they are missing; answers how many those were.
 pub async fn seed(store: &Store, count: u32) -> Result<u64, StoreError> {
+    let act = Act::now(Actor::Command("seed"));
     let mut created = 0;
     for first in (0..count).step_by(BATCH as usize) {
         let batch: Vec<_> = (first..count.min(first.saturating_add(BATCH))).filter_map(example).collect();
-        created += store.insert_missing(&batch).await?;
+        created += store.insert_missing(&batch, &act).await?;
     }
     Ok(created)
 }

@@ -29,8 +29,14 @@ pub struct Bounds {
 /// Largest head of a request; a larger one is answered 431.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// Serves until a signal asks to stop; then finishes what is in flight.
-pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, mut stop: Stop) {
+/// Serves until a signal asks to stop; then finishes what is in flight. Answers without an end are ended by `stopping`.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    mut stop: Stop,
+    stopping: impl FnOnce(),
+) {
     let connections = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(bounds.connections));
     let mut http = http1::Builder::new();
@@ -53,6 +59,7 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, mut st
     }
 
     drop(listener);
+    stopping();
     tracing::info!(open = bounds.connections - slots.available_permits(), "stopping");
     // Idle connections close at once, so with nothing in flight this ends at once.
     tokio::select! {

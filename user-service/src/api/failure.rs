@@ -30,6 +30,18 @@ pub enum Failure {
     /// `Idempotency-Key` is not a key.
     #[error("Idempotency-Key must be one text of 1 to 255 visible ASCII characters")]
     Key,
+    /// The field that names the caller does not.
+    #[error("the field that says who asks must be one text of 1 to 255 visible ASCII characters")]
+    Caller,
+    /// What is given as the id of an event is none.
+    #[error("Last-Event-ID and after take the id of an event, and after takes `oldest`")]
+    EventId,
+    /// Events behind the one that was named are not kept any more, or it never was.
+    #[error("events behind this one are forgotten, or were never told: read the users anew")]
+    EventsGone,
+    /// As many as may do so follow the events already.
+    #[error("too many follow the events already")]
+    Streams,
     /// The body is not JSON.
     #[error("the body is not JSON: {0}")]
     Syntax(String),
@@ -76,6 +88,10 @@ impl Failure {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::Query(_) => (StatusCode::BAD_REQUEST, "invalid-query"),
             Self::Key => (StatusCode::BAD_REQUEST, "invalid-idempotency-key"),
+            Self::Caller => (StatusCode::BAD_REQUEST, "invalid-caller"),
+            Self::EventId => (StatusCode::BAD_REQUEST, "invalid-event-id"),
+            Self::EventsGone => (StatusCode::GONE, "events-gone"),
+            Self::Streams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
             Self::Syntax(_) => (StatusCode::BAD_REQUEST, "invalid-json"),
             Self::Body => (StatusCode::BAD_REQUEST, "incomplete-body"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body"),
@@ -123,6 +139,7 @@ impl Failure {
                 Some((name, HeaderValue::from_static(accepted)))
             }
             Self::KeyInUse
+            | Self::Streams
             | Self::Timeout
             | Self::Store(
                 StoreError::Busy(_) | StoreError::Away(_) | StoreError::NoServer | StoreError::Unsure(_),

@@ -1,6 +1,9 @@
 //! The REST API: its routes, one line per path, and what every request passes on the way to them.
 
 pub mod users;
+pub mod audit;
+pub mod events;
+pub mod caller;
 pub mod failure;
 pub mod body;
 pub mod conditional;
@@ -17,8 +20,9 @@ use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
@@ -26,6 +30,8 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::event::CloudEvent;
+use crate::feed::Feed;
 use crate::metrics::Meters;
 use crate::store::Store;
 use failure::{Failure, PROBLEM_JSON, Problem};
@@ -36,6 +42,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::show, users::replace, users::patch, users::remove))
+        .routes(routes!(audit::trail))
+        .routes(routes!(events::follow))
         .routes(routes!(observe::healthz))
         .routes(routes!(observe::readyz))
         .routes(routes!(observe::metrics))
@@ -45,6 +53,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
 /// What handlers share.
 pub struct App {
     store: Arc<Store>,
+    feed: Arc<Feed>,
+    /// One for each more who may follow the events.
+    streams: Arc<Semaphore>,
     meters: Arc<Meters>,
     settings: Settings,
     keys: KeysInUse,
@@ -60,17 +71,23 @@ pub struct Settings {
     pub cache_control: HeaderValue,
     /// Longest time from the head of a request to the head of its answer.
     pub request_timeout: Duration,
+    /// The field in which a gateway says who asks, if there is one.
+    pub caller_header: Option<HeaderName>,
+    /// How many may follow the events at a time.
+    pub max_event_streams: usize,
 }
 
 /// The API over a store, ready to serve.
 pub fn router(
     store: Arc<Store>,
+    feed: Arc<Feed>,
     meters: Arc<Meters>,
     settings: Settings,
 ) -> Result<Router, serde_json::Error> {
     let document = Bytes::from(document().to_pretty_json()?);
     let (router, _) = routes().split_for_parts();
-    let app = Arc::new(App { store, meters, settings, keys: KeysInUse::default(), document });
+    let streams = Arc::new(Semaphore::new(settings.max_event_streams));
+    let app = Arc::new(App { store, feed, streams, meters, settings, keys: KeysInUse::default(), document });
     Ok(guard(router, &app).with_state(app))
 }
 
@@ -114,9 +131,10 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
     info(title = "user-service", description = "Holds users. Reads may be cached; every change is versioned."),
     tags(
         (name = "users", description = "The users"),
+        (name = "events", description = "What happens to the users"),
         (name = "operation", description = "For operators and balancers"),
     ),
-    components(schemas(Problem))
+    components(schemas(Problem, CloudEvent<'_>))
 )]
 struct Description;
 
@@ -167,13 +185,18 @@ mod tests {
             patience: Duration::from_secs(1),
             statement_timeout: Duration::from_secs(1),
         };
+        let store = Arc::new(Store::open(&settings, &meters).await.unwrap());
         Arc::new(App {
-            store: Arc::new(Store::open(&settings, &meters).await.unwrap()),
+            feed: Arc::new(Feed::start(store.clone(), Duration::from_secs(60), meters.clone())),
+            streams: Arc::new(Semaphore::new(1)),
+            store,
             meters,
             settings: Settings {
                 name: HeaderValue::from_static("test"),
                 cache_control: HeaderValue::from_static("no-cache"),
                 request_timeout,
+                caller_header: None,
+                max_event_streams: 1,
             },
             keys: KeysInUse::default(),
             document: Bytes::new(),

@@ -11,15 +11,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::{Document, JSON, MergePatch};
+use super::caller::Caller;
 use super::conditional::{Conditions, EntityTag, Reading};
 use super::failure::{Failure, Problem};
 use super::idempotency::{IDEMPOTENT_REPLAYED, RequestKey};
 use super::last_seen::{self, Seen};
 use super::{App, NoQuery};
+use crate::audit::Act;
 use crate::page::{Cursor, Page};
 use crate::profile::Profile;
 use crate::store::{Created, StoreError, Written};
-use crate::user::{Timestamp, User, UserId};
+use crate::user::{User, UserId};
 
 /// Names what a cached answer holds, so that it can be purged by name. Tags are parted by commas.
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
@@ -94,12 +96,13 @@ pub async fn list(
 pub async fn create(
     State(app): State<Arc<App>>,
     _: NoQuery,
+    Caller(caller): Caller,
     RequestKey(key): RequestKey,
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
     let _in_use = key.as_ref().map(|key| app.keys.take(key)).transpose()?;
-    let Written { outcome, token } = app.store.create(&profile, key.as_ref(), Timestamp::now()).await?;
+    let Written { outcome, token } = app.store.create(&profile, key.as_ref(), &Act::now(caller)).await?;
     let (user, replayed) = match outcome {
         Created::Now(user) => (user, None),
         Created::Before(user) => (user, Some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")))),
@@ -167,12 +170,13 @@ pub async fn replace(
     State(app): State<Arc<App>>,
     Id(id): Id,
     _: NoQuery,
+    Caller(caller): Caller,
     conditions: Conditions,
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
     let decide = |present: &User| conditions.write(&EntityTag::of(present)).map(|()| profile.clone());
-    let Written { outcome, token } = app.store.change(id, Timestamp::now(), decide).await?;
+    let Written { outcome, token } = app.store.change(id, &Act::now(caller), decide).await?;
     changed(&outcome, token.as_deref())
 }
 
@@ -204,6 +208,7 @@ pub async fn patch(
     State(app): State<Arc<App>>,
     Id(id): Id,
     _: NoQuery,
+    Caller(caller): Caller,
     conditions: Conditions,
     patch: MergePatch,
 ) -> Result<Response, Failure> {
@@ -212,7 +217,7 @@ pub async fn patch(
         let before = serde_json::to_value(present.profile()).map_err(|error| Failure::Write(error.into()))?;
         Profile::parse(patch.apply(before)).map_err(Failure::Invalid)
     };
-    let Written { outcome, token } = app.store.change(id, Timestamp::now(), decide).await?;
+    let Written { outcome, token } = app.store.change(id, &Act::now(caller), decide).await?;
     changed(&outcome, token.as_deref())
 }
 
@@ -232,9 +237,11 @@ pub async fn remove(
     State(app): State<Arc<App>>,
     Id(id): Id,
     _: NoQuery,
+    Caller(caller): Caller,
     conditions: Conditions,
 ) -> Result<Response, Failure> {
-    let removed = app.store.remove(id, |present| conditions.write(&EntityTag::of(present))).await?;
+    let decide = |present: &User| conditions.write(&EntityTag::of(present));
+    let removed = app.store.remove(id, &Act::now(caller), decide).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().extend(last_seen::field(removed.token.as_deref()));
     Ok(response)
@@ -252,7 +259,7 @@ pub struct Users {
 }
 
 /// The id in a path. What cannot be an id is nobody's.
-pub struct Id(UserId);
+pub struct Id(pub UserId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Failure;

@@ -4,7 +4,9 @@ mod sqlite;
 mod postgres;
 mod fleet;
 mod lag;
+mod bell;
 mod rows;
+mod trail;
 mod error;
 pub mod seen;
 pub mod location;
@@ -12,9 +14,12 @@ pub mod patience;
 
 use std::time::Duration;
 
+use crate::audit::{Act, Entry};
+use crate::event::{Event, Seq};
 use crate::metrics::Meters;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
+pub use bell::Bell;
 pub use error::StoreError;
 use location::{Location, Server};
 use patience::Patience;
@@ -62,6 +67,9 @@ macro_rules! ask {
 }
 
 impl Store {
+    /// How many events are forgotten in one transaction at most.
+    pub const FORGET_AT_ONCE: usize = trail::FORGET_AT_ONCE;
+
     /// Opens the database, brings its tables up to date, and makes it first if it is a file that is missing.
     pub async fn open(settings: &Settings, meters: &Meters) -> Result<Self, StoreError> {
         let patience = Patience::new(settings.patience, meters.busy_retries.clone());
@@ -81,9 +89,9 @@ impl Store {
         &self,
         profile: &Profile,
         key: Option<&CreationKey>,
-        now: Timestamp,
+        act: &Act,
     ) -> Result<Written<Created>, StoreError> {
-        ask!(self, database => database.create(profile, key, now).await)
+        ask!(self, database => database.create(profile, key, act).await)
     }
 
     /// One user, at least as new as what the reader has seen.
@@ -109,24 +117,63 @@ impl Store {
     pub async fn change<E: From<StoreError>>(
         &self,
         id: UserId,
-        now: Timestamp,
+        act: &Act,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
     ) -> Result<Written<User>, E> {
-        ask!(self, database => database.change(id, now, decide).await)
+        ask!(self, database => database.change(id, act, decide).await)
     }
 
     /// Removes a user, unless `decide` objects.
     pub async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
+        act: &Act,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
     ) -> Result<Written<()>, E> {
-        ask!(self, database => database.remove(id, decide).await)
+        ask!(self, database => database.remove(id, act, decide).await)
     }
 
     /// Adds those users whose id and email are not there yet; answers how many that were.
-    pub async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
-        ask!(self, database => database.insert_missing(users).await)
+    pub async fn insert_missing(&self, users: &[User], act: &Act) -> Result<u64, StoreError> {
+        ask!(self, database => database.insert_missing(users, act).await)
+    }
+
+    /// The first `count` entries behind `after` in the trail of one user, at least as new as what the reader has seen.
+    /// The trail of a user who is gone is still there.
+    pub async fn trail(
+        &self,
+        id: UserId,
+        after: i64,
+        count: usize,
+        seen: Position,
+    ) -> Result<Vec<Entry>, StoreError> {
+        ask!(self, database => database.trail(id, after, count, seen).await)
+    }
+
+    /// The first `count` events behind `after`.
+    pub async fn events(&self, after: Seq, count: usize) -> Result<Vec<Event>, StoreError> {
+        ask!(self, database => database.events(after, count).await)
+    }
+
+    /// Which events there are.
+    pub async fn kept_events(&self) -> Result<Kept, StoreError> {
+        ask!(self, database => database.kept_events().await)
+    }
+
+    /// Gives events that were committed their numbers, and answers the last number. To be called when the bell rings:
+    /// an event without a number is shown to nobody.
+    pub async fn number_events(&self) -> Result<Seq, StoreError> {
+        ask!(self, database => database.number_events().await)
+    }
+
+    /// Removes some of the events that happened before a moment, the oldest first; answers how many that were.
+    pub async fn forget_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+        ask!(self, database => database.forget_events(before).await)
+    }
+
+    /// A bell that rings when there may be new events.
+    pub fn bell(&self) -> Bell {
+        ask!(self, database => database.bell())
     }
 
     /// Reads a row, or finds out that it cannot.
@@ -188,6 +235,15 @@ pub struct Written<T> {
     pub outcome: T,
     /// Whoever brings this to a read sees the write. None where every read does.
     pub token: Option<String>,
+}
+
+/// Which events are kept: those behind `forgotten`, up to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// This and all before it were removed.
+    pub forgotten: Seq,
+    /// The newest.
+    pub last: Seq,
 }
 
 /// How a server of the database was found when it was last looked at.

@@ -6,6 +6,7 @@
 //!
 //! Reads go to replicas that have what the reader has seen, and otherwise to the primary.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,13 @@ use super::patience::Patience;
 use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
 use super::seen::{Position, Seal};
 use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, Settings, StoreError, Written};
+use crate::audit::Act;
+use crate::event::Change;
 use crate::metrics::Reads;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
+
+mod events;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -42,6 +47,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// A primary, its replicas, and the pools to them.
 pub(super) struct Postgres {
     writer: PgPool,
+    /// Two connections to the primary: one that listens for events, one that numbers and removes them.
+    events: PgPool,
     fleet: Arc<Fleet>,
     _watchers: JoinSet<()>,
     seal: Seal,
@@ -58,29 +65,30 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let seal = migrate(server).await?;
         let writer = to_primary(server, settings.write_connections, settings);
+        let events = to_primary(server, 2, settings);
         let fleet = Arc::new(Fleet::open(server, settings));
-        Ok(Self { writer, _watchers: fleet.watch(), fleet, seal, reads, patience })
+        Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience })
     }
 
     pub(super) async fn create(
         &self,
         profile: &Profile,
         key: Option<&CreationKey>,
-        now: Timestamp,
+        act: &Act,
     ) -> Result<Written<Created>, StoreError> {
-        self.patience.insist(passes, || self.try_create(profile, key, now)).await
+        self.patience.insist(passes, || self.try_create(profile, key, act)).await
     }
 
     async fn try_create(
         &self,
         profile: &Profile,
         key: Option<&CreationKey>,
-        now: Timestamp,
+        act: &Act,
     ) -> Result<Written<Created>, StoreError> {
         let mut turn = self.turn().await?;
         let mut tx = begin(&mut turn).await?;
         if let Some(key) = key
-            && let Some(before) = recall(&mut tx, key, now).await?
+            && let Some(before) = recall(&mut tx, key, act.at).await?
         {
             if before.profile() != *profile {
                 return Err(StoreError::KeyReused);
@@ -88,11 +96,12 @@ impl Postgres {
             drop(tx);
             return Ok(self.written(turn, Created::Before(before)).await);
         }
-        let user = User::new(profile.clone(), now);
+        let user = User::new(profile.clone(), act.at);
         insert(&mut tx, &user).await?;
         if let Some(key) = key {
-            remember(&mut tx, key, &user, now).await?;
+            remember(&mut tx, key, &user, act.at).await?;
         }
+        events::record(&mut tx, &[Change::created(&user)], act).await?;
         commit(tx).await?;
         Ok(self.written(turn, Created::Now(user)).await)
     }
@@ -121,17 +130,17 @@ impl Postgres {
     pub(super) async fn change<E: From<StoreError>>(
         &self,
         id: UserId,
-        now: Timestamp,
+        act: &Act,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
     ) -> Result<Written<User>, E> {
-        self.patience.insist(passes, || self.try_change(id, now, &decide)).await?
+        self.patience.insist(passes, || self.try_change(id, act, &decide)).await?
     }
 
     /// Fails where trying again may help or the store is at fault; the inner outcome is that of `decide`.
     async fn try_change<E: From<StoreError>>(
         &self,
         id: UserId,
-        now: Timestamp,
+        act: &Act,
         decide: impl Fn(&User) -> Result<Profile, E>,
     ) -> Result<Result<Written<User>, E>, StoreError> {
         let mut turn = self.turn().await?;
@@ -145,8 +154,9 @@ impl Postgres {
             Ok(profile) => profile,
             Err(objection) => return Ok(Err(objection)),
         };
-        let user = present.changed(profile, now);
+        let user = present.changed(profile, act.at);
         update(&mut tx, &user).await?;
+        events::record(&mut tx, &[Change::updated(&present, &user)], act).await?;
         commit(tx).await?;
         Ok(Ok(self.written(turn, user).await))
     }
@@ -154,48 +164,53 @@ impl Postgres {
     pub(super) async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
+        act: &Act,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
     ) -> Result<Written<()>, E> {
-        self.patience.insist(passes, || self.try_remove(id, &decide)).await?
+        self.patience.insist(passes, || self.try_remove(id, act, &decide)).await?
     }
 
     async fn try_remove<E: From<StoreError>>(
         &self,
         id: UserId,
+        act: &Act,
         decide: impl Fn(&User) -> Result<(), E>,
     ) -> Result<Result<Written<()>, E>, StoreError> {
         let mut turn = self.turn().await?;
         let mut tx = begin(&mut turn).await?;
-        if let Err(objection) = decide(&lock(&mut tx, id).await?) {
+        let present = lock(&mut tx, id).await?;
+        if let Err(objection) = decide(&present) {
             return Ok(Err(objection));
         }
         sqlx::query(DELETE).bind(id.uuid()).execute(&mut *tx).await?;
+        events::record(&mut tx, &[Change::deleted(&present)], act).await?;
         commit(tx).await?;
         Ok(Ok(self.written(turn, ()).await))
     }
 
-    pub(super) async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
-        self.patience.insist(passes, || self.try_insert_missing(users)).await
+    pub(super) async fn insert_missing(&self, users: &[User], act: &Act) -> Result<u64, StoreError> {
+        self.patience.insist(passes, || self.try_insert_missing(users, act)).await
     }
 
     /// One statement for all of them: a column is one array.
-    async fn try_insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
-        fn column<T>(users: &[User], field: impl Fn(&User) -> T) -> Vec<T> {
-            users.iter().map(field).collect()
-        }
+    async fn try_insert_missing(&self, users: &[User], act: &Act) -> Result<u64, StoreError> {
         let mut turn = self.turn().await?;
         let mut tx = begin(&mut turn).await?;
-        let done = sqlx::query(INSERT_MISSING)
+        let inserted: Vec<Uuid> = sqlx::query_scalar(INSERT_MISSING)
             .bind(column(users, |user| user.id.uuid()))
             .bind(column(users, |user| user.email.as_str().to_owned()))
             .bind(column(users, |user| user.name.as_str().to_owned()))
             .bind(column(users, |user| user.created_at.millis()))
             .bind(column(users, |user| user.updated_at.millis()))
             .bind(column(users, |user| user.version.number()))
-            .execute(&mut *tx)
+            .fetch_all(&mut *tx)
             .await?;
+        let inserted: HashSet<Uuid> = inserted.into_iter().collect();
+        let inserted = users.iter().filter(|user| inserted.contains(&user.id.uuid()));
+        let changes: Vec<_> = inserted.map(Change::created).collect();
+        events::record(&mut tx, &changes, act).await?;
         commit(tx).await?;
-        Ok(done.rows_affected())
+        Ok(self.written(turn, changes.len() as u64).await.outcome)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -214,11 +229,12 @@ impl Postgres {
     }
 
     pub(super) fn pools(&self) -> Vec<PoolUse> {
-        std::iter::once(PoolUse::of("writer", &self.writer)).chain(self.fleet.pools()).collect()
+        let own = [PoolUse::of("writer", &self.writer), PoolUse::of("events", &self.events)];
+        own.into_iter().chain(self.fleet.pools()).collect()
     }
 
     pub(super) async fn close(&self) {
-        let close = async { tokio::join!(self.fleet.close(), self.writer.close()) };
+        let close = async { tokio::join!(self.fleet.close(), self.writer.close(), self.events.close()) };
         // What still runs there after that waits for a lock, and is rolled back when it notices that nobody listens.
         let _ = timeout(CLOSE_WITHIN, close).await;
     }
@@ -264,6 +280,11 @@ impl Postgres {
     }
 }
 
+/// A field of all rows, as an array.
+fn column<R, T>(rows: &[R], field: impl Fn(&R) -> T) -> Vec<T> {
+    rows.iter().map(field).collect()
+}
+
 async fn query_primary<T, F>(query: &impl Fn(PgPool) -> F, pool: PgPool) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
@@ -276,12 +297,14 @@ async fn begin(turn: &mut PoolConnection<Db>) -> Result<Transaction<'_, Db>, Sto
     Ok(turn.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
 }
 
-const POSITION: &str = "SELECT pg_current_wal_insert_lsn()::text";
+/// Rings the bell of all instances besides, in a transaction of its own: were it part of the one that writes, commits
+/// would wait for each other. A bell that is not rung is made up for by a look once a second.
+const POSITION: &str = "SELECT pg_current_wal_insert_lsn()::text FROM pg_notify('user_events', '')";
 const LOCK: &str =
     "SELECT id, email, name, created_at, updated_at, version FROM users WHERE id = $1 FOR UPDATE";
 const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]) \
-    ON CONFLICT DO NOTHING";
+    ON CONFLICT DO NOTHING RETURNING id";
 const HOLD_KEY: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 /// Bounded, so that no creation pays for a whole day's keys at once; more than one, so that they do get fewer. Those
 /// that another creation is forgetting are left to it.

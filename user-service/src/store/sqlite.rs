@@ -3,9 +3,12 @@
 //! One connection writes, several read: SQLite lets a single writer in at a time anyway, and in write-ahead mode
 //! readers neither wait for it nor hold it up. Writers of other processes are waited for by [`Patience`].
 
+use std::sync::Arc;
+
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite as Db, Transaction};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::error::{State, email_taken, of_sqlite};
@@ -14,8 +17,12 @@ use super::patience::Patience;
 use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
 use super::seen::Position;
 use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, StoreError, Written};
+use crate::audit::Act;
+use crate::event::Change;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
+
+mod events;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -24,6 +31,8 @@ pub(super) struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     patience: Patience,
+    /// Tells waiters of this process of new events; those of others look for themselves.
+    written: Arc<watch::Sender<()>>,
 }
 
 impl Sqlite {
@@ -44,28 +53,29 @@ impl Sqlite {
         migrate(&writer, &patience).await?;
         let read_only = options.pragma("query_only", "ON");
         let readers = patience.insist(is_busy, || pool(readers).connect_with(read_only.clone())).await?;
-        Ok(Self { writer, readers, patience })
+        Ok(Self { writer, readers, patience, written: Arc::new(watch::Sender::new(())) })
     }
 
     pub(super) async fn create(
         &self,
         profile: &Profile,
         key: Option<&CreationKey>,
-        now: Timestamp,
+        act: &Act,
     ) -> Result<Written<Created>, StoreError> {
         let mut tx = self.begin().await?;
         if let Some(key) = key
-            && let Some(before) = recall(&mut tx, key, now).await?
+            && let Some(before) = recall(&mut tx, key, act.at).await?
         {
             let same = before.profile() == *profile;
             return if same { Ok(written(Created::Before(before))) } else { Err(StoreError::KeyReused) };
         }
-        let user = User::new(profile.clone(), now);
+        let user = User::new(profile.clone(), act.at);
         insert(&mut tx, INSERT, &user).await?;
         if let Some(key) = key {
-            remember(&mut tx, key, &user, now).await?;
+            remember(&mut tx, key, &user, act.at).await?;
         }
-        tx.commit().await?;
+        events::record(&mut tx, &Change::created(&user), act).await?;
+        self.commit(tx).await?;
         Ok(written(Created::Now(user)))
     }
 
@@ -91,7 +101,7 @@ impl Sqlite {
     pub(super) async fn change<E: From<StoreError>>(
         &self,
         id: UserId,
-        now: Timestamp,
+        act: &Act,
         decide: impl Fn(&User) -> Result<Profile, E> + Send + Sync,
     ) -> Result<Written<User>, E> {
         let mut tx = self.begin().await?;
@@ -100,31 +110,38 @@ impl Sqlite {
         if profile == present.profile() {
             return Ok(written(present));
         }
-        let user = present.changed(profile, now);
+        let user = present.changed(profile, act.at);
         update(&mut tx, &user).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        events::record(&mut tx, &Change::updated(&present, &user), act).await?;
+        self.commit(tx).await?;
         Ok(written(user))
     }
 
     pub(super) async fn remove<E: From<StoreError>>(
         &self,
         id: UserId,
+        act: &Act,
         decide: impl Fn(&User) -> Result<(), E> + Send + Sync,
     ) -> Result<Written<()>, E> {
         let mut tx = self.begin().await?;
-        decide(&lock(&mut tx, id).await?)?;
+        let present = lock(&mut tx, id).await?;
+        decide(&present)?;
         sqlx::query(DELETE).bind(id.uuid()).execute(&mut *tx).await.map_err(StoreError::from)?;
-        tx.commit().await.map_err(StoreError::from)?;
+        events::record(&mut tx, &Change::deleted(&present), act).await?;
+        self.commit(tx).await?;
         Ok(written(()))
     }
 
-    pub(super) async fn insert_missing(&self, users: &[User]) -> Result<u64, StoreError> {
+    pub(super) async fn insert_missing(&self, users: &[User], act: &Act) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let mut inserted = 0;
         for user in users {
-            inserted += insert(&mut tx, INSERT_MISSING, user).await?;
+            if insert(&mut tx, INSERT_MISSING, user).await? > 0 {
+                inserted += 1;
+                events::record(&mut tx, &Change::created(user), act).await?;
+            }
         }
-        tx.commit().await?;
+        self.commit(tx).await?;
         Ok(inserted)
     }
 
@@ -157,6 +174,12 @@ impl Sqlite {
     /// and nothing in it can meet `SQLITE_BUSY`.
     async fn begin(&self) -> Result<Transaction<'static, Db>, StoreError> {
         Ok(self.patience.insist(is_busy, || self.writer.begin_with(BEGIN)).await?)
+    }
+
+    async fn commit(&self, tx: Transaction<'_, Db>) -> Result<(), StoreError> {
+        tx.commit().await?;
+        self.written.send_replace(());
+        Ok(())
     }
 }
 

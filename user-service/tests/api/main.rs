@@ -4,6 +4,7 @@
 #![expect(clippy::similar_names, reason = "`path` and `patch` are the terms of the field")]
 
 mod database;
+mod stream;
 mod support;
 
 mod a_users;
@@ -13,3 +14,5 @@ mod d_refusals;
 mod e_operation;
 mod f_processes;
 mod g_sqlite;
+mod h_events;
+mod i_audit;

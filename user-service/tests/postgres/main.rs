@@ -9,6 +9,8 @@ mod ports;
 mod server;
 #[path = "../api/support.rs"]
 mod support;
+#[path = "../api/stream.rs"]
+mod stream;
 
 #[path = "../api/a_users.rs"]
 mod a_users;
@@ -22,7 +24,12 @@ mod d_refusals;
 mod e_operation;
 #[path = "../api/f_processes.rs"]
 mod f_processes;
+#[path = "../api/h_events.rs"]
+mod h_events;
+#[path = "../api/i_audit.rs"]
+mod i_audit;
 
 mod m_server;
 mod n_tls;
 mod o_replicas;
+mod p_events;

@@ -4,10 +4,11 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
+use tokio::process::Command;
 
 use crate::database::Home;
 use crate::server::Server;
-use crate::support::{Service, eventually, header, problem, user};
+use crate::support::{Service, eventually, header, problem, program, user};
 
 /// Real servers, and a database on them.
 struct Fleet {
@@ -223,4 +224,22 @@ async fn without_its_primary_a_fleet_goes_on_reading() {
     .await;
     assert_eq!(name(read(&service, &path, Some(&unseen)).await).await, "Ada King");
     eventually("all are up", || async { states(&service).await == ["up"; 3] }).await;
+}
+
+#[tokio::test]
+async fn replicas_are_named_by_flags_and_by_the_environment_too() {
+    let fleet = Fleet::start("").await;
+    let urls = fleet.replicas.each_ref().map(|replica| fleet.home.url_on(replica));
+    let up = async |command: &mut Command, count: usize| {
+        let service = Service::spawn(command).await;
+        eventually("all servers are up", || async { states(&service).await == vec!["up"; count] }).await;
+    };
+    let mut command = program(&fleet.home);
+    up(command.env("USER_SERVICE_REPLICAS", urls.join(" ")), 3).await;
+    // Flags go before.
+    up(command.args(["--replica", &urls[0]]), 2).await;
+    up(command.args(["--replica", &urls[1]]), 3).await;
+
+    let refused = program(&fleet.home).args(["--replica", "sqlite://x.db"]).output().await.unwrap();
+    assert_eq!(refused.status.code(), Some(2));
 }

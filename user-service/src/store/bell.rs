@@ -1,0 +1,72 @@
+//! What wakes those who wait for events. It may ring for nothing, and it may be late, but not by more than a moment.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgListener, PgPool};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// How often a file is looked at, which other processes may have written to.
+const LOOK_AT_FILE: Duration = Duration::from_millis(250);
+
+/// How often a server is looked at whose word may have been lost.
+const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
+
+/// The channel of PostgreSQL that is notified.
+const CHANNEL: &str = "user_events";
+
+/// Rings when there may be new events.
+pub struct Bell(Ring);
+
+enum Ring {
+    File(watch::Receiver<()>),
+    Server { pool: PgPool, listener: Option<Box<PgListener>> },
+}
+
+impl Bell {
+    /// Of a file that this process writes to.
+    pub(super) fn of_file(written: watch::Receiver<()>) -> Self {
+        Self(Ring::File(written))
+    }
+
+    /// Of a server. Keeps one connection of the pool.
+    pub(super) fn of_server(pool: PgPool) -> Self {
+        Self(Ring::Server { pool, listener: None })
+    }
+
+    /// Waits until it rings.
+    pub async fn rings(&mut self) {
+        match &mut self.0 {
+            Ring::File(written) => {
+                // The sender lives in the store, which whoever holds a bell has.
+                let _ = timeout(LOOK_AT_FILE, written.changed()).await;
+            }
+            Ring::Server { pool, listener } => {
+                let _ = timeout(LOOK_AT_SERVER, hear(pool, listener)).await;
+            }
+        }
+    }
+}
+
+/// Waits for a word of the server; for ever if it is away, since whoever waits looks at the clock as well.
+async fn hear(pool: &PgPool, kept: &mut Option<Box<PgListener>>) {
+    if let Some(listener) = kept {
+        if listener.recv().await.is_ok() {
+            while listener.next_buffered().is_some() {}
+            return;
+        }
+        *kept = None;
+    }
+    if let Ok(listener) = listen(pool).await {
+        // What was said before we listened is unheard: look at once.
+        *kept = Some(Box::new(listener));
+        return;
+    }
+    sleep(LOOK_AT_SERVER).await;
+}
+
+async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}

@@ -1,0 +1,148 @@
+//! What changes leave behind in PostgreSQL, and how events get their order.
+//!
+//! Transactions commit in another order than the one in which they write, so an order taken while writing would show a
+//! reader an event with a higher number before one with a lower one, which the reader would then never ask for. Events
+//! are therefore numbered when they are there for all to see, by whoever holds `event_head`. Of one user, who comes
+//! later began to write when the one before had committed: their order is that of `position`.
+
+use sqlx::postgres::PgPool;
+use sqlx::{Postgres as Db, Transaction};
+
+use super::{Postgres, column, passes};
+use crate::audit::{Act, Entry};
+use crate::event::{Change, Event, Seq};
+use crate::store::bell::Bell;
+use crate::store::fleet::Node;
+use crate::store::seen::Position;
+use crate::store::trail::{
+    Columns, EVENTS, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before,
+};
+use crate::store::{Kept, StoreError};
+use crate::user::{Timestamp, UserId};
+
+/// One way to the server and back for both tables, however many changes.
+const RECORD: &str = "
+    WITH change AS (
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::smallint[], $7::text[],
+                             $8::text[])
+        WITH ORDINALITY AS change (id, user_id, version, action, fields, shard, kind, body, n)
+    ), entry AS (
+        INSERT INTO audit (user_id, version, action, fields, actor, at)
+        SELECT user_id, version, action, fields, $9, $10 FROM change ORDER BY n
+    )
+    INSERT INTO events (id, user_id, shard, kind, at, body)
+    SELECT id, user_id, shard, kind, $10, body FROM change ORDER BY n";
+
+const KEPT: &str = "SELECT forgotten, last FROM event_head";
+const WAITING: &str = "SELECT EXISTS (SELECT 1 FROM events WHERE seq IS NULL)";
+const HOLD_HEAD: &str = "SELECT last FROM event_head FOR UPDATE SKIP LOCKED";
+
+/// A statement of its own, behind the one that takes hold of the head: it sees all that was numbered before.
+const NUMBER: &str = "
+    WITH waiting AS (
+        SELECT position FROM events WHERE seq IS NULL ORDER BY position LIMIT 1000
+    ), numbered AS (
+        UPDATE events SET seq = $1 + place.n
+        FROM (SELECT position, row_number() OVER (ORDER BY position) AS n FROM waiting) AS place
+        WHERE events.position = place.position
+        RETURNING seq
+    )
+    UPDATE event_head SET last = greatest(last, (SELECT max(seq) FROM numbered))";
+
+const RING: &str = "SELECT pg_notify('user_events', '')";
+
+/// Writes down changes, in the transaction that makes them.
+pub(super) async fn record(
+    tx: &mut Transaction<'_, Db>,
+    changes: &[Change],
+    act: &Act,
+) -> Result<(), StoreError> {
+    let rows = changes.iter().map(|change| Columns::of(change, act)).collect::<Result<Vec<_>, _>>()?;
+    sqlx::query(RECORD)
+        .bind(column(&rows, |row| row.id))
+        .bind(column(&rows, |row| row.user_id))
+        .bind(column(&rows, |row| row.version))
+        .bind(column(&rows, |row| row.action))
+        .bind(column(&rows, |row| row.fields.clone()))
+        .bind(column(&rows, |row| row.shard))
+        .bind(column(&rows, |row| row.kind))
+        .bind(column(&rows, |row| row.body.clone()))
+        .bind(act.by.text())
+        .bind(act.at.millis())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+impl Postgres {
+    pub(in crate::store) async fn trail(
+        &self,
+        id: UserId,
+        after: i64,
+        count: usize,
+        seen: Position,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let trail = |pool: PgPool| async move {
+            sqlx::query_as(TRAIL).bind(id.uuid()).bind(after).bind(count).fetch_all(&pool).await
+        };
+        let rows: Vec<EntryRow> = self.read(seen, trail).await?;
+        rows.into_iter().map(Entry::try_from).collect()
+    }
+
+    /// From the primary: a replica that lags would show nothing when the bell rings, and it does not ring again.
+    pub(in crate::store) async fn events(&self, after: Seq, count: usize) -> Result<Vec<Event>, StoreError> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let events = || async {
+            let events = sqlx::query_as(EVENTS).bind(after.0).bind(count);
+            Ok(events.fetch_all(&self.primary()?.pool).await?)
+        };
+        let rows: Vec<EventRow> = self.patience.insist(passes, events).await?;
+        Ok(rows.into_iter().map(Event::from).collect())
+    }
+
+    pub(in crate::store) async fn kept_events(&self) -> Result<Kept, StoreError> {
+        let kept = || async { Ok(sqlx::query_as(KEPT).fetch_one(&self.primary()?.pool).await?) };
+        let (forgotten, last) = self.patience.insist(passes, kept).await?;
+        Ok(Kept { forgotten: Seq(forgotten), last: Seq(last) })
+    }
+
+    /// One instance at a time numbers; others are rung when it is done.
+    pub(in crate::store) async fn number_events(&self) -> Result<Seq, StoreError> {
+        self.primary()?;
+        while sqlx::query_scalar(WAITING).fetch_one(&self.events).await? {
+            let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            let held: Option<i64> = sqlx::query_scalar(HOLD_HEAD).fetch_optional(&mut *tx).await?;
+            let Some(last) = held else { break };
+            sqlx::query(NUMBER).bind(last).execute(&mut *tx).await?;
+            tx.commit().await?;
+            sqlx::query(RING).execute(&self.events).await?;
+        }
+        let (_, last): (i64, i64) = sqlx::query_as(KEPT).fetch_one(&self.events).await?;
+        Ok(Seq(last))
+    }
+
+    pub(in crate::store) async fn forget_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.primary()?;
+        let oldest: Vec<(i64, i64)> = sqlx::query_as(OLDEST).fetch_all(&self.events).await?;
+        let Some((last, count)) = all_before(&oldest, before.millis()) else { return Ok(0) };
+        let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let held: Option<i64> = sqlx::query_scalar(HOLD_HEAD).fetch_optional(&mut *tx).await?;
+        if held.is_none() {
+            return Ok(0);
+        }
+        sqlx::query(FORGET_EVENTS).bind(last).execute(&mut *tx).await?;
+        sqlx::query(FORGOTTEN).bind(last).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(count)
+    }
+
+    pub(in crate::store) fn bell(&self) -> Bell {
+        Bell::of_server(self.events.clone())
+    }
+
+    /// Refuses at once where there is no primary.
+    fn primary(&self) -> Result<&Node, StoreError> {
+        Some(self.fleet.primary()).filter(|node| node.is_up()).ok_or(StoreError::NoServer)
+    }
+}
