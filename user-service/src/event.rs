@@ -1,4 +1,4 @@
-//! What happens to users, and how others are told: as events in the words of CloudEvents 1.0.
+//! What happens to users, and how others are told: as events in the words of `CloudEvents` 1.0.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -98,10 +98,10 @@ impl Change {
     }
 }
 
-/// An event as it is told (CloudEvents 1.0, JSON format).
+/// An event as it is told (`CloudEvents` 1.0, JSON format).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CloudEvent<'a> {
-    /// The version of CloudEvents.
+    /// The version of `CloudEvents`.
     #[schema(value_type = String, examples("1.0"))]
     specversion: &'static str,
     /// Names the event for good: who gets it twice gets the same id twice.

@@ -56,12 +56,12 @@ impl Keeper {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let numbered = self.number().await;
-            self.note(numbered);
+            self.note(&numbered);
             tokio::select! {
                 () = bell.rings() => {}
                 _ = sweep.tick() => {
                     let swept = self.forget().await;
-                    self.note(swept);
+                    self.note(&swept);
                 }
             }
         }
@@ -87,10 +87,10 @@ impl Keeper {
         }
     }
 
-    fn note(&mut self, outcome: Result<(), StoreError>) {
+    fn note(&mut self, outcome: &Result<(), StoreError>) {
         match outcome {
             Ok(()) if self.ailing => tracing::info!("events go on"),
-            Err(ref error) if !self.ailing => {
+            Err(error) if !self.ailing => {
                 tracing::warn!(error = error as &dyn std::error::Error, "events wait for the database");
             }
             _ => {}

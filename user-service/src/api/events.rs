@@ -56,7 +56,7 @@ pub struct From {
 
 /// Tells what happens to users, as it happens
 ///
-/// Server-Sent Events, each with a CloudEvent (1.0, JSON) as `data`, its type as `event`, and its place as `id`. Every
+/// Server-Sent Events, each with a `CloudEvent` (1.0, JSON) as `data`, its type as `event`, and its place as `id`. Every
 /// change is told at least once; those of one user in the order in which they happened. A client that comes again with
 /// `Last-Event-ID` misses nothing, unless it was away for longer than events are kept: that is a 410.
 #[utoipa::path(get, path = "/events", tag = "events", operation_id = "followEvents", params(
