@@ -97,7 +97,7 @@ async fn a_creation_that_is_asked_for_twice_is_told_once() {
 #[tokio::test]
 async fn old_events_are_forgotten_and_who_missed_them_is_told_so() {
     let directory = directory().await;
-    let service = Service::start(&directory, "event_retention = \"100ms\"").await;
+    let mut service = Service::start(&directory, "event_retention = \"100ms\"").await;
     service.create("ada").await;
     service.create("grace").await;
     eventually("both are forgotten", || async {
@@ -112,6 +112,8 @@ async fn old_events_are_forgotten_and_who_missed_them_is_told_so() {
     }
     problem(service.get("/events?since=1").send().await.unwrap(), 400, "invalid-query").await;
     // Numbers go on where they were.
+    service.signal("-TERM").await;
+    service.ended().await;
     let restarted = Service::start(&directory, "").await;
     let mut reader = Reader::follow(&restarted, Some("oldest")).await;
     restarted.create("edsger").await;
