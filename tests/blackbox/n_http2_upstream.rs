@@ -275,6 +275,38 @@ async fn a_reset_in_the_middle_of_a_body_breaks_the_answer_off() {
     assert_eq!(origin.connections(), 1);
 }
 
+/// Whatever its code: `NO_ERROR` ends what is left of the request, not an answer that has not come to its end.
+#[tokio::test]
+async fn a_reset_without_an_error_is_no_end_of_a_body_and_nothing_of_it_is_stored() {
+    let (certs, seen) = (certs(), Arc::new(Notify::new()));
+    let goes_on = seen.clone();
+    let origin = Second::start(move |mut asked| {
+        let goes_on = goes_on.clone();
+        async move {
+            let fresh = Response::builder().header("cache-control", "max-age=60").body(()).unwrap();
+            let mut body = asked.begin(fresh);
+            body.send_data(format!("half of {}", asked.before).into(), false).unwrap();
+            goes_on.notified().await;
+            body.send_reset(Reason::NO_ERROR);
+        }
+    })
+    .await;
+    for road in ["", "cache = true\n"] {
+        let config = group(&certs, &[origin.address().to_string()], "protocol = \"http2\"") + road;
+        let gateway = Gateway::start(&config).await;
+        let mut client = second(&gateway, &certs).await;
+        for _ in 0..2 {
+            let (answer, _) = client.send_request(Request::get(URL).body(()).unwrap(), true).unwrap();
+            let mut body = must("the head", answer).await.unwrap().into_body();
+            let half = must("a piece", body.data()).await.unwrap().unwrap();
+            assert!(half.starts_with(b"half of"), "{half:?}");
+            seen.notify_one();
+            assert!(must("the end", body.data()).await.unwrap().is_err(), "{road}");
+        }
+        assert_eq!(gateway.count("tidegate_upstream_requests_total{outcome=\"error\"}").await, 2, "{road}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_of_http1_is_none_of_http2() {
     let certs = certs();

@@ -18,9 +18,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ::h2::client::ResponseFuture;
-use ::h2::{Reason, RecvStream, SendStream};
+use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::line::{Line, Sends};
@@ -42,8 +42,6 @@ pub(super) struct Http2 {
     end: Option<End>,
     /// Whether the server takes no more of the request, and whether for want of time.
     stuck: Option<Stuck>,
-    /// Bytes that are still to come by the length that the head announced.
-    length_left: Option<u64>,
     trailers: Option<HeaderMap>,
     /// Dropped last: it frees the stream.
     place: Place,
@@ -88,7 +86,6 @@ impl Http2 {
             waits: Bytes::new(),
             end: None,
             stuck: None,
-            length_left: None,
             trailers: None,
             place,
         }
@@ -129,19 +126,8 @@ impl Http2 {
     /// A final head came, and what follows it.
     fn came(&mut self, answer: Response<RecvStream>) -> Box<ResponseHeader> {
         let (parts, body) = answer.into_parts();
-        let length = parts.headers.get(header::CONTENT_LENGTH);
-        self.length_left = length.and_then(|length| length.to_str().ok()?.parse().ok());
         self.answer = Answer::Body(body);
         Box::new(parts.into())
-    }
-
-    /// The end of a body is its connection's word, or that its server wants no more of the request once it has said all
-    /// (RFC 9113 section 8.1).
-    fn is_end(&self, error: &::h2::Error) -> bool {
-        error.is_remote()
-            && error.is_reset()
-            && error.reason() == Some(Reason::NO_ERROR)
-            && self.length_left.is_none_or(|left| left == 0)
     }
 }
 
@@ -212,20 +198,18 @@ impl Line for Http2 {
             Some(Ok(piece)) => {
                 // What has gone meanwhile needs no room.
                 let _ = body.flow_control().release_capacity(piece.len());
-                self.length_left = self.length_left.map(|left| left.saturating_sub(piece.len() as u64));
                 Ok(Some(piece))
             }
             Some(Err(error)) => Err(error),
+            // What was said to its end stays so, though the server then wants no more of the request (RFC 9113 section 8.1). A
+            // reset before that is none, whatever its code.
             None => ready!(body.poll_trailers(cx)).map(|trailers| {
                 self.trailers = trailers;
                 None
             }),
         };
         self.place.heard();
-        let came = match came {
-            Err(error) if self.is_end(&error) => Ok(None),
-            came => came.map_err(|error| faults::fault(&error)),
-        };
+        let came = came.map_err(|error| faults::fault(&error));
         if came == Ok(None) {
             self.answer = Answer::Done;
         }
