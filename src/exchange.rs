@@ -173,9 +173,19 @@ impl Exchange {
 
     /// What is left of the time for the whole exchange; nothing left is zero, no bound is `None`.
     pub fn time_left(&self) -> Option<Duration> {
-        let total = self.timeouts()?.total.filter(|_| !self.lasting);
-        let bound = [total, self.deadline].into_iter().flatten().min()?;
+        let bound = [self.total(), self.deadline].into_iter().flatten().min()?;
         Some(bound.saturating_sub(self.began.elapsed()))
+    }
+
+    /// Whether the time for the whole exchange is over, of which the server in use had less than half: that it was silent tells
+    /// nothing of it.
+    pub fn is_cut_short(&self) -> bool {
+        let had = self.tries.began.map(|began| began.elapsed()).unwrap_or_default();
+        self.total().is_some_and(|total| total <= self.began.elapsed() && had < total / 2)
+    }
+
+    fn total(&self) -> Option<Duration> {
+        self.timeouts()?.total.filter(|_| !self.lasting)
     }
 
     /// Whether its client waits no more.

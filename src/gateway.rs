@@ -29,6 +29,7 @@ mod claims;
 mod by_url;
 mod purge;
 mod prove;
+mod turn;
 mod tries;
 mod websocket;
 mod affinity;

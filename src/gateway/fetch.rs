@@ -24,6 +24,7 @@ use crate::telemetry::Background;
 
 use super::renew::Held;
 use super::server::{Connections, Sends, Server, is_interim};
+use super::turn::Stop;
 use super::{affinity, charge, place, settle, share, tally, tries};
 
 /// What all fetches share.
@@ -244,8 +245,12 @@ impl Errand {
     /// Asks one server after the other, until the head of an answer is there that is worth passing on.
     async fn ask(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let mut server =
-                Server::connect(&self.request, &mut self.exchange, &self.fetching.connections).await?;
+            let connections = &self.fetching.connections;
+            let server = Server::connect(&mut self.request, &mut self.exchange, connections).await;
+            let mut server = server.map_err(|stop| match stop {
+                Stop::Refused(refusal) => refusal,
+                Stop::Left(never) => match never {},
+            })?;
             match self.exchange_heads(&mut server).await {
                 Ok(head) if tries::answered(&mut self.exchange, &head, true) => {}
                 Ok(head) => {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
 use pingora::{Error, Result};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::exchange::Exchange;
 use crate::forward::hop;
@@ -26,7 +26,8 @@ use crate::telemetry::WebsocketEnd;
 use crate::upstream::Timeouts;
 
 use super::fetch::Fetching;
-use super::server::{News, Sends, Server, is_interim};
+use super::server::{News, Sends, Server, before, is_interim};
+use super::turn::Stop;
 use super::{answer, deadline, encode, past, place, refuse, trailers, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
@@ -35,8 +36,11 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
     exchange.deadline = deadline::of(&session.req_header().headers);
     loop {
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
-        let server = Server::connect(session.req_header(), exchange, &fetching.connections).await;
-        let server = server.map_err(|refusal| refuse(exchange, refusal))?;
+        let server = match Server::connect(session, exchange, &fetching.connections).await {
+            Ok(server) => server,
+            Err(Stop::Refused(refusal)) => return Err(refuse(exchange, refusal)),
+            Err(Stop::Left(error)) => return Err(error),
+        };
         let reused = server.reused;
         let relay = Relay { session, exchange, fetching, server, sent: false };
         let again = match relay.run().await {
@@ -241,14 +245,8 @@ impl Relay<'_> {
 
     /// Has the client take what is not the last of the answer: the time for the whole counts on.
     async fn tell(&mut self, tasks: Vec<HttpTask>) -> Result<(), Cut> {
-        let told = self.session.response_duplex_vec(tasks);
-        let told = match self.server.end {
-            None => told.await,
-            Some(end) => match timeout_at(end, told).await {
-                Ok(told) => told,
-                Err(_elapsed) => return Err(Cut::Refused(Refusal::Failed(Fault::Timeout))),
-            },
-        };
+        let told = before(self.server.end, self.session.response_duplex_vec(tasks)).await;
+        let told = told.map_err(|fault| Cut::Refused(Refusal::Failed(fault)))?;
         told.map(drop).map_err(Cut::Client)
     }
 
@@ -270,10 +268,10 @@ impl Relay<'_> {
 
     /// Nothing has happened for too long.
     fn overdue(&mut self) -> Result<(), Cut> {
-        tries::given_up(self.exchange).map_err(Cut::Refused)?;
+        tries::given_up(self.exchange, Fault::Timeout).map_err(Cut::Refused)?;
         let answered = self.server.answered;
         let uploads = self.wants_more() && !self.exchange.changed_protocol;
-        let is_over = self.server.end.is_some_and(|end| end <= Instant::now());
+        let is_over = self.server.is_over();
         if is_over && (answered || uploads) {
             return Err(Cut::Refused(Refusal::Failed(Fault::Timeout)));
         }

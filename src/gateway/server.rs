@@ -42,6 +42,7 @@ use self::h2::Http2;
 use self::line::Line;
 pub(super) use self::line::Sends;
 use super::tries;
+use super::turn::{Stop, Waiting};
 
 /// The most interim answers before the final one. Those who wait for a fetch may be slow, so they are held.
 const INTERIM_MAX: usize = 32;
@@ -79,18 +80,18 @@ pub(super) enum News {
 
 impl Server {
     /// Connects to one server after the other, until there is a way.
-    pub(super) async fn connect(
-        request: &RequestHeader,
+    pub(super) async fn connect<W: Waiting + ?Sized>(
+        waiting: &mut W,
         exchange: &mut Exchange,
         connections: &Connections,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, Stop<W::Left>> {
         loop {
-            let peer = tries::next_server(request, exchange).await?;
-            let Some(lease) = &exchange.tries.lease else { return Err(Refusal::Internal) };
+            let peer = tries::next_server(waiting, exchange).await?;
+            let Some(lease) = &exchange.tries.lease else { return Err(Refusal::Internal.into()) };
             let endpoint = lease.server().clone();
             let client = exchange.asked.as_deref().and_then(|asked| client_of(asked, &endpoint));
             match connections.way(peer, &endpoint, client, exchange.upgrades).await {
-                Ok((way, reused)) => return Self::new(way, endpoint, reused, exchange),
+                Ok((way, reused)) => return Ok(Self::new(way, endpoint, reused, exchange)?),
                 Err(fault) => tries::not_connected(exchange, fault)?,
             }
         }
@@ -215,8 +216,11 @@ impl Server {
         head.unwrap_or_else(|_elapsed| Err(self.fault(Fault::Timeout)))
     }
 
-    /// The next piece of the body, within the time for it.
+    /// The next piece of the body, within the time for it; none after the time for the whole, though it is there.
     pub(super) async fn piece_in_time(&mut self) -> Result<Option<Bytes>, Fault> {
+        if self.is_over() {
+            return Err(Fault::Timeout);
+        }
         let until = self.until(self.timeouts.idle);
         timeout_at(until, poll_fn(|cx| self.poll_piece(cx))).await.unwrap_or(Err(Fault::Timeout))
     }
@@ -253,10 +257,23 @@ impl Server {
         }
     }
 
+    /// Whether the time for the whole exchange is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| end <= Instant::now())
+    }
+
     /// The end of a step that begins now and takes so long at most.
     pub(super) fn until(&self, most: Duration) -> Instant {
         let until = Instant::now() + most;
         self.end.map_or(until, |end| end.min(until))
+    }
+}
+
+/// What comes of this, unless the time for the whole exchange is over before.
+pub(super) async fn before<T>(end: Option<Instant>, outcome: impl Future<Output = T>) -> Result<T, Fault> {
+    match end {
+        None => Ok(outcome.await),
+        Some(end) => timeout_at(end, outcome).await.map_err(|_elapsed| Fault::Timeout),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::upstream::Failure;
 
 use super::fetch::{Answer, Errand, Tale};
 use super::place::Named;
+use super::server::{Server, before};
 use super::share::{self, Share};
 use super::{confirm, tally};
 
@@ -188,29 +189,36 @@ enum Cut {
 /// Moves the body from the connection to those who follow; collects it in `copy` as long as that takes it.
 async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Copy>) -> Result<(), Cut> {
     loop {
-        match answer.server.piece_in_time().await {
-            Ok(Some(piece)) => {
-                if let Some(copy) = copy.as_mut() {
-                    copy.add(&piece);
-                }
-                if errand.pilot.push(piece).await.is_err() {
-                    errand.exchange.tries.end(false);
-                    return Err(Cut::Abandoned);
-                }
-            }
+        let piece = match answer.server.piece_in_time().await {
+            Ok(Some(piece)) => piece,
             Ok(None) => return Ok(()),
-            Err(fault) => {
-                if fault == Fault::Timeout && errand.exchange.lasting {
-                    errand.exchange.tries.end(false); // silence is what lasts, and no failure
-                    return Err(Cut::Failed);
-                }
-                errand.exchange.tries.fault = Some(fault);
-                let failure = if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset };
-                errand.exchange.tries.failed(failure, false);
-                return Err(Cut::Failed);
+            Err(fault) => return Err(broken(errand, &answer.server, fault)),
+        };
+        if let Some(copy) = copy.as_mut() {
+            copy.add(&piece);
+        }
+        match before(answer.server.end, errand.pilot.push(piece)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_abandoned)) => {
+                errand.exchange.tries.end(false);
+                return Err(Cut::Abandoned);
             }
+            Err(fault) => return Err(broken(errand, &answer.server, fault)),
         }
     }
+}
+
+/// A body broke off, or took too long. That it was silent is no failure of a server whose answer lasts; nor is that the time for
+/// the whole is over, which readers may have spent.
+fn broken(errand: &mut Errand, server: &Server, fault: Fault) -> Cut {
+    let tries = &mut errand.exchange.tries;
+    if fault == Fault::Timeout && (errand.exchange.lasting || server.is_over()) {
+        tries.end(false);
+        return Cut::Failed;
+    }
+    tries.fault = Some(fault);
+    tries.failed(if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset }, false);
+    Cut::Failed
 }
 
 /// Passes an answer on to the one who asked; a part of something is stored beside (§3.3).

@@ -1,7 +1,7 @@
 //! The tries of a request: a server for each, and whether a failure is worth another.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -15,29 +15,30 @@ use crate::refusal::{Fault, Refusal};
 use crate::route::path;
 use crate::upstream::{Failure, peer, retry_after};
 
+use super::turn::{self, Stop, Waiting};
 use super::{affinity, identify, place};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
-pub(super) async fn next_server(
-    request: &RequestHeader,
+pub(super) async fn next_server<W: Waiting + ?Sized>(
+    waiting: &mut W,
     exchange: &mut Exchange,
-) -> Result<Box<HttpPeer>, Refusal> {
-    if exchange.tries.upstream.is_none() {
-        let Some(forward) = exchange.forward() else { return Err(Refusal::Internal) };
+) -> Result<Box<HttpPeer>, Stop<W::Left>> {
+    // Whatever an answer was that is not passed on.
+    exchange.lasting = false;
+    if let Some(upstream) = exchange.tries.upstream.clone() {
+        turn::next(waiting, exchange, &upstream).await?;
+    } else {
+        let Some(forward) = exchange.forward() else { return Err(Refusal::Internal.into()) };
         let upstream = forward.split.choose().clone();
         // Told first, so that the access line names it also where there is no place.
         exchange.tries.upstream = Some(upstream.clone());
         upstream.would_send().map_err(Refusal::NoServer)?;
-        let left = exchange.time_left().unwrap_or(Duration::MAX);
-        let turn = tokio::time::timeout(left, upstream.admit()).await;
-        let turn = turn.map_err(|_elapsed| Refusal::Failed(Fault::Timeout))?;
-        exchange.tries.permit = Some(turn.map_err(Refusal::Saturated)?);
-        exchange.tries.end = exchange.time_left().map(|left| Instant::now() + left);
-    } else {
-        let pause = exchange.tries.backoff;
-        tokio::time::sleep(exchange.time_left().map_or(pause, |left| pause.min(left))).await;
+        turn::first(waiting, exchange, &upstream).await?;
     }
+    Ok(choose(waiting.request(), exchange)?)
+}
 
+fn choose(request: &RequestHeader, exchange: &mut Exchange) -> Result<Box<HttpPeer>, Refusal> {
     let left = exchange.time_left();
     if left.is_some_and(|left| left.is_zero()) {
         return Err(Refusal::Failed(Fault::Timeout));
@@ -61,7 +62,7 @@ pub(super) async fn next_server(
 
 /// No connection to the server could be made: the refusal, unless another try is worth it.
 pub(super) fn not_connected(exchange: &mut Exchange, fault: Fault) -> Result<(), Refusal> {
-    given_up(exchange)?;
+    given_up(exchange, fault)?;
     // Nothing was sent, so any request may be sent elsewhere, whatever its method (RFC 9110 §9.2.2).
     let backoff = exchange.tries.failed(Failure::Connect, true);
     again(exchange, fault, backoff)
@@ -76,6 +77,9 @@ pub(super) fn broken(
     reused: bool,
     repeatable: bool,
 ) -> Result<(), Refusal> {
+    if fault == Fault::Timeout {
+        given_up(exchange, fault)?;
+    }
     let tries = &mut exchange.tries;
     if let (Fault::Tls, Some(lease)) = (fault, &tries.lease) {
         lease.server().no_tls(&"the server ended it: it may want a certificate, or another one");
@@ -92,9 +96,10 @@ pub(super) fn broken(
 }
 
 /// Where the client waits no more, the exchange is over, and nothing is said of its server: the client may have waited for next
-/// to nothing.
-pub(super) fn given_up(exchange: &mut Exchange) -> Result<(), Refusal> {
-    if !exchange.is_past_deadline() {
+/// to nothing. The same where the server was not heard in time, and the tries before it had used most of that.
+pub(super) fn given_up(exchange: &mut Exchange, fault: Fault) -> Result<(), Refusal> {
+    let cut_short = matches!(fault, Fault::ConnectTimeout | Fault::Timeout) && exchange.is_cut_short();
+    if !exchange.is_past_deadline() && !cut_short {
         return Ok(());
     }
     exchange.tries.lease = None;

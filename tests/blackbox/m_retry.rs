@@ -2,12 +2,12 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-
-use tokio::net::{TcpSocket, TcpStream};
+use std::time::Instant;
 
 use crate::support::client::Answer;
-use crate::support::{Certs, Client, Gateway, Line, Origin, PATIENCE, Reply, Wire, eventually, group};
+use crate::support::{
+    Certs, Client, Gateway, Line, Origin, PATIENCE, Reply, Silent, Wire, eventually, group,
+};
 
 const URL: &str = "https://a.test/";
 
@@ -103,29 +103,6 @@ async fn connections_that_are_not_made_in_time_are_made_to_another_server() {
 
     assert_eq!((answer.status, answer.text()), (200, "well answers"));
     assert_eq!(well.seen().len(), 1);
-}
-
-/// A listener whose queue is full, so that the system leaves further connections without an answer.
-struct Silent {
-    address: String,
-    _queue: (tokio::net::TcpListener, Vec<TcpStream>),
-}
-
-impl Silent {
-    async fn start() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        while let Ok(connected) =
-            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
-        {
-            waiting.push(connected.unwrap());
-            assert!(waiting.len() < 100, "the queue never fills");
-        }
-        Self { address: address.to_string(), _queue: (listener, waiting) }
-    }
 }
 
 // ── no answer ───────────────────────────────────────────────────────────────────────────────────────────────────────

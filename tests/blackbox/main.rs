@@ -60,6 +60,8 @@ mod l_health;
 mod l_names;
 mod m_retry;
 mod m_retry_after;
+mod m_total;
+mod m_turns;
 mod m_breaker;
 mod n_answers;
 mod n_dates;

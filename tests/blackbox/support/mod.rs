@@ -5,6 +5,7 @@ pub(crate) mod origin;
 pub(crate) mod reply;
 pub(crate) mod backend;
 pub(crate) mod speaker;
+pub(crate) mod silent;
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod h2;
@@ -39,6 +40,7 @@ pub(crate) use origin::Origin;
 pub(crate) use raw::Raw;
 pub(crate) use reply::{Gate, Reply};
 pub(crate) use second::Second;
+pub(crate) use silent::Silent;
 pub(crate) use speaker::Speaker;
 pub(crate) use wire::{Line, Wire};
 
