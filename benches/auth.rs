@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 use tidegate::auth::{
     Algorithm, ApiKey, ApiKeySettings, By, Claims, Credentials, Door, Expected, Headers, JwtSettings, KeySet,
-    KeySettings, KeySource, Needed, Pace, Provider, Requirements, Settings,
+    KeySettings, KeySource, Needed, Pace, Provider, Requirements, Revoked, Settings,
 };
 use tidegate::telemetry::Meters;
 
@@ -53,7 +53,7 @@ impl Scene {
         };
         let headers = Headers(vec![(header::HeaderName::from_static("x-user-id"), "sub".to_owned())]);
         let settings = Settings { headers, roles_claim: "roles".to_owned(), by: By::Jwt(Box::new(jwt)) };
-        let provider = Provider::follow("idp", settings, None, &Meters::new());
+        let provider = Provider::follow("idp", settings, Revoked::none(), None, &Meters::new());
         let requirements = Requirements { scopes: vec!["users:write".to_owned()], ..Requirements::default() };
         Self { pair, door: Door::new(vec![provider], Needed::Always, requirements) }
     }
@@ -148,7 +148,7 @@ fn an_api_key(bencher: Bencher<'_, '_>) {
     let keys = ApiKeySettings { field: field.clone(), keys: (0..100_000).map(key).collect() };
     let settings =
         Settings { headers: Headers::default(), roles_claim: "roles".to_owned(), by: By::ApiKey(keys) };
-    let provider = Provider::follow("partners", settings, None, &Meters::new());
+    let provider = Provider::follow("partners", settings, Revoked::none(), None, &Meters::new());
     let door = Door::new(vec![provider], Needed::Always, Requirements::default());
     let request: HeaderMap = [(field, "a-key-of-ours-777".parse().expect("a field"))].into_iter().collect();
     bencher.bench_local(|| {

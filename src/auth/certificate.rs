@@ -109,7 +109,7 @@ impl Holder {
 #[derive(Debug)]
 pub(super) struct Certificates {
     rules: Vec<CertificateRule>,
-    remembered: Remembered,
+    remembered: Remembered<Arc<Caller>>,
     verified: Counter,
     unknown: Counter,
 }

@@ -59,6 +59,10 @@ pub enum Flaw {
     Key,
     /// Its signature is not that of the issuer.
     Signature,
+    /// It was taken back.
+    Revoked,
+    /// Its issuer says that it is not good, and no more.
+    Inactive,
     /// It is no API key that is known.
     UnknownKey,
     /// It is an API key whose time is over.
@@ -81,6 +85,8 @@ impl Flaw {
             Self::Claims => "claims",
             Self::Key => "key",
             Self::Signature => "signature",
+            Self::Revoked => "revoked",
+            Self::Inactive => "inactive",
             Self::UnknownKey => "unknown",
             Self::ExpiredKey => "expired_key",
         }
@@ -101,6 +107,8 @@ impl Flaw {
             Self::Claims => "a claim of the token is missing or malformed",
             Self::Key => "the issuer has no such key",
             Self::Signature => "the signature of the token is wrong",
+            Self::Revoked => "the token was revoked",
+            Self::Inactive => "the token is not active",
             Self::UnknownKey => "the API key is not known",
             Self::ExpiredKey => "the API key has expired",
         }

@@ -144,10 +144,12 @@ impl Needed {
     }
 }
 
-/// Of two, the one that helps the caller more: that another provider does not know the issuer is no news.
+/// Of two, the one that helps the caller more: that another provider knows neither the issuer nor the form is no news.
 fn more_telling(one: Option<Why>, other: Why) -> Why {
     match one {
-        Some(why) if why != Why::Flawed(Flaw::Issuer) && other != Why::Unavailable => why,
+        Some(why) if !matches!(why, Why::Flawed(Flaw::Issuer | Flaw::Form)) && other != Why::Unavailable => {
+            why
+        }
         _ => other,
     }
 }
@@ -171,11 +173,12 @@ mod tests {
 
     #[test]
     fn the_more_telling_no_is_told() {
-        use super::super::Flaw::{Expired, Issuer, Key};
+        use super::super::Flaw::{Expired, Form, Inactive, Issuer, Key};
         let rows = [
             ([Issuer, Expired], Expired),
             ([Expired, Issuer], Expired),
             ([Issuer, Issuer], Issuer),
+            ([Form, Inactive], Inactive),
             ([Key, Expired], Key),
         ];
         for ([one, other], told) in rows {

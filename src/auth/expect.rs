@@ -33,7 +33,7 @@ impl Expected {
             return Err(Flaw::Issuer);
         }
         self.check_kind(kind)?;
-        self.check_audience(claims)?;
+        is_for(&self.audiences, claims)?;
         let end = time(claims, "exp")?.ok_or(Flaw::Claims)? + self.leeway;
         if now >= end {
             return Err(Flaw::Expired);
@@ -63,21 +63,21 @@ impl Expected {
         };
         if fine { Ok(()) } else { Err(Flaw::Kind) }
     }
+}
 
-    fn check_audience(&self, claims: &Claims) -> Result<(), Flaw> {
-        let ours =
-            |name: &Value| name.as_str().is_some_and(|name| self.audiences.iter().any(|our| our == name));
-        let fine = match claims.get("aud") {
-            Some(Value::Array(names)) => names.iter().any(ours),
-            Some(name) => ours(name),
-            None => false,
-        };
-        if fine { Ok(()) } else { Err(Flaw::Audience) }
-    }
+/// Whether `aud` is or has one of these.
+pub(super) fn is_for(audiences: &[String], claims: &Claims) -> Result<(), Flaw> {
+    let ours = |name: &Value| name.as_str().is_some_and(|name| audiences.iter().any(|our| our == name));
+    let fine = match claims.get("aud") {
+        Some(Value::Array(names)) => names.iter().any(ours),
+        Some(name) => ours(name),
+        None => false,
+    };
+    if fine { Ok(()) } else { Err(Flaw::Audience) }
 }
 
 /// A time in seconds since 1970, fractions allowed (RFC 7519 §2), if it is there.
-fn time(claims: &Claims, name: &str) -> Result<Option<SystemTime>, Flaw> {
+pub(super) fn time(claims: &Claims, name: &str) -> Result<Option<SystemTime>, Flaw> {
     let Some(written) = claims.get(name) else { return Ok(None) };
     let seconds = written.as_f64().filter(|seconds| (0.0..LATEST).contains(seconds)).ok_or(Flaw::Claims)?;
     Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use prometheus_client::metrics::counter::Counter;
-
 use super::algorithm::Algorithm;
+use super::counts::Counts;
 use super::denied::Why;
 use super::expect::Expected;
 use super::keys::{KeySettings, Keys, Known};
 use super::remembered::{ROOM, Remembered, Shown};
+use super::revoked::Revoked;
 use super::token::Token;
 use super::{Caller, Claims, Flaw};
 use crate::telemetry::Meters;
@@ -30,7 +30,7 @@ pub struct JwtSettings {
 pub(super) struct Jwt {
     settings: JwtSettings,
     keys: Arc<Keys>,
-    remembered: Remembered,
+    remembered: Remembered<Arc<Caller>>,
     counts: Counts,
 }
 
@@ -46,7 +46,7 @@ impl Jwt {
         Self {
             keys: Keys::new(provider, &settings.keys, meters),
             remembered: Remembered::new(ROOM),
-            counts: Counts::new(provider, meters),
+            counts: Counts::new(provider, FLAWS, meters),
             settings,
         }
     }
@@ -55,9 +55,10 @@ impl Jwt {
         self.keys.start(&self.settings.expected.issuer, &self.settings.keys);
     }
 
-    /// Whose token it is, if it was verified before.
-    pub(super) fn recall(&self, token: &Shown<'_>) -> Option<Arc<Caller>> {
-        self.remembered.find(token.print, self.keys.known().epoch, SystemTime::now())
+    /// Whose token it is, if it was verified before and not revoked since.
+    pub(super) fn recall(&self, token: &Shown<'_>, revoked: &Revoked) -> Option<Arc<Caller>> {
+        let caller = self.remembered.find(token.print, self.keys.known().epoch, SystemTime::now())?;
+        revoked.check(&caller).is_ok().then_some(caller)
     }
 
     pub(super) fn count_recalled(&self) {
@@ -68,16 +69,17 @@ impl Jwt {
     pub(super) async fn identify(
         &self,
         token: &Shown<'_>,
+        revoked: &Revoked,
         caller: impl Fn(Claims) -> Caller,
     ) -> Result<Arc<Caller>, Why> {
-        if let Some(caller) = self.recall(token) {
+        if let Some(caller) = self.recall(token, revoked) {
             self.count_recalled();
             return Ok(caller);
         }
-        let mut verified = self.verify(token, &caller);
+        let mut verified = self.verify(token, revoked, &caller);
         if matches!(verified, Err(Unverified::Key)) {
             self.keys.renew().await;
-            verified = self.verify(token, &caller);
+            verified = self.verify(token, revoked, &caller);
         }
         verified.map_err(|unverified| match unverified {
             Unverified::Key if self.keys.known().is_empty() => {
@@ -92,11 +94,13 @@ impl Jwt {
     fn verify(
         &self,
         shown: &Shown<'_>,
+        revoked: &Revoked,
         caller: impl Fn(Claims) -> Caller,
     ) -> Result<Arc<Caller>, Unverified> {
         let known = self.keys.known();
         let (claims, until) = self.read(shown.text, &known, SystemTime::now())?;
         let caller = Arc::new(caller(claims));
+        revoked.check(&caller).map_err(Unverified::Flawed)?;
         self.remembered.add(shown.print, caller.clone(), until, known.epoch, shown.text.len());
         self.counts.verified.inc();
         Ok(caller)
@@ -122,25 +126,13 @@ impl Jwt {
     }
 
     fn flawed(&self, flaw: Flaw) -> Why {
-        // Another provider's, on a route with several.
-        if flaw != Flaw::Issuer {
-            self.counts.flawed(flaw);
-        }
+        self.counts.flawed(flaw);
         Why::Flawed(flaw)
     }
 }
 
-/// What came of tokens.
-#[derive(Debug)]
-struct Counts {
-    remembered: Counter,
-    verified: Counter,
-    unavailable: Counter,
-    flawed: Vec<(Flaw, Counter)>,
-}
-
-/// The flaws that are counted.
-const FLAWS: [Flaw; 11] = [
+/// What may be wrong with a token. Of another issuer it may well be.
+const FLAWS: &[Flaw] = &[
     Flaw::TooLong,
     Flaw::Form,
     Flaw::Critical,
@@ -152,22 +144,5 @@ const FLAWS: [Flaw; 11] = [
     Flaw::Claims,
     Flaw::Key,
     Flaw::Signature,
+    Flaw::Revoked,
 ];
-
-impl Counts {
-    fn new(provider: &str, meters: &Meters) -> Self {
-        let of = |outcome| meters.auth_tokens.with([provider, outcome]);
-        Self {
-            remembered: of("remembered"),
-            verified: of("verified"),
-            unavailable: of("unavailable"),
-            flawed: FLAWS.map(|flaw| (flaw, of(flaw.code()))).into(),
-        }
-    }
-
-    fn flawed(&self, flaw: Flaw) {
-        if let Some((_, counter)) = self.flawed.iter().find(|(counted, _)| *counted == flaw) {
-            counter.inc();
-        }
-    }
-}

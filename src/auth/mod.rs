@@ -9,7 +9,10 @@
 //! | `algorithm`, `jwk` | signatures, and the keys that verify them |
 //! | `keys`, `fetch` | where an issuer's keys come from, and how they are kept new |
 //! | `api_key`, `certificate` | callers by their API keys, and by the certificates of their connections |
+//! | `introspect`, `inquiry` | tokens of which their issuer is asked |
+//! | `revoked` | tokens that were taken back |
 //! | `remembered` | tokens that were verified before |
+//! | `counts` | what came of tokens, for the metrics |
 //! | `caller` | who was found to ask |
 //! | `denied` | every "no", and what the client is told with it |
 //!
@@ -19,17 +22,21 @@ pub mod caller;
 mod algorithm;
 mod api_key;
 mod certificate;
+mod counts;
 mod credential;
 mod denied;
 mod door;
 mod expect;
 mod fetch;
+mod inquiry;
+mod introspect;
 mod json;
 mod jwk;
 mod jwt;
 mod keys;
 mod provider;
 mod remembered;
+mod revoked;
 pub mod token;
 
 pub use algorithm::Algorithm;
@@ -40,7 +47,10 @@ pub use credential::{Certificate, Credentials};
 pub use denied::{Denied, Flaw, Why};
 pub use door::{Door, Identified, Needed, Requirements};
 pub use expect::Expected;
+pub use inquiry::{Client, InquirySettings};
+pub use introspect::IntrospectionSettings;
 pub use jwk::{BadKeys, KeySet};
 pub use jwt::JwtSettings;
 pub use keys::{KeySettings, KeySource, Pace};
 pub use provider::{By, Headers, Provider, Settings};
+pub use revoked::Revoked;

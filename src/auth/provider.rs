@@ -10,7 +10,9 @@ use super::api_key::{ApiKey, ApiKeySettings, ApiKeys};
 use super::certificate::{CertificateRule, Certificates};
 use super::credential::{Credential, Kinds};
 use super::denied::Why;
+use super::introspect::{Introspection, IntrospectionSettings};
 use super::jwt::{Jwt, JwtSettings};
+use super::revoked::Revoked;
 use super::{Caller, Claims, Proof};
 use crate::telemetry::Meters;
 
@@ -19,7 +21,8 @@ use crate::telemetry::Meters;
 pub struct Provider {
     name: Arc<str>,
     settings: Settings,
-    means: Means,
+    revoked: Revoked,
+    means: Arc<Means>,
 }
 
 /// How a provider vouches for callers.
@@ -38,6 +41,8 @@ pub struct Settings {
 pub enum By {
     /// By tokens of an issuer.
     Jwt(Box<JwtSettings>),
+    /// By what an issuer says of tokens.
+    Introspection(Box<IntrospectionSettings>),
     /// By API keys.
     ApiKey(ApiKeySettings),
     /// By the certificates of their connections; the first rule that fits.
@@ -48,6 +53,7 @@ pub enum By {
 #[derive(Debug)]
 enum Means {
     Jwt(Box<Jwt>),
+    Introspection(Arc<Introspection>),
     ApiKeys(ApiKeys),
     Certificates(Box<Certificates>),
 }
@@ -56,33 +62,41 @@ enum Means {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(pub Vec<(HeaderName, String)>);
 
+/// In whose name a caller is vouched for, and what the upstream is told of it.
+#[derive(Clone, Debug)]
+pub(super) struct Voice {
+    provider: Arc<str>,
+    headers: Headers,
+}
+
 impl Provider {
     /// The provider of this name. One that is `running` with the same settings is taken over, with its keys and all
-    /// that it remembers.
-    pub fn follow(name: &str, settings: Settings, running: Option<&Arc<Self>>, meters: &Meters) -> Arc<Self> {
-        if let Some(running) = running.filter(|running| running.settings == settings) {
-            return running.clone();
+    /// that it remembers; `revoked` may be others.
+    pub fn follow(
+        name: &str,
+        settings: Settings,
+        revoked: Revoked,
+        running: Option<&Arc<Self>>,
+        meters: &Meters,
+    ) -> Arc<Self> {
+        let running = running.filter(|running| running.settings == settings);
+        match running {
+            Some(running) if running.revoked == revoked => running.clone(),
+            Some(running) => {
+                let (name, means) = (running.name.clone(), running.means.clone());
+                Arc::new(Self { name, settings, revoked, means })
+            }
+            None => {
+                let name: Arc<str> = name.into();
+                let means = Arc::new(Means::new(&name, &settings, meters));
+                Arc::new(Self { name, settings, revoked, means })
+            }
         }
-        let shared: Arc<str> = name.into();
-        let means = match &settings.by {
-            By::Jwt(jwt) => Means::Jwt(Box::new(Jwt::new(name, (**jwt).clone(), meters))),
-            By::ApiKey(keys) => {
-                let proof = |key: &ApiKey| Proof::ApiKey((&*key.id).into());
-                let caller = |key: &ApiKey| {
-                    settings.headers.tell(Caller::new(shared.clone(), proof(key), key.claims.clone()))
-                };
-                Means::ApiKeys(ApiKeys::new(name, keys, caller, meters))
-            }
-            By::Certificate(rules) => {
-                Means::Certificates(Box::new(Certificates::new(name, rules.clone(), meters)))
-            }
-        };
-        Arc::new(Self { name: shared, settings, means })
     }
 
     /// Begins to fetch what it needs, in the background, on the present tokio runtime; ends with the provider.
     pub fn start(&self) {
-        if let Means::Jwt(jwt) = &self.means {
+        if let Means::Jwt(jwt) = &*self.means {
             jwt.start();
         }
     }
@@ -103,8 +117,8 @@ impl Provider {
 
     /// Adds the kind of credentials that it knows.
     pub(super) fn add_to(&self, kinds: &mut Kinds) {
-        match &self.means {
-            Means::Jwt(_) => kinds.tokens = true,
+        match &*self.means {
+            Means::Jwt(_) | Means::Introspection(_) => kinds.tokens = true,
             Means::ApiKeys(keys) if kinds.key_fields.contains(keys.field()) => {}
             Means::ApiKeys(keys) => kinds.key_fields.push(keys.field().clone()),
             Means::Certificates(_) => kinds.certificates = true,
@@ -113,8 +127,9 @@ impl Provider {
 
     /// Whose credential it is, where nothing has to be verified for it.
     pub(super) fn recall(&self, credential: &Credential<'_>) -> Option<Arc<Caller>> {
-        match (&self.means, credential) {
-            (Means::Jwt(jwt), Credential::Token(token)) => jwt.recall(token),
+        match (&*self.means, credential) {
+            (Means::Jwt(jwt), Credential::Token(token)) => jwt.recall(token, &self.revoked),
+            (Means::Introspection(introspection), Credential::Token(token)) => introspection.recall(token),
             (Means::ApiKeys(keys), Credential::ApiKey(name, key)) if *name == keys.field() => {
                 keys.find(key, SystemTime::now()).ok()
             }
@@ -127,8 +142,9 @@ impl Provider {
 
     /// Counts a caller who was recalled.
     pub(super) fn count_recalled(&self) {
-        match &self.means {
+        match &*self.means {
             Means::Jwt(jwt) => jwt.count_recalled(),
+            Means::Introspection(introspection) => introspection.count_recalled(),
             Means::ApiKeys(keys) => keys.count(),
             Means::Certificates(certificates) => certificates.count(true),
         }
@@ -136,9 +152,12 @@ impl Provider {
 
     /// Whose credential it is; nothing if it is of a kind that others know.
     pub(super) async fn identify(&self, credential: &Credential<'_>) -> Option<Result<Arc<Caller>, Why>> {
-        match (&self.means, credential) {
+        match (&*self.means, credential) {
             (Means::Jwt(jwt), Credential::Token(token)) => {
-                Some(jwt.identify(token, |claims| self.caller(Proof::Token, claims)).await)
+                Some(jwt.identify(token, &self.revoked, |claims| self.caller(Proof::Token, claims)).await)
+            }
+            (Means::Introspection(introspection), Credential::Token(token)) => {
+                Some(introspection.identify(token).await)
             }
             (Means::ApiKeys(keys), Credential::ApiKey(name, key)) if *name == keys.field() => {
                 Some(keys.identify(key).map_err(Why::Flawed))
@@ -154,6 +173,33 @@ impl Provider {
 
     fn caller(&self, proof: Proof, claims: Claims) -> Caller {
         self.settings.headers.tell(Caller::new(self.name.clone(), proof, claims))
+    }
+}
+
+impl Means {
+    fn new(name: &Arc<str>, settings: &Settings, meters: &Meters) -> Self {
+        let voice = Voice { provider: name.clone(), headers: settings.headers.clone() };
+        match &settings.by {
+            By::Jwt(jwt) => Self::Jwt(Box::new(Jwt::new(name, (**jwt).clone(), meters))),
+            By::Introspection(settings) => {
+                Self::Introspection(Introspection::new(name, settings, voice, meters))
+            }
+            By::ApiKey(keys) => {
+                let caller =
+                    |key: &ApiKey| voice.caller(Proof::ApiKey((&*key.id).into()), key.claims.clone());
+                Self::ApiKeys(ApiKeys::new(name, keys, caller, meters))
+            }
+            By::Certificate(rules) => {
+                Self::Certificates(Box::new(Certificates::new(name, rules.clone(), meters)))
+            }
+        }
+    }
+}
+
+impl Voice {
+    /// A caller with these claims.
+    pub(super) fn caller(&self, proof: Proof, claims: Claims) -> Caller {
+        self.headers.tell(Caller::new(self.provider.clone(), proof, claims))
     }
 }
 

@@ -1,12 +1,9 @@
-//! Callers whose tokens were verified: to verify a signature costs a hundred times what it costs to remember it.
+//! What came of tokens that were verified: to verify a signature costs a hundred times what it costs to remember it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-
-use super::Caller;
 
 /// What stands for a token: nobody finds two with the same, and none is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,13 +29,13 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Callers by their tokens, as many as there is room for, each until its token ends.
+/// Callers by their tokens, or whatever else is found out with some effort; as many as there is room for, each until its token ends.
 ///
 /// Each shard has two generations: when the young one is full, the old one is forgotten and the young one is the old
 /// one. Who asks again is young again.
 #[derive(Debug)]
-pub(super) struct Remembered {
-    shards: [Mutex<Shard>; SHARDS],
+pub(super) struct Remembered<T> {
+    shards: [Mutex<Shard<T>>; SHARDS],
     /// Room in each generation of a shard, in bytes of tokens.
     room: usize,
 }
@@ -49,17 +46,17 @@ const SHARDS: usize = 16;
 /// times the length of its token.
 pub(super) const ROOM: usize = 16 << 20;
 
-#[derive(Debug, Default)]
-struct Shard {
-    young: HashMap<Print, Known>,
-    old: HashMap<Print, Known>,
+#[derive(Debug)]
+struct Shard<T> {
+    young: HashMap<Print, Known<T>>,
+    old: HashMap<Print, Known<T>>,
     /// Bytes of tokens in the young generation.
     bytes: usize,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
-    caller: Arc<Caller>,
+struct Known<T> {
+    what: T,
     until: SystemTime,
     /// The epoch of the keys by which it was verified.
     epoch: u64,
@@ -67,45 +64,39 @@ struct Known {
     length: usize,
 }
 
-impl Remembered {
+impl<T: Clone> Remembered<T> {
     /// With room for tokens of so many bytes together.
     pub(super) fn new(room: usize) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), room: room / SHARDS / 2 }
+        let empty = || Shard { young: HashMap::new(), old: HashMap::new(), bytes: 0 };
+        Self { shards: std::array::from_fn(|_| Mutex::new(empty())), room: room / SHARDS / 2 }
     }
 
-    /// The caller with this token, if it still holds and no key was withdrawn since.
-    pub(super) fn find(&self, print: Print, epoch: u64, now: SystemTime) -> Option<Arc<Caller>> {
+    /// What is known of this token, if it still holds and no key was withdrawn since.
+    pub(super) fn find(&self, print: Print, epoch: u64, now: SystemTime) -> Option<T> {
         let mut shard = self.shard(print).lock();
-        let holds = |known: &Known| known.epoch == epoch && now < known.until;
+        let holds = |known: &Known<T>| known.epoch == epoch && now < known.until;
         if let Some(known) = shard.young.get(&print) {
-            return holds(known).then(|| known.caller.clone());
+            return holds(known).then(|| known.what.clone());
         }
         let known = shard.old.remove(&print).filter(holds)?;
-        let caller = known.caller.clone();
+        let what = known.what.clone();
         shard.add(print, known, self.room);
-        Some(caller)
+        Some(what)
     }
 
-    /// Remembers a caller, whose token of this length was verified by keys of this epoch.
-    pub(super) fn add(
-        &self,
-        print: Print,
-        caller: Arc<Caller>,
-        until: SystemTime,
-        epoch: u64,
-        length: usize,
-    ) {
-        let known = Known { caller, until, epoch, length };
+    /// Remembers what came of a token of this length, which was verified by keys of this epoch.
+    pub(super) fn add(&self, print: Print, what: T, until: SystemTime, epoch: u64, length: usize) {
+        let known = Known { what, until, epoch, length };
         self.shard(print).lock().add(print, known, self.room);
     }
 
-    fn shard(&self, print: Print) -> &Mutex<Shard> {
+    fn shard(&self, print: Print) -> &Mutex<Shard<T>> {
         &self.shards[usize::from(print.0[0]) % SHARDS]
     }
 }
 
-impl Shard {
-    fn add(&mut self, print: Print, known: Known, room: usize) {
+impl<T> Shard<T> {
+    fn add(&mut self, print: Print, known: Known<T>, room: usize) {
         if self.bytes + known.length > room {
             self.old = std::mem::take(&mut self.young);
             self.bytes = 0;
@@ -119,10 +110,11 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::auth::{Claims, Proof};
+    use crate::auth::{Caller, Claims, Proof};
 
     fn caller() -> Arc<Caller> {
         Arc::new(Caller::new("idp".into(), Proof::Token, Claims::new()))

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod client_cert;
+mod introspection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use super::units::Period;
 
 pub use api_key::AuthApiKey;
 pub use client_cert::{AuthClientCert, CertRule};
+pub use introspection::{AuthIntrospection, ClientAuth};
 
 /// Who vouches for callers: one of these tables, and no other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +28,9 @@ pub struct AuthProvider {
     /// An issuer of tokens that are sent as `Authorization: Bearer TOKEN` (RFC 6750): signed JSON Web Tokens (RFC 7519).
     #[schemars(example = serde_json::json!({ "issuer": "https://id.example.com/", "audience": "users-api" }))]
     pub jwt: Option<Box<AuthJwt>>,
+    /// An issuer that is asked about tokens which are sent in the same way (RFC 7662).
+    #[schemars(example = serde_json::json!({ "url": "https://id.example.com/introspect", "client_id": "gateway", "client_secret": { "env": "INTROSPECTION_SECRET" } }))]
+    pub introspection: Option<Box<AuthIntrospection>>,
     /// A file of keys that callers were given.
     #[schemars(example = serde_json::json!({ "file": "/etc/tidegate/partners.toml" }))]
     pub api_key: Option<Box<AuthApiKey>>,
@@ -70,6 +75,12 @@ pub struct AuthJwt {
     #[serde(default)]
     #[schemars(example = &"at+jwt")]
     pub typ: Option<String>,
+    /// A file with the names (`jti`) of tokens that were taken back before their end: one on each line; `#` begins a comment. At most
+    /// 64 MiB; it may be empty. It is watched: a change takes effect as a reload does, for tokens that are remembered as well. With
+    /// such a file, tokens without a name are refused.
+    #[serde(default)]
+    #[schemars(extend("format" = "file"), example = &"/etc/tidegate/revoked.txt")]
+    pub revoked_file: Option<PathBuf>,
     /// Fields by which the upstream is told of the caller, each with its claim; dots lead into tables (`realm_access.roles`), lists
     /// become words with commas between them. From all requests of all routes, fields of these names are removed first: no
     /// client can claim to be somebody.

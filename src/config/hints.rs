@@ -96,8 +96,8 @@ type Later = (&'static [&'static str], &'static [&'static str], &'static str);
 const LATER: &[Later] = &[
     (
         &["AuthProvider"],
-        &["oidc", "introspection"],
-        "leave it out; callers show a token (`jwt`), a key (`api_key`) or a certificate (`client_cert`)",
+        &["oidc"],
+        "leave it out; callers show a token (`jwt`, `introspection`), a key (`api_key`) or a certificate (`client_cert`)",
     ),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),

@@ -1,25 +1,31 @@
 //! Who vouches for callers, as `[auth.NAME]` says it, and which callers may ask, as `auth` of a route does.
 
 mod api_key;
+mod bounded;
 mod client_cert;
 mod grant;
+mod introspection;
 mod jwt;
+mod revoked;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
+use rustls::pki_types::CertificateDer;
 
-use crate::auth::{By, Door, Headers, Needed, Provider, Requirements, Settings};
+use crate::auth::{By, Door, Headers, Needed, Provider, Requirements, Revoked, Settings};
 use crate::config::auth::{AuthProvider, RouteAuth, RouteAuthTable};
 use crate::config::route::OneOrMany;
 use crate::config::{Config, Place, Problem};
 use crate::forward::{Edit, Side};
+use crate::listen::certs;
 use crate::place;
 use crate::telemetry::Meters;
 
 use super::layers::Layered;
+use super::tls::unusable;
 
 /// Providers by name.
 pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
@@ -34,9 +40,12 @@ pub(super) fn providers(
 ) -> Providers {
     let mut providers = Providers::new();
     for (name, written) in &config.auth {
+        let place = place!["auth", name, "jwt"];
+        let revoked = written.jwt.as_ref().map(|jwt| revoked::revoked(jwt, directory, &place, problems));
         if let Some(settings) = settings(name, written, directory, problems) {
             let running = running.and_then(|running| running.get(name));
-            providers.insert(name.clone(), Provider::follow(name, settings, running, meters));
+            let revoked = revoked.unwrap_or_else(Revoked::none);
+            providers.insert(name.clone(), Provider::follow(name, settings, revoked, running, meters));
         }
     }
     providers
@@ -49,12 +58,16 @@ fn settings(
     directory: &Path,
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
-    let AuthProvider { jwt, api_key, client_cert } = written;
+    let AuthProvider { jwt, introspection, api_key, client_cert } = written;
     let of = |kind: &'static str| place!["auth", name, kind];
     let (mut kinds, mut settings) = (Vec::new(), None);
     if let Some(jwt) = jwt {
         kinds.push("jwt");
         settings = jwt::settings(jwt, directory, &of("jwt"), problems);
+    }
+    if let Some(issuer) = introspection {
+        kinds.push("introspection");
+        settings = introspection::settings(issuer, directory, &of("introspection"), problems);
     }
     if let Some(keys) = api_key {
         kinds.push("api_key");
@@ -80,6 +93,29 @@ pub(super) fn identity_fields(providers: &Providers) -> Vec<HeaderName> {
     names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     names
+}
+
+/// The authorities in the file at `ca` of the provider; nothing where there are none, which is a problem.
+fn authorities(
+    file: &Path,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let place = place.then("ca");
+    match certs::read_chain(file) {
+        Ok(found) if found.is_empty() => {
+            let message = format!("{} holds no certificate", file.display());
+            let remedy =
+                "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
+            problems.push(Problem::new(place, message, remedy));
+            None
+        }
+        Ok(found) => Some(found),
+        Err(error) => {
+            problems.push(unusable(place, &error));
+            None
+        }
+    }
 }
 
 /// Fields that are the gateway's, or that no upstream may be told otherwise, are not for claims.
@@ -190,7 +226,9 @@ fn vouching(
 fn defined(name: &str, config: &Config) -> String {
     let names: Vec<&str> = config.auth.keys().map(String::as_str).collect();
     if names.is_empty() {
-        format!("add a table `[auth.{name}.jwt]`, or `api_key` or `client_cert` in place of `jwt`")
+        format!(
+            "add a table `[auth.{name}.jwt]`, or `introspection`, `api_key` or `client_cert` in place of `jwt`"
+        )
     } else {
         format!("defined: {}", names.join(", "))
     }

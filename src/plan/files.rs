@@ -40,9 +40,12 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
             Some(Jwks::Table(table)) => table.file.as_deref(),
             Some(Jwks::Url(_)) | None => None,
         });
-        let authorities = provider.jwt.as_ref().and_then(|jwt| jwt.ca.as_deref());
+        let jwt = provider.jwt.as_ref().map(|jwt| [jwt.ca.as_deref(), jwt.revoked_file.as_deref()]);
         let given = provider.api_key.as_ref().map(|given| &*given.file);
-        [keys, authorities, given]
+        let asked = provider.introspection.as_ref();
+        let asked = asked.map(|asked| [asked.ca.as_deref(), file(&asked.client_secret)]);
+        let pairs = [jwt, asked].into_iter().flatten().flatten();
+        [keys, given].into_iter().chain(pairs).collect::<Vec<_>>()
     });
     let files =
         [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
@@ -76,6 +79,12 @@ mod tests {
             audience = "users"
             jwks = { file = "keys.json" }
             ca = "id.pem"
+            revoked_file = "revoked"
+            [auth.opaque.introspection]
+            url = "https://id.example.com/introspect"
+            client_id = "gateway"
+            client_secret = { file = "client" }
+            ca = "opaque.pem"
             [auth.partners.api_key]
             file = "partners.toml"
             [upstreams.web]

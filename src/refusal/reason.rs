@@ -104,7 +104,7 @@ reasons! {
     CIRCUIT_OPEN: SERVICE_UNAVAILABLE "circuit-open", "The upstream is left alone for a while", "destination_unavailable",
         "Too much of what was sent to the upstream failed, and its `circuit_breaker` is open; `Retry-After` says when requests go through again. See `/upstreams` on the admin listener.";
     IDENTITY_UNAVAILABLE: SERVICE_UNAVAILABLE "identity-unavailable", "Callers cannot be verified now", "http_request_denied",
-        "The issuer of the token has not been reached since the gateway started, so that none of its keys is known. The log of the gateway says why.";
+        "The issuer of the token has not been reached since the gateway started, so that none of its keys is known; or it is to be asked about each token and does not answer. The log of the gateway says why.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
     UPSTREAM_REFUSED: SERVICE_UNAVAILABLE "upstream-refused", "The upstream takes no more", "connection_limit_reached",

@@ -144,8 +144,11 @@ meters! {
         "Connections that had changed their protocol and have ended, by reason (`client`, `server`: closed it or are gone; `idle`: neither said anything for `websocket_idle`)",
         "Many `idle`: have one side send pings more often, or raise `websocket_idle` of the route.";
     auth_tokens: counter["provider", "outcome"] "auth_tokens",
-        "Tokens that were shown, by outcome (`remembered`: verified before, `verified`, `unavailable`: no key of the issuer is known; or what is wrong with them: `too_long`, `form`, `critical`, `algorithm`, `kind`, `audience`, `expired`, `early`, `claims`, `key`: the issuer has no such key, `signature`)",
-        "`expired` and `early` at many callers at once are a clock that is wrong; `key` and `signature` without end are somebody who guesses. `unavailable`: see `auth_key_fetches`.";
+        "Tokens that were shown, by outcome (`remembered`: verified before, `verified`, `unavailable`: no key of the issuer is known, or it does not answer; or what is wrong with them: `too_long`, `form`, `critical`, `algorithm`, `kind`, `issuer`, `audience`, `expired`, `early`, `claims`, `key`: the issuer has no such key, `signature`, `revoked`, `inactive`: the issuer says so)",
+        "`expired` and `early` at many callers at once are a clock that is wrong; `key` and `signature` without end are somebody who guesses. `unavailable`: see `auth_key_fetches` and `auth_introspections`.";
+    auth_introspections: counter["provider", "result"] "auth_introspections",
+        "Questions to an issuer about a token, by result (`answered`, `failed`)",
+        "`failed`: the log says why; tokens are refused with 503 meanwhile, unless they are remembered. Many `answered` beside few `remembered` tokens: a longer `cache` spares the issuer.";
     auth_api_keys: counter["provider", "outcome"] "auth_api_keys",
         "API keys that were shown, by outcome (`verified`, `unknown`, `expired`)",
         "`unknown` without end is somebody who guesses, or a client whose key was taken out of the file; `expired` is a client that is to get another.";

@@ -31,6 +31,7 @@ mod d_smuggling;
 mod e_route;
 mod f_addresses;
 mod f_auth;
+mod f_auth_asked;
 mod f_auth_callers;
 mod f_auth_hostile;
 mod f_auth_keys;

@@ -1,8 +1,6 @@
 //! Callers by keys that they were given, as `[auth.NAME.api_key]` and its file say it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,10 +15,7 @@ use crate::config::route::OneOrMany;
 use crate::config::{Place, Problem};
 
 use super::grant::{Grant, ROLES};
-use super::headers;
-
-/// The largest file of keys that is read, in bytes: about four hundred thousand keys.
-const FILE_MAX: u64 = 64 << 20;
+use super::{bounded, headers};
 
 /// Of what is wrong with a file, so much is shown.
 const SHOWN: usize = 5;
@@ -72,15 +67,7 @@ fn field(written: &str, place: &Place, problems: &mut Vec<Problem>) -> Option<He
 }
 
 fn keys(file: &Path, place: &Place, problems: &mut Vec<Problem>) -> Vec<ApiKey> {
-    let text = match read(file) {
-        Ok(text) => text,
-        Err(error) => {
-            let message = format!("{} cannot be read: {error}", file.display());
-            let remedy = "it must be there, and this process allowed to read it";
-            problems.push(Problem::new(place.clone(), message, remedy));
-            return Vec::new();
-        }
-    };
+    let Some(text) = bounded::read(file, place, problems) else { return Vec::new() };
     let (keys, flaws) = parse(&text);
     let shown = flaws.iter().take(SHOWN);
     problems.extend(shown.map(|(at, message, remedy)| {
@@ -92,16 +79,6 @@ fn keys(file: &Path, place: &Place, problems: &mut Vec<Problem>) -> Vec<ApiKey> 
         problems.push(Problem::new(place.clone(), message, "is it the right file?"));
     }
     keys
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    // One byte more tells the largest from one that is too large.
-    File::open(file)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > FILE_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB"));
-    }
-    Ok(text)
 }
 
 /// The keys of a file, and what is wrong with others.

@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
-
 use crate::auth::{Algorithm, By, Expected, JwtSettings, KeySet, KeySettings, KeySource, Pace, Settings};
 use crate::config::auth::{AuthJwt, Jwks, JwksTable, JwtAlgorithm};
 use crate::config::{Place, Problem};
-use crate::listen::certs;
-use crate::plan::tls::unusable;
 
-use super::headers;
+use super::{authorities, headers};
 
 /// The largest file of keys that is read, in bytes.
 const KEYS_FILE_MAX: u64 = 1 << 20;
@@ -82,28 +78,6 @@ fn read(file: &Path) -> Result<KeySet, String> {
     }
     let text = std::fs::read(file).map_err(cannot)?;
     KeySet::read(&text).map_err(|why| format!("{} {why}", file.display()))
-}
-
-fn authorities(
-    file: &Path,
-    place: &Place,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let place = place.then("ca");
-    match certs::read_chain(file) {
-        Ok(found) if found.is_empty() => {
-            let message = format!("{} holds no certificate", file.display());
-            let remedy =
-                "it needs the `-----BEGIN CERTIFICATE-----` blocks of who signs the issuer's certificate";
-            problems.push(Problem::new(place, message, remedy));
-            None
-        }
-        Ok(found) => Some(found),
-        Err(error) => {
-            problems.push(unusable(place, &error));
-            None
-        }
-    }
 }
 
 fn algorithm(written: JwtAlgorithm) -> Algorithm {
