@@ -194,8 +194,8 @@ impl Inquirer {
         }
     }
 
-    /// What an answer is worth at this time.
-    fn judge(&self, claims: Claims, now: SystemTime) -> Said {
+    /// What an answer is worth at this time. A client that acts for itself is its own subject, which issuers leave out.
+    fn judge(&self, mut claims: Claims, now: SystemTime) -> Said {
         if claims.get("active") != Some(&Value::Bool(true)) {
             return Err(Flaw::Inactive);
         }
@@ -220,8 +220,11 @@ impl Inquirer {
         if time(&claims, "nbf")?.is_some_and(|begin| now < begin) {
             return Err(Flaw::Early);
         }
-        if claims.get("sub").is_some_and(|subject| !subject.is_string()) {
+        if ["sub", "client_id"].iter().filter_map(|name| claims.get(*name)).any(|name| !name.is_string()) {
             return Err(Flaw::Claims);
+        }
+        if let (None, Some(client)) = (claims.get("sub"), claims.get("client_id").cloned()) {
+            claims.insert("sub".to_owned(), client);
         }
         Ok((claims, end))
     }
@@ -305,6 +308,7 @@ mod tests {
             (json!({ "exp": "100" }), Err(Flaw::Claims)),
             (json!({ "nbf": 51 }), Err(Flaw::Early)),
             (json!({ "sub": 7 }), Err(Flaw::Claims)),
+            (json!({ "sub": null, "client_id": ["shop"] }), Err(Flaw::Claims)),
         ];
         for (changes, said) in rows {
             assert_eq!(judge(changes.clone()), said, "{changes}");

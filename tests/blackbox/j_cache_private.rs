@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::cached::is_hit;
-use crate::support::{Answer, Cached, Client, Issuer, Reply};
+use crate::support::{Answer, Cached, Client, Gateway, Issuer, Origin, Raw, Reply, plain};
 
 async fn cached(issuer: &Issuer, rules: &str) -> Cached {
     let headers = "headers = { x-user-id = \"sub\" }";
@@ -131,4 +131,119 @@ async fn answers_differ_by_the_fields_that_name_the_caller() {
         let request = request.header("authorization", format!("Bearer {bob}")).header("x-user-id", "ada");
         assert_eq!(client.send(request).await.text(), "bob");
     }
+}
+
+// === All that may be asked, one after the other ===
+
+/// A caller, as it comes: what it shows, and whom the upstream is told of.
+struct Comer {
+    field: Option<(&'static str, String)>,
+    user: Option<&'static str>,
+}
+
+fn comers(issuer: &Issuer) -> Vec<Comer> {
+    let by = |name, value: String, user| Comer { field: Some((name, value)), user };
+    vec![
+        Comer { field: None, user: None },
+        by("authorization", format!("Bearer {}", of(issuer, "ada")), Some("ada")),
+        by("authorization", format!("Bearer {}", of(issuer, "bob")), Some("bob")),
+        by("x-api-key", "abc".to_owned(), Some("partner")),
+        by("authorization", "Bearer x.y.z".to_owned(), None),
+        by("x-api-key", "nobody-has-this".to_owned(), None),
+    ]
+}
+
+/// What origins say, and whether it makes an answer to a caller one for all (§3.5).
+const CONTROLS: &[(&str, bool)] = &[
+    ("", false),
+    ("max-age=60", false),
+    ("private, max-age=60", false),
+    ("no-store", false),
+    ("public, max-age=60", true),
+    ("s-maxage=60", true),
+    ("must-revalidate, max-age=60", true),
+];
+
+/// `auth` and `cache` of routes, by the first step of their paths, and whether each caller has answers of its own.
+const ROUTES: &[(&str, &str, bool)] = &[
+    ("/open", "auth = { providers = [\"idp\", \"partners\"], methods = \"unsafe\" }\ncache = \"60s\"", false),
+    ("/all", "auth = { providers = [\"idp\", \"partners\"] }\ncache = \"60s\"", false),
+    (
+        "/own",
+        "auth = { providers = [\"idp\", \"partners\"], methods = \"unsafe\" }\ncache = { ttl = \"60s\", key = { caller = true } }",
+        true,
+    ),
+];
+
+/// The SHA-256 of `abc`.
+const PARTNER: &str =
+    "[partner]\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
+
+#[tokio::test]
+async fn of_all_combinations_none_shows_one_caller_what_is_anothers() {
+    let (issuer, origin) = (Issuer::start().await, Origin::start("one").await);
+    let route = |(path, lines, _): &(&str, &str, bool)| {
+        format!(
+            "[routes{}]\npath = \"{path}/*\"\nupstream = \"{}\"\n{lines}\n",
+            path.replace('/', "."),
+            origin.address()
+        )
+    };
+    let partners = "[auth.partners.api_key]\nfile = \"keys.toml\"\nheaders = { x-user-id = \"sub\" }\n";
+    let routes: Vec<String> = ROUTES.iter().map(route).collect();
+    let idp = issuer.provider("headers = { x-user-id = \"sub\" }");
+    let config = format!("{}{idp}{partners}{}", plain(), routes.concat());
+    let gateway = Gateway::start_with(&config, &[("keys.toml", PARTNER)]).await;
+    let mut raw = Raw::tcp(gateway.http()).await;
+    let mut ask = async |path: &str, comer: &Comer| {
+        let field =
+            comer.field.as_ref().map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
+        raw.ask(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{field}\r\n")).await
+    };
+    let comers = comers(&issuer);
+    let (mut combinations, mut shared) = (0, 0);
+    for (route, _, apart) in ROUTES {
+        for (control, for_all) in CONTROLS {
+            for vary in ["", "x-user-id"] {
+                for (one, first) in comers.iter().enumerate() {
+                    for second in
+                        comers.iter().enumerate().filter(|(other, _)| *other != one).map(|(_, it)| it)
+                    {
+                        combinations += 1;
+                        let path = format!("{route}/{combinations}");
+                        names_who_asked(&origin, &path, control, vary);
+                        let answers = [ask(&path, first).await, ask(&path, second).await];
+                        let admitted = |comer: &Comer| *route != "/all" || comer.user.is_some();
+                        let may = *for_all
+                            && (first.user == second.user || vary.is_empty() && !apart)
+                            && [first, second].iter().all(|comer| admitted(comer));
+                        let is =
+                            origin.requests(&path) == 1 && answers.iter().all(|answer| answer.status == 200);
+                        let what =
+                            format!("{route} {control:?} {vary:?} {:?} {:?}", first.field, second.field);
+                        assert_eq!(is, may, "{what}: {answers:?}");
+                        for (comer, answer) in [first, second].into_iter().zip(&answers) {
+                            assert_eq!(answer.status, if admitted(comer) { 200 } else { 401 }, "{what}");
+                            let own = comer.user.unwrap_or("nobody");
+                            assert!(
+                                may || answer.status == 401 || answer.text() == own,
+                                "{what}: {answers:?}"
+                            );
+                        }
+                        shared += u32::from(is);
+                    }
+                }
+            }
+        }
+    }
+    assert!(combinations > 1000 && shared > 100, "{combinations} combinations, {shared} shared");
+}
+
+fn names_who_asked(origin: &Origin, path: &str, control: &'static str, vary: &'static str) {
+    origin.answer_by(path, move |seen| {
+        let reply = Reply::ok(seen.field("x-user-id").unwrap_or("nobody"));
+        let fields =
+            [("cache-control", control), ("vary", vary)].into_iter().filter(|(_, value)| !value.is_empty());
+        fields.fold(reply, |reply, (name, value)| reply.field(name, value))
+    });
 }
