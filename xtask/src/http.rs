@@ -1,8 +1,28 @@
 //! One plain HTTP question, enough to ask a server of ours how it is.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+use crate::{Doing as _, Failure, Outcome};
+
+/// Status and body of the answer to a request as it stands, which is to say `Connection: close`; within ten seconds.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> Outcome<(u16, String)> {
+    let patience = Some(Duration::from_secs(10));
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(address).doing(|| address.to_string())?;
+    let mut exchange = || {
+        stream.set_read_timeout(patience)?;
+        stream.set_write_timeout(patience)?;
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_string(&mut answer)
+    };
+    exchange().doing(|| address.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or_else(|| Failure(format!("{address} answers with `{head}`")))?;
+    Ok((status, body.to_owned()))
+}
 
 /// The status of `GET path` at `address`, or none where nothing answers within a second.
 pub(crate) fn status(address: &str, path: &str) -> Option<u16> {

@@ -17,6 +17,7 @@ mod folder;
 mod http;
 mod packages;
 mod ports;
+mod provider;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
   docs [--check]       write the generated pages again, or only say which are stale
   conformance [--suite FOLDER] [--optimal N]
                        the public suite for HTTP caches; every required test must pass, and N optimal ones
+  provider             the gateway before a real, certified OpenID Connect provider, from npm
   drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
                        what holds while Redis, gateways, servers and purges go wrong, over a reload, and with large
                        bodies; alone, lists the drills
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Some("docs") => docs::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("conformance") => conformance::run(arguments),
+        Some("provider") => provider::run(arguments),
         Some("drill") => drill::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("help" | "--help" | "-h") => {
