@@ -14,6 +14,7 @@
 //! | `remembered` | tokens that were verified before |
 //! | `counts` | what came of tokens, for the metrics |
 //! | `caller` | who was found to ask |
+//! | `dev` | an issuer of this machine's own |
 //! | `denied` | every "no", and what the client is told with it |
 //!
 //! Nothing here knows of requests but their header fields and the certificate of their connection.
@@ -25,6 +26,7 @@ mod certificate;
 mod counts;
 mod credential;
 mod denied;
+pub mod dev;
 mod door;
 mod expect;
 mod fetch;

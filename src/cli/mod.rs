@@ -7,6 +7,7 @@ mod drain;
 mod purge;
 mod reach;
 mod reload;
+mod token;
 mod warm;
 mod wire;
 
@@ -73,6 +74,7 @@ enum Command {
     Reload(reload::Reload),
     Drain(drain::Drain),
     Warm(warm::Warm),
+    Token(token::Token),
     /// Prints the JSON Schema of the configuration, for editors.
     Schema,
     /// Certificates.
@@ -125,6 +127,10 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
                 warm::Warmed { .. } => printed,
             })
         }),
+        Some(Command::Token(words)) => match token::run(&words) {
+            Ok(token) => print(&format!("{token}\n")),
+            Err(failure) => failure.end(),
+        },
         Some(Command::Schema) => print(&reference::json_schema()),
         Some(Command::Certs(Certs::Dev { dir })) => match (hooks.make_dev_certs)(&dir) {
             Ok(told) => print(&format!("{told}\n")),
@@ -153,6 +159,12 @@ impl Failure {
         Self { message: format!("error: {}", message.into()), code: WRONG }
     }
 
+    /// Tells it; the exit code.
+    fn end(&self) -> ExitCode {
+        tell(self.message.trim_end());
+        ExitCode::from(self.code)
+    }
+
     /// The configuration is wrong.
     fn rejected(rejected: &Rejected) -> Self {
         Self { message: rendered(rejected), code: WRONG }
@@ -165,10 +177,7 @@ fn ask(conversation: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCod
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let code = runtime.block_on(conversation).unwrap_or_else(|failure| {
-        tell(failure.message.trim_end());
-        ExitCode::from(failure.code)
-    });
+    let code = runtime.block_on(conversation).unwrap_or_else(|failure| failure.end());
     // A name that is still being looked up need not be waited for.
     runtime.shutdown_background();
     code

@@ -53,7 +53,9 @@ pub struct AuthJwt {
     /// Whom tokens must be for: a name of which `aud` is or has one, or a list of such names.
     #[schemars(example = &"users-api")]
     pub audience: OneOrMany<String>,
-    /// Where the issuer's keys are (a JWK set, RFC 7517): a URL, or a table. Absent: where the issuer's description says.
+    /// Where the issuer's keys are (a JWK set, RFC 7517): a URL, or a table. Absent: where the issuer's description says. `"dev"`: it is a
+    /// development issuer of this machine's own, whose key is made on first use under `certs/`; `tidegate token` mints its
+    /// tokens.
     #[serde(default)]
     #[schemars(example = &"https://id.example.com/jwks.json")]
     pub jwks: Option<Jwks>,
@@ -135,8 +137,8 @@ pub enum JwtAlgorithm {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Jwks {
-    /// The URL of a JWK set.
-    Url(#[schemars(extend("format" = "issuer"))] String),
+    /// The URL of a JWK set, or `"dev"`.
+    Url(#[schemars(extend("format" = "jwks"))] String),
     /// In full.
     Table(JwksTable),
 }
@@ -233,6 +235,11 @@ pub(super) fn issuer(text: &str) -> Result<(), String> {
         _ if secure => Ok(()),
         _ => Err(format!("write `https://{rest}`; only what is on this machine may be asked without TLS")),
     }
+}
+
+/// Where keys are: at a URL, or with the development issuer.
+pub(super) fn jwks(text: &str) -> Result<(), String> {
+    if text == "dev" { Ok(()) } else { issuer(text) }
 }
 
 /// A scope (RFC 6749 §3.3).

@@ -112,6 +112,7 @@ const KINDS: &[Kind] = &[
         check: redis::prefix,
     },
     Kind { format: "issuer", noun: "a URL", example: "https://id.example.com/", check: auth::issuer },
+    Kind { format: "jwks", noun: "a URL", example: "https://id.example.com/jwks.json", check: auth::jwks },
     Kind { format: "scope", noun: "a scope", example: "users:write", check: auth::scope },
     Kind { format: "email", noun: "an e-mail address", example: "ops@example.com", check: acme::email },
     Kind {

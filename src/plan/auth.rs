@@ -24,6 +24,7 @@ use crate::listen::certs;
 use crate::place;
 use crate::telemetry::Meters;
 
+use super::Surroundings;
 use super::layers::Layered;
 use super::tls::unusable;
 
@@ -33,7 +34,7 @@ pub(super) type Providers = BTreeMap<String, Arc<Provider>>;
 /// Compiles `[auth.*]`. Those `running` whose settings are the same are taken over, with their keys and what they remember.
 pub(super) fn providers(
     config: &Config,
-    directory: &Path,
+    around: &Surroundings,
     meters: &Meters,
     running: Option<&Providers>,
     problems: &mut Vec<Problem>,
@@ -41,8 +42,9 @@ pub(super) fn providers(
     let mut providers = Providers::new();
     for (name, written) in &config.auth {
         let place = place!["auth", name, "jwt"];
-        let revoked = written.jwt.as_ref().map(|jwt| revoked::revoked(jwt, directory, &place, problems));
-        if let Some(settings) = settings(name, written, directory, problems) {
+        let revoked =
+            written.jwt.as_ref().map(|jwt| revoked::revoked(jwt, &around.directory, &place, problems));
+        if let Some(settings) = settings(name, written, around, problems) {
             let running = running.and_then(|running| running.get(name));
             let revoked = revoked.unwrap_or_else(Revoked::none);
             providers.insert(name.clone(), Provider::follow(name, settings, revoked, running, meters));
@@ -55,15 +57,16 @@ pub(super) fn providers(
 fn settings(
     name: &str,
     written: &AuthProvider,
-    directory: &Path,
+    around: &Surroundings,
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
     let AuthProvider { jwt, introspection, api_key, client_cert } = written;
+    let directory = &around.directory;
     let of = |kind: &'static str| place!["auth", name, kind];
     let (mut kinds, mut settings) = (Vec::new(), None);
     if let Some(jwt) = jwt {
         kinds.push("jwt");
-        settings = jwt::settings(jwt, directory, &of("jwt"), problems);
+        settings = jwt::settings(jwt, around, &of("jwt"), problems);
     }
     if let Some(issuer) = introspection {
         kinds.push("introspection");

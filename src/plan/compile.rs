@@ -36,7 +36,7 @@ pub fn compile(
     let hsts = hsts.and_then(|hsts| hsts::value(hsts, &place!["defaults", "hsts"], &mut Vec::new()));
     let mut upstreams = Upstreams::compile(config, &around.directory, meters, running.plan, &mut problems);
     let vouching = running.plan.map(|plan| &plan.providers);
-    let providers = auth::providers(config, &around.directory, meters, vouching, &mut problems);
+    let providers = auth::providers(config, around, meters, vouching, &mut problems);
     let ground =
         Ground { directory: &around.directory, meters, running: running.plan, providers: &providers };
     let routes = routes::compile(config, ground, &connections, &mut upstreams, &mut problems);

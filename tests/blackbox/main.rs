@@ -33,6 +33,7 @@ mod f_addresses;
 mod f_auth;
 mod f_auth_asked;
 mod f_auth_callers;
+mod f_auth_dev;
 mod f_auth_hostile;
 mod f_auth_keys;
 mod f_limit;

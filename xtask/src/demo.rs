@@ -39,7 +39,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let mut children = Children::new()?;
     start_services(&mut children, profile)?;
     start_gateway(&mut children, profile)?;
-    println!("{}", what_to_try());
+    println!("{}", what_to_try(profile));
     let outcome = children.watch();
     println!("ending");
     outcome
@@ -105,11 +105,21 @@ fn program(profile: &str, name: &str) -> Command {
 }
 
 /// Lines that work as printed, from any folder.
-fn what_to_try() -> String {
+fn what_to_try(profile: &str) -> String {
     // From the root itself the short path reads better.
     let here = std::env::current_dir().is_ok_and(|here| here == root());
-    let folder = if here { Path::new("certs").to_owned() } else { root().join("certs") };
-    let curl = format!("curl --cacert {}", folder.join("ca.pem").display());
+    let from_here = |path: &Path| {
+        let short = path.strip_prefix(root()).ok().filter(|_| here);
+        short.unwrap_or(path).display().to_string()
+    };
+    let folder = root().join("certs");
+    let token = format!(
+        "{} token --config {} --dir {}",
+        from_here(&binary(profile, "tidegate")),
+        from_here(&root().join(CONFIG)),
+        from_here(&folder),
+    );
+    let curl = format!("curl --cacert {}", from_here(&folder.join("ca.pem")));
     let users = "https://localhost:8443/users";
     format!(
         r#"
@@ -122,8 +132,11 @@ Tidegate serves https://localhost:8443 over three user-services. In another term
   # fresh answers come from any of the three: `x-served-by` names the instance
   for n in 1 2 3 4 5 6; do {curl} -s -o /dev/null -D - "{users}?limit=1$n" | grep -i x-served-by; done
 
-  # a new user
-  {curl} -i {users} -H 'content-type: application/json' -d '{{"name":"Ada Lovelace","email":"ada@example.com"}}'
+  # a new user: refused, as nobody says who asks; with a token of the development issuer it is made
+  USER='{{"name":"Ada Lovelace","email":"ada@example.com"}}'
+  {curl} -i {users} -H 'content-type: application/json' -d "$USER"
+  TOKEN=$({token} --sub ada --scope users:write)
+  {curl} -i {users} -H 'content-type: application/json' -d "$USER" -H "authorization: Bearer $TOKEN"
 
   # more than the limit allows: count the answers by status
   {curl} -s -o /dev/null -w '%{{http_code}}\n' '{users}/[1-400]' | sort | uniq -c
@@ -154,8 +167,8 @@ mod tests {
     #[test]
     fn what_to_try_trusts_our_own_ca() {
         assert!(
-            what_to_try().contains("--cacert")
-                && what_to_try().contains("ca.pem 'https://localhost:8443/users?limit=2'")
+            what_to_try("dev").contains("--cacert")
+                && what_to_try("dev").contains("ca.pem 'https://localhost:8443/users?limit=2'")
         );
     }
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use crate::auth::dev::DevIssuer;
 use crate::auth::{Algorithm, By, Expected, JwtSettings, KeySet, KeySettings, KeySource, Pace, Settings};
 use crate::config::auth::{AuthJwt, Jwks, JwksTable, JwtAlgorithm};
 use crate::config::{Place, Problem};
 
 use super::{authorities, headers};
+use crate::plan::Surroundings;
 
 /// The largest file of keys that is read, in bytes.
 const KEYS_FILE_MAX: u64 = 1 << 20;
@@ -14,7 +16,7 @@ const KEYS_FILE_MAX: u64 = 1 << 20;
 /// How tokens of an issuer are verified.
 pub(super) fn settings(
     jwt: &AuthJwt,
-    directory: &Path,
+    around: &Surroundings,
     place: &Place,
     problems: &mut Vec<Problem>,
 ) -> Option<Settings> {
@@ -30,8 +32,9 @@ pub(super) fn settings(
         problems.push(Problem::new(place.then("audience"), message, "name whom tokens must be for"));
     }
     let headers = headers(&jwt.headers, &place.then("headers"), problems);
-    let source = source(jwt, directory, place, problems);
-    let authorities = jwt.ca.as_ref().and_then(|file| authorities(&directory.join(file), place, problems));
+    let source = source(jwt, around, place, problems);
+    let authorities =
+        jwt.ca.as_ref().and_then(|file| authorities(&around.directory.join(file), place, problems));
     let table = table(jwt);
     let how_often = Pace { refresh: table.refresh.0, floor: table.min_interval.0 };
     let algorithms = jwt.algorithms.iter().copied().map(algorithm).collect();
@@ -52,14 +55,20 @@ fn table(jwt: &AuthJwt) -> JwksTable {
     }
 }
 
-fn source(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<Problem>) -> Option<KeySource> {
+fn source(
+    jwt: &AuthJwt,
+    around: &Surroundings,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) -> Option<KeySource> {
     let table = table(jwt);
     let place = place.then("jwks");
     match (table.url, table.file) {
+        (Some(url), None) if url == "dev" => development(around, &place, problems),
         (None, None) => Some(KeySource::Discovery),
         (Some(url), None) => Some(KeySource::Url(url)),
         (None, Some(file)) => {
-            let read = read(&directory.join(file)).map(KeySource::Fixed);
+            let read = read(&around.directory.join(file)).map(KeySource::Fixed);
             let remedy = "it needs the JSON that the issuer shows at its `jwks_uri`";
             read.map_err(|message| problems.push(Problem::new(place.then("file"), message, remedy))).ok()
         }
@@ -69,6 +78,15 @@ fn source(jwt: &AuthJwt, directory: &Path, place: &Place, problems: &mut Vec<Pro
             None
         }
     }
+}
+
+/// The key of the development issuer, made on first use.
+fn development(around: &Surroundings, place: &Place, problems: &mut Vec<Problem>) -> Option<KeySource> {
+    let keys = DevIssuer::at(&around.dev_certs).and_then(|issuer| issuer.keys());
+    let remedy = "the directory must be there, or this process allowed to make it";
+    keys.map(KeySource::Fixed)
+        .map_err(|error| problems.push(Problem::new(place.clone(), error.to_string(), remedy)))
+        .ok()
 }
 
 fn read(file: &Path) -> Result<KeySet, String> {
