@@ -11,6 +11,7 @@ pub mod methods;
 pub mod cache;
 pub mod compress;
 pub mod cors;
+pub mod security_headers;
 pub mod redis;
 pub mod acme;
 pub mod auth;

@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::compress::Compress;
 use super::cors::Cors;
 use super::limit::RateLimit;
+use super::security_headers::SecurityHeaders;
 use super::text;
 use super::units::{ByteSize, Period};
 use super::upstream::Server;
@@ -96,6 +97,13 @@ pub struct Route {
     /// from showing answers to pages, not anybody from asking.
     #[schemars(example = serde_json::json!({ "origins": ["https://www.example.com"], "credentials": true }))]
     pub cors: Option<Cors>,
+    /// Fields that tell browsers to be careful with answers: `true`, a table, or `false`. Absent: none. `true` adds
+    /// `X-Content-Type-Options: nosniff`, `X-Frame-Options: DENY`, `Referrer-Policy: strict-origin-when-cross-origin`,
+    /// `Cross-Origin-Opener-Policy: same-origin` and `X-Permitted-Cross-Domain-Policies: none`, each where the answer has no such
+    /// field; a table has other values, other fields such as `content-security-policy`, or `false` for one of these.
+    /// `response_headers` have the last word.
+    #[schemars(example = true)]
+    pub security_headers: Option<SecurityHeaders>,
     /// For how long browsers are to come by TLS alone (`Strict-Transport-Security`, RFC 6797): a time, a table, or `false`.
     /// Sent with every answer under TLS, whoever made it, in place of the origin's own. What finds no route has that of
     /// the defaults.

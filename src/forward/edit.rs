@@ -9,6 +9,8 @@ use super::certificate::{CertificateFacts, Filled};
 /// Rules for the fields of a request or an answer, compiled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
+    /// Where there is none of their names.
+    otherwise: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, HeaderValue)>,
     /// Values that name the client's certificate.
@@ -112,6 +114,22 @@ impl Edit {
         if bad.is_empty() { Ok(edit) } else { Err(bad) }
     }
 
+    /// The same rules, and before them these fields where there is none of their names.
+    ///
+    /// # Errors
+    /// Those that cannot be, with the rules as they were.
+    pub fn or_else<'a>(
+        mut self,
+        side: Side,
+        fields: impl IntoIterator<Item = (&'a String, &'a String)>,
+    ) -> Result<Self, (Self, Vec<BadField>)> {
+        let mut bad = Vec::new();
+        for (text, value) in fields {
+            self.otherwise.extend(keep(field(side, Rule::Set, text, value), &mut bad));
+        }
+        if bad.is_empty() { Ok(self) } else { Err((self, bad)) }
+    }
+
     /// Applies the rules to a request: `remove`, then `set`, then `add`. `certificate` is the one that the client has shown;
     /// a field that names parts of it is removed where there is none.
     pub fn request(&self, head: &mut RequestHeader, certificate: Option<&CertificateFacts<'_>>) {
@@ -136,10 +154,19 @@ impl Edit {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.filled.is_empty() && self.add.is_empty()
+        self.otherwise.is_empty()
+            && self.remove.is_empty()
+            && self.set.is_empty()
+            && self.filled.is_empty()
+            && self.add.is_empty()
     }
 
     fn apply(&self, head: &mut impl Change) {
+        for (name, value) in &self.otherwise {
+            if !head.has(name) {
+                head.set(name, value.clone());
+            }
+        }
         for name in &self.remove {
             head.remove(name);
         }
@@ -229,6 +256,24 @@ mod tests {
         assert_eq!(all("server"), ["edge"]);
         assert_eq!(all("etag"), ["c"]);
         assert_eq!(head.headers.len(), 4);
+    }
+
+    #[test]
+    fn what_is_for_want_of_others_stands_where_there_are_none() {
+        let otherwise =
+            map(&[("x-frame-options", "DENY"), ("referrer-policy", "no-referrer"), ("x-gone", "1")]);
+        let edit = compile(Side::Response, &[], &[], &["x-gone"]).unwrap();
+        let edit = edit.or_else(Side::Response, &otherwise).unwrap();
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        head.append_header("x-frame-options", "SAMEORIGIN").unwrap();
+        edit.response(&mut head);
+        assert_eq!(head.headers["x-frame-options"], "SAMEORIGIN");
+        assert_eq!(head.headers["referrer-policy"], "no-referrer");
+        assert!(!edit.is_empty() && head.headers.len() == 2);
+
+        let bad = map(&[("content-length", "1"), ("x", "a\nb")]);
+        let (kept, bad) = edit.clone().or_else(Side::Response, &bad).unwrap_err();
+        assert_eq!((kept, bad.len()), (edit, 2));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub trait Change {
     fn add(&mut self, name: &HeaderName, value: HeaderValue);
     /// Takes out all fields of a name.
     fn remove(&mut self, name: &HeaderName);
+    /// Whether there is a field of a name.
+    fn has(&self, name: &HeaderName) -> bool;
 }
 
 /// The head of a stored answer. Pingora's type reads each name anew, which takes longer than all else that is done to it.
@@ -53,6 +55,10 @@ impl Change for response::Parts {
 
     fn remove(&mut self, name: &HeaderName) {
         self.headers.remove(name);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.headers.contains_key(name)
     }
 }
 
@@ -77,6 +83,10 @@ macro_rules! head {
 
             fn remove(&mut self, name: &HeaderName) {
                 self.remove_header(name);
+            }
+
+            fn has(&self, name: &HeaderName) -> bool {
+                self.headers.contains_key(name)
             }
         }
     };

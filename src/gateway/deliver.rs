@@ -190,6 +190,10 @@ impl forward::Change for ReadyHead {
     fn remove(&mut self, name: &HeaderName) {
         Self::remove(self, name);
     }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        Self::has(self, name)
+    }
 }
 
 /// The head of an answer on its way.

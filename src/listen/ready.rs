@@ -85,6 +85,14 @@ impl ReadyHead {
         self.own.push(Own { name: name.clone(), value, replaces: true });
     }
 
+    /// Whether there is a field of a name.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        match self.own.iter().rfind(|own| own.name == *name) {
+            Some(own) => own.value.is_some(),
+            None => self.shared.fields().contains_key(name),
+        }
+    }
+
     /// All fields, as they are sent.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let stays = |name: &HeaderName| !self.own.iter().any(|own| own.replaces && own.name == name);
@@ -170,6 +178,7 @@ mod tests {
             for name in &NAMES {
                 let all = |map: &HeaderMap| map.get_all(name).iter().cloned().collect::<Vec<_>>();
                 prop_assert_eq!(all(&parts.headers), all(&map));
+                prop_assert_eq!(head.has(name), map.contains_key(name));
             }
             prop_assert_eq!(parts.headers.len(), map.len());
             prop_assert_eq!(head.iter().count(), map.len());

@@ -40,7 +40,8 @@ fn words(rule: Rule) -> (&'static str, &'static str) {
     }
 }
 
-fn remedy(bad: &BadField) -> String {
+/// What to do about a rule that cannot be.
+pub(super) fn remedy(bad: &BadField) -> String {
     match bad.why {
         Why::Name | Why::Value | Why::Part | Why::PartHere => bad.to_string(),
         Why::Host => format!("use `set`: {bad}"),

@@ -108,6 +108,7 @@ settings!(
     response_headers,
     compress,
     cors,
+    security_headers,
     hsts,
     timeouts,
     websocket_idle,

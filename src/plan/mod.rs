@@ -26,6 +26,7 @@ mod restart;
 mod rate_limits;
 mod routes;
 mod secrets;
+mod security_headers;
 pub mod template;
 mod tls;
 mod upstreams;

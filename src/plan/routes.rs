@@ -20,7 +20,10 @@ use super::auth::{self, Providers};
 use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
-use super::{MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, rate_limits, tls};
+use super::{
+    MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, rate_limits,
+    security_headers, tls,
+};
 
 /// What routes are compiled on.
 #[derive(Clone, Copy)]
@@ -108,6 +111,7 @@ fn route(
     let before = problems.len();
     let request_edit = edit(Side::Request, written.request_headers.as_ref(), layered, problems);
     let response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
+    let response_edit = security_headers::careful(response_edit, layered, problems);
     let action = action(name, layered, upstreams, problems);
     actions::forbid_idle_keys(name, config, layered, problems);
     let cache = caching::rules(layered, config, problems);

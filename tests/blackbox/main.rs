@@ -41,6 +41,7 @@ mod f_limit_rules;
 mod g_compress;
 mod g_cors;
 mod g_forward;
+mod g_security_headers;
 mod g_streams;
 mod h_refusal;
 mod i_cache;
