@@ -114,20 +114,17 @@ impl Edit {
         if bad.is_empty() { Ok(edit) } else { Err(bad) }
     }
 
-    /// The same rules, and before them these fields where there is none of their names.
-    ///
-    /// # Errors
-    /// Those that cannot be, with the rules as they were.
-    pub fn or_else<'a>(
-        mut self,
+    /// Adds fields that are set before all else, each where there is none of its name; gives those that cannot be.
+    pub fn otherwise<'a>(
+        &mut self,
         side: Side,
         fields: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Result<Self, (Self, Vec<BadField>)> {
+    ) -> Vec<BadField> {
         let mut bad = Vec::new();
         for (text, value) in fields {
             self.otherwise.extend(keep(field(side, Rule::Set, text, value), &mut bad));
         }
-        if bad.is_empty() { Ok(self) } else { Err((self, bad)) }
+        bad
     }
 
     /// Applies the rules to a request: `remove`, then `set`, then `add`. `certificate` is the one that the client has shown;
@@ -262,8 +259,8 @@ mod tests {
     fn what_is_for_want_of_others_stands_where_there_are_none() {
         let otherwise =
             map(&[("x-frame-options", "DENY"), ("referrer-policy", "no-referrer"), ("x-gone", "1")]);
-        let edit = compile(Side::Response, &[], &[], &["x-gone"]).unwrap();
-        let edit = edit.or_else(Side::Response, &otherwise).unwrap();
+        let mut edit = compile(Side::Response, &[], &[], &["x-gone"]).unwrap();
+        assert_eq!(edit.otherwise(Side::Response, &otherwise), []);
         let mut head = ResponseHeader::build(200, None).unwrap();
         head.append_header("x-frame-options", "SAMEORIGIN").unwrap();
         edit.response(&mut head);
@@ -271,9 +268,8 @@ mod tests {
         assert_eq!(head.headers["referrer-policy"], "no-referrer");
         assert!(!edit.is_empty() && head.headers.len() == 2);
 
-        let bad = map(&[("content-length", "1"), ("x", "a\nb")]);
-        let (kept, bad) = edit.clone().or_else(Side::Response, &bad).unwrap_err();
-        assert_eq!((kept, bad.len()), (edit, 2));
+        let bad = map(&[("content-length", "1"), ("x", "a\nb"), ("x-y", "1")]);
+        assert_eq!(edit.otherwise(Side::Response, &bad).len(), 2);
     }
 
     #[test]

@@ -110,8 +110,8 @@ fn route(
     let written = &layered.route;
     let before = problems.len();
     let request_edit = edit(Side::Request, written.request_headers.as_ref(), layered, problems);
-    let response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
-    let response_edit = security_headers::careful(response_edit, layered, problems);
+    let mut response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
+    security_headers::add_to(&mut response_edit, layered, problems);
     let action = action(name, layered, upstreams, problems);
     actions::forbid_idle_keys(name, config, layered, problems);
     let cache = caching::rules(layered, config, problems);

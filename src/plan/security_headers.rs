@@ -19,10 +19,10 @@ const USUAL: [(&str, &str); 5] = [
     ("x-permitted-cross-domain-policies", "none"),
 ];
 
-/// The changes to answers, with these fields where the answer has none of their names.
-pub(super) fn careful(edit: Edit, layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Edit {
+/// Adds to the changes of answers these fields, where an answer has none of their names.
+pub(super) fn add_to(edit: &mut Edit, layered: &Layered<'_>, problems: &mut Vec<Problem>) {
     let written = match &layered.route.security_headers {
-        None | Some(SecurityHeaders::Switch(false)) => return edit,
+        None | Some(SecurityHeaders::Switch(false)) => return,
         Some(SecurityHeaders::Switch(true)) => &BTreeMap::new(),
         Some(SecurityHeaders::Table(written)) => written,
     };
@@ -35,11 +35,9 @@ pub(super) fn careful(edit: Edit, layered: &Layered<'_>, problems: &mut Vec<Prob
             SecurityHeader::Value(value) => drop(fields.insert(name, value.clone())),
         }
     }
-    edit.or_else(Side::Response, &fields).unwrap_or_else(|(edit, fields)| {
-        problems.extend(fields.iter().map(|bad| {
-            let place = layered.place("security_headers").then(&bad.name).key();
-            Problem::new(place, format!("`{}` cannot be added to answers", bad.name), remedy(bad))
-        }));
-        edit
-    })
+    let bad = edit.otherwise(Side::Response, &fields);
+    problems.extend(bad.iter().map(|bad| {
+        let place = layered.place("security_headers").then(&bad.name).key();
+        Problem::new(place, format!("`{}` cannot be added to answers", bad.name), remedy(bad))
+    }));
 }

@@ -42,7 +42,7 @@ impl Asked {
     }
 
     /// Says this of a token from now on, besides that it is active and within the scope.
-    fn say(&self, token: &str, more: Value) {
+    fn say(&self, token: &str, more: &Value) {
         let mut said = json!({ "active": true, "scope": "a b", "sub": "ada" });
         said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.says.lock().unwrap().insert(token.to_owned(), said);
@@ -78,7 +78,7 @@ fn form(seen: &Seen, name: &str) -> String {
 #[tokio::test]
 async fn the_issuer_is_asked_once_and_its_answer_counts_for_a_while() {
     let asked = Asked::start("cache = \"1m\"\naudience = \"users\"").await;
-    asked.say("good", json!({ "aud": ["users", "others"], "exp": now() + 600, "client_id": "shop" }));
+    asked.say("good", &json!({ "aud": ["users", "others"], "exp": now() + 600, "client_id": "shop" }));
     for _ in 0..3 {
         let answer = asked.get("good").await;
         assert_eq!(answer.status, 200);
@@ -93,9 +93,9 @@ async fn the_issuer_is_asked_once_and_its_answer_counts_for_a_while() {
     assert_eq!(question.field("authorization"), Some("Basic Z2F0ZXdheTpzM2NyM3Q="));
     assert_eq!(question.body, b"token=good&token_type_hint=access_token");
 
-    asked.say("other", json!({ "aud": "others" }));
-    asked.say("narrow", json!({ "aud": "users", "scope": "b" }));
-    asked.say("over", json!({ "aud": "users", "exp": now() - 1 }));
+    asked.say("other", &json!({ "aud": "others" }));
+    asked.say("narrow", &json!({ "aud": "users", "scope": "b" }));
+    asked.say("over", &json!({ "aud": "users", "exp": now() - 1 }));
     for (token, status, told) in [
         ("unknown", 401, "the token is not active"),
         ("other", 401, "the token is for somebody else"),
@@ -144,8 +144,8 @@ async fn who_shows_the_same_token_waits_for_one_answer_and_may_leave() {
 #[tokio::test]
 async fn an_issuer_that_is_away_lets_nobody_in_beyond_what_is_remembered() {
     let mut asked = Asked::start("cache = \"2s\"\ntimeout = \"1s\"").await;
-    asked.say("good", json!({}));
-    asked.say("new", json!({}));
+    asked.say("good", &json!({}));
+    asked.say("new", &json!({}));
     assert_eq!(asked.get("good").await.status, 200);
     asked.issuer.stop().await;
     let away = asked.get("new").await;
@@ -192,13 +192,13 @@ async fn answers_that_say_nothing_let_nobody_in() {
 #[tokio::test]
 async fn a_token_that_was_taken_back_counts_no_longer_than_its_answer() {
     let asked = Asked::start("cache = \"1s\"").await;
-    asked.say("good", json!({}));
+    asked.say("good", &json!({}));
     assert_eq!(asked.get("good").await.status, 200);
     asked.says.lock().unwrap().clear();
     eventually(PATIENCE, "it is refused", async || asked.get("good").await.status == 401).await;
 
     let always = Asked::start("cache = \"0s\"").await;
-    always.say("good", json!({}));
+    always.say("good", &json!({}));
     assert_eq!(always.get("good").await.status, 200);
     always.says.lock().unwrap().clear();
     assert_eq!(always.get("good").await.status, 401);
@@ -208,7 +208,7 @@ async fn a_token_that_was_taken_back_counts_no_longer_than_its_answer() {
 #[tokio::test]
 async fn an_answer_counts_no_longer_than_its_token() {
     let asked = Asked::start("cache = \"5m\"").await;
-    asked.say("short", json!({ "exp": now() + 2 }));
+    asked.say("short", &json!({ "exp": now() + 2 }));
     assert_eq!(asked.get("short").await.status, 200);
     eventually(PATIENCE, "it is over", async || asked.get("short").await.status == 401).await;
     assert_eq!(asked.questions(), 2, "it was asked again, and the answer was past its time");

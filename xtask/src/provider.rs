@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     install(&folder)?;
     carry_out(&mut cargo(&["build", "--quiet", "--package", "tidegate"]))?;
     let mut stage = Stage::set(&folder)?;
-    let scenes: [(&str, fn(&mut Stage) -> Outcome); 5] = [
+    let scenes: [(&str, Scene); 5] = [
         ("signed tokens of a client (client credentials)", signed),
         ("opaque tokens, of which the provider is asked", opaque),
         ("a token that is taken back", taken_back),
@@ -43,6 +43,9 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     }
     Ok(())
 }
+
+/// What is played, and looked at.
+type Scene = fn(&mut Stage) -> Outcome;
 
 /// Puts the provider and our script beside it, with all that it needs; from npm the first time.
 fn install(folder: &Path) -> Outcome {
