@@ -95,6 +95,9 @@ mod tests {
         let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "keys.json"];
         let wanted = wanted.into_iter().chain([
             "id.pem",
+            "revoked",
+            "opaque.pem",
+            "client",
             "partners.toml",
             "servers.pem",
             "us.pem",

@@ -34,14 +34,14 @@ async fn the_usual_fields_stand_on_answers_that_do_not_say_so_themselves() {
 #[tokio::test]
 async fn a_route_may_have_others_or_none() {
     let routes = "[defaults]\nsecurity_headers = true\n\
-                  [policies.pages]\nsecurity_headers = { X-Frame-Options = \"SAMEORIGIN\", referrer-policy = false, content-security-policy = \"default-src 'self'\" }\n\
+                  [policies.pages]\nsecurity_headers = { X-Frame-Options = \"sameorigin\", referrer-policy = false, content-security-policy = \"default-src 'self'\" }\n\
                   [routes.pages]\npath = \"/pages/*\"\nuse = [\"pages\"]\nupstream = \"ORIGIN\"\n\
                   [routes.plain]\npath = \"/plain/*\"\nsecurity_headers = false\nupstream = \"ORIGIN\"\n\
                   [routes.words]\npath = \"/words\"\nrespond = { body = \"x\" }\nresponse_headers = { remove = [\"x-frame-options\"] }\n";
     let cached = Cached::over("", routes).await;
     let client = &cached.http2;
     let pages = get(client, "/pages/1", &[]).await;
-    assert_eq!(pages.field("x-frame-options"), Some("SAMEORIGIN"));
+    assert_eq!(pages.field("x-frame-options"), Some("sameorigin"));
     assert_eq!(pages.field("content-security-policy"), Some("default-src 'self'"));
     assert_eq!(
         (pages.field("referrer-policy"), pages.field("x-content-type-options")),
