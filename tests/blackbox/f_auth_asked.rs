@@ -208,7 +208,7 @@ async fn a_token_that_was_taken_back_counts_no_longer_than_its_answer() {
 #[tokio::test]
 async fn an_answer_counts_no_longer_than_its_token() {
     let asked = Asked::start("cache = \"5m\"").await;
-    asked.say("short", &json!({ "exp": now() + 2 }));
+    asked.say("short", &json!({ "exp": now() + 6 }));
     assert_eq!(asked.get("short").await.status, 200);
     eventually(PATIENCE, "it is over", async || asked.get("short").await.status == 401).await;
     assert_eq!(asked.questions(), 2, "it was asked again, and the answer was past its time");
