@@ -49,7 +49,7 @@ fn charging_a_limit(bencher: Bencher<'_, '_>, clients: u32) {
     let mut next = 0;
     bencher.bench_local(move || {
         next = (next + 1) % clients;
-        limit.charge(&from(black_box(next), &fields)).is_ok()
+        limit.charge_at_once(&from(black_box(next), &fields)).is_ok()
     });
 }
 
@@ -61,7 +61,7 @@ fn charging_a_limit_by_field(bencher: Bencher<'_, '_>, size: usize) {
         HeaderName::from_static("x-tenant"),
         HeaderValue::from_str(&"t".repeat(size)).expect("letters"),
     )]);
-    bencher.bench_local(move || limit.charge(&from(1, black_box(&fields))).is_ok());
+    bencher.bench_local(move || limit.charge_at_once(&from(1, black_box(&fields))).is_ok());
 }
 
 /// The same by so many threads at once, each with clients of its own.
@@ -70,7 +70,9 @@ fn charging_a_limit_together(bencher: Bencher<'_, '_>) {
     let limit = wide_limit(KeyRule::client_ip());
     let fields = HeaderMap::new();
     let next = AtomicU32::new(0);
-    bencher.bench(|| limit.charge(&from(next.fetch_add(1, Ordering::Relaxed) % 100_000, &fields)).is_ok());
+    bencher.bench(|| {
+        limit.charge_at_once(&from(next.fetch_add(1, Ordering::Relaxed) % 100_000, &fields)).is_ok()
+    });
 }
 
 fn wide_limit(key: KeyRule) -> Limit {

@@ -172,7 +172,7 @@ impl Gateway {
         if serve::serve(session, exchange, &self.fetching).await? {
             return Ok(());
         }
-        if let Err(refusal) = charge::charge(session.req_header(), exchange, Moment::Fetched) {
+        if let Err(refusal) = charge::charge(session.req_header(), exchange, Moment::Fetched).await {
             return answer::refusal(session, exchange, refusal).await;
         }
         relay::relay(session, exchange, &self.fetching).await

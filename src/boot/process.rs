@@ -92,6 +92,10 @@ impl Process {
         let _certs = tokio::spawn(certs.clone().run());
         let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, &meters));
         let redis = fleet.as_ref().map(|(redis, _)| redis.clone());
+        if let Some(redis) = &redis {
+            source.nodes().join(redis.clone(), meters.limit_nodes.with([]));
+        }
+        let _nodes = tokio::spawn(source.nodes().clone().keep());
         let acme = Acme::new(&edge, &certs, redis.clone(), &meters);
         acme.follow(plan.acme.clone()).await;
         let _acme = tokio::spawn(acme.clone().run());

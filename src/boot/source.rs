@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Loaded, Problem, Rejected, Sources};
+use crate::limit::Nodes;
 use crate::listen::{self, Print, Ticketing};
 use crate::place;
 use crate::plan::{self, Plan, Running, Surroundings};
@@ -69,6 +70,11 @@ impl Source {
         &self.ticketing
     }
 
+    /// Who counts limits together, which outlives plans, too.
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.around.nodes
+    }
+
     /// Reads the files.
     pub(super) fn load(&self) -> Result<Loaded, Unusable> {
         read(&self.path).map_err(|rejected| {
@@ -128,5 +134,9 @@ fn problems(loaded: &Loaded, path: &Path) -> Vec<Problem> {
 
 fn around(path: &Path) -> Surroundings {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Surroundings { directory: directory.to_owned(), dev_certs: PathBuf::from(DEV_CERTS) }
+    Surroundings {
+        directory: directory.to_owned(),
+        dev_certs: PathBuf::from(DEV_CERTS),
+        nodes: Nodes::default(),
+    }
 }

@@ -54,6 +54,8 @@ pub(super) const FOREIGN_WORDS: &[ForeignWord] = &[
     ("TlsVersion", Nginx, &["TLSv1.2", "TLS1.2", "tls1.2", "tlsv1.2", "TLSv1_2", "VersionTLS12"], "`1.2`"),
     ("TlsVersion", Nginx, &["TLSv1.3", "TLS1.3", "tls1.3", "tlsv1.3", "TLSv1_3", "VersionTLS13"], "`1.3`"),
     ("MethodsWord", Other, &["write", "writes", "mutating", "non_idempotent"], "`unsafe`"),
+    ("LimitScope", Other, &["cluster", "global", "shared", "redis"], "`fleet`"),
+    ("LimitScope", Other, &["local", "process", "instance"], "`node`"),
     ("LimitCharge", Other, &["upstream", "origin", "fetch", "misses"], "`miss`"),
     ("RetryOn", Nginx, &["error"], "`connect` and `reset`"),
     ("RetryOn", Nginx, &["http_502"], "`502`"),

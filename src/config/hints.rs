@@ -104,7 +104,7 @@ const LATER: &[Later] = &[
     (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["concurrency", "observe"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
-    (&["RateLimitTable"], &["quota", "scope", "on_store_failure"], "leave it out"),
+    (&["RateLimitTable"], &["quota", "on_store_failure"], "leave it out"),
 ];
 
 /// Tables in which the word is found (none: any), whose it is, the words, and what it is here.

@@ -46,6 +46,10 @@ pub struct RateLimitTable {
     /// What is counted: requests, or only those that go to an upstream.
     #[serde(default)]
     pub charge: LimitCharge,
+    /// Who counts together. Absent: all nodes where `redis` is set, else this one.
+    #[serde(default)]
+    #[schemars(example = &"node")]
+    pub scope: Option<LimitScope>,
 }
 
 /// Which requests are counted together.
@@ -68,6 +72,16 @@ pub enum LimitCharge {
     /// Requests that the cache has no answer for, before a server is asked. Who shares the fetch of another is not counted,
     /// and neither is what is fetched in the background.
     Miss,
+}
+
+/// Who counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitScope {
+    /// All nodes that share `redis`. While it is away, each enforces the rate over the number of nodes.
+    Fleet,
+    /// Each node for itself.
+    Node,
 }
 
 /// What requests may be counted by.

@@ -102,10 +102,10 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
     find_route(request, exchange)?;
     check_address(exchange)?;
     check_client(exchange)?;
-    charge::charge(request, exchange, Moment::Came)?;
+    charge::charge(request, exchange, Moment::Came).await?;
     // Limits may be by caller, so it is found out who that is. A "no" to it comes after them: who guesses pays for each guess.
     let admitted = identify::identify(request, exchange).await;
-    charge::charge(request, exchange, Moment::Known)?;
+    charge::charge(request, exchange, Moment::Known).await?;
     admitted?;
     if forward::loops(request) {
         return Err(Refusal::Loop);

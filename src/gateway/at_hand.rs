@@ -48,7 +48,10 @@ pub(super) fn answer(
     let now = exchange.cache.as_ref()?.arrived;
     let Next::Serve(hit) = serve::look(request, &exchange, &gateway.fetching, now) else { return None };
     let choice = deliver::choice_at_hand(request, &exchange, &hit.stored)?;
-    let mut charged = |moment| charge::charge(sent, &mut exchange, moment);
+    if ![Moment::Came, Moment::Known].into_iter().all(|moment| charge::is_ready(sent, &exchange, moment)) {
+        return None;
+    }
+    let mut charged = |moment| charge::charge_at_once(sent, &mut exchange, moment);
     let ready = match charged(Moment::Came).and_then(|()| charged(Moment::Known)) {
         Ok(()) => served(gateway, request, &mut exchange, &hit, choice, now)?,
         Err(refusal) => {

@@ -6,23 +6,55 @@ use pingora::http::RequestHeader;
 
 use crate::auth;
 use crate::exchange::Exchange;
-use crate::limit::{Caller, Facts, Moment};
+use crate::limit::{Caller, Exceeded, Facts, Limits, Moment, Standing};
 use crate::refusal::Refusal;
 
 /// Charges a request to the limits that are asked at this moment. One that is refused is not counted by the limit that
 /// refuses it.
-pub(super) fn charge(
+pub(super) async fn charge(
     request: &RequestHeader,
     exchange: &mut Exchange,
     moment: Moment,
 ) -> Result<(), Refusal> {
+    let (Some(limits), facts) = of(request, exchange)? else { return Ok(()) };
+    let verdict = limits.charge(&facts, moment).await;
+    note(verdict, exchange)
+}
+
+/// The same without waiting, where that [can be](is_ready).
+pub(super) fn charge_at_once(
+    request: &RequestHeader,
+    exchange: &mut Exchange,
+    moment: Moment,
+) -> Result<(), Refusal> {
+    let (Some(limits), facts) = of(request, exchange)? else { return Ok(()) };
+    let verdict = limits.charge_at_once(&facts, moment);
+    note(verdict, exchange)
+}
+
+/// Whether the limits that are asked at this moment can tell at once.
+pub(super) fn is_ready(request: &RequestHeader, exchange: &Exchange, moment: Moment) -> bool {
+    match of(request, exchange) {
+        Ok((Some(limits), facts)) => limits.are_ready(&facts, moment),
+        _ => true,
+    }
+}
+
+/// The limits of the route, and what they may know of the request.
+fn of<'e>(
+    request: &'e RequestHeader,
+    exchange: &'e Exchange,
+) -> Result<(Option<&'e Limits>, Facts<'e>), Refusal> {
     let (Some(asked), Some(route)) = (&exchange.asked, &exchange.route) else {
         return Err(Refusal::Internal);
     };
-    let Some(limits) = &route.limits else { return Ok(()) };
     let caller = asked.caller.as_deref().map(|caller| caller as &dyn Caller);
     let facts = Facts { client: asked.client, method: &request.method, fields: &request.headers, caller };
-    let verdict = limits.charge(&facts, moment);
+    Ok((route.limits.as_ref(), facts))
+}
+
+/// Notes how the client stands.
+fn note(verdict: Result<Option<Standing>, Exceeded>, exchange: &mut Exchange) -> Result<(), Refusal> {
     let standing = verdict.as_ref().map_or_else(|no| Some(no.standing.clone()), Clone::clone);
     if let Some(standing) = standing {
         exchange.standing = Some(standing.or_tighter(exchange.standing.take()));

@@ -189,7 +189,7 @@ impl Errand {
         if let Some(stored) = self.ask_fleet().await {
             return self.pilot.settle(Verdict::Stored(stored, From::Redis), None);
         }
-        if let Err(refusal) = self.charge() {
+        if let Err(refusal) = self.charge().await {
             return self.fail(refusal).await;
         }
         loop {
@@ -207,8 +207,11 @@ impl Errand {
     }
 
     /// Charges the fetch to its client, now that the fleet has nothing for it either.
-    fn charge(&mut self) -> Result<(), Refusal> {
-        if self.charged { charge::charge(&self.request, &mut self.exchange, Moment::Fetched) } else { Ok(()) }
+    async fn charge(&mut self) -> Result<(), Refusal> {
+        if !self.charged {
+            return Ok(());
+        }
+        charge::charge(&self.request, &mut self.exchange, Moment::Fetched).await
     }
 
     async fn fail(mut self, refusal: Refusal) {

@@ -1,16 +1,15 @@
 //! What limits of several routes count in common.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use governor::clock::{Clock, DefaultClock};
 
-use super::local::Local;
-use super::{KeyRule, Limits, Rate, Rule};
+use super::counted::Counted;
+use super::{KeyRule, Limits, Rate, Rule, Scope};
 
 /// The counts of rules that have a word in their key, while a plan is made: rules of the same rate and key share them.
 #[derive(Debug)]
-pub struct Commons<C: Clock = DefaultClock>(HashMap<(Rate, KeyRule), Arc<Local<C>>>);
+pub struct Commons<C: Clock = DefaultClock>(HashMap<(Rate, KeyRule, Scope), Counted<C>>);
 
 impl<C: Clock + Clone> Commons<C> {
     /// Nothing is counted yet.
@@ -24,16 +23,16 @@ impl<C: Clock + Clone> Commons<C> {
         C: 'a,
     {
         let common = running.flat_map(|limits| &limits.limits).filter(|limit| limit.rule.key.is_common());
-        let counts = common.map(|limit| (of(&limit.rule), Arc::clone(&limit.counts)));
+        let counts = common.map(|limit| (of(&limit.rule), limit.counted.clone()));
         Self(counts.collect())
     }
 
     /// The counts of this rule.
-    pub(super) fn of(&mut self, rule: &Rule, new: impl FnOnce() -> Arc<Local<C>>) -> Arc<Local<C>> {
-        Arc::clone(self.0.entry(of(rule)).or_insert_with(new))
+    pub(super) fn of(&mut self, rule: &Rule, new: impl FnOnce() -> Counted<C>) -> Counted<C> {
+        self.0.entry(of(rule)).or_insert_with(new).clone()
     }
 }
 
-fn of(rule: &Rule) -> (Rate, KeyRule) {
-    (rule.rate, rule.key.clone())
+fn of(rule: &Rule) -> (Rate, KeyRule, Scope) {
+    (rule.rate, rule.key.clone(), rule.scope)
 }

@@ -1,160 +1,56 @@
 //! One number per key, for a bounded number of keys.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
-use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::key::Key;
+use super::places::{MOST, Owing, Places};
 
-/// Most clients that one limit remembers: at some 60 bytes each, 16 MiB.
-pub(super) const MOST: usize = 1 << 18;
-
-/// Parts with a lock each, so that cores seldom meet. Held for the arithmetic of one request.
-const SHARDS: usize = 64;
-
-/// Clients looked at for one that may be forgotten, each time a new one comes.
-const SWEPT: usize = 3;
-
-/// Clients compared when one of them must be forgotten.
-const COMPARED: usize = 16;
-
-/// The theoretical arrival time (TAT) of each client's next request: what GCRA knows of it.
-///
-/// A time in the past is as good as none, so each newcomer makes up for its place by removing a few such clients
-/// that the hand of a clock comes by: memory follows the number of clients that are in debt, without a sweep
-/// that would hold everybody up.
-///
-/// When [`MOST`] clients are in debt at once, which takes a flood of addresses, the newcomer takes the place
-/// of the one least in debt among a few. A flood of single requests so displaces itself: who has used up its
-/// burst is not forgotten for it, and whoever is forgotten gains the little that it had used.
+/// The theoretical arrival time (TAT) of each key's next request: what GCRA knows of it. One in the past is as good as none.
 #[derive(Debug)]
 pub(super) struct Counts {
-    shards: Box<[Mutex<Shard>]>,
-    shard_of: RandomState,
+    places: Places<Nanos>,
     /// The time that one request costs; a newcomer's TAT less this is the present.
     interval: Nanos,
-    most: usize,
-    held: Gauge,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    places: HashMap<Key, usize>,
-    debts: Vec<(Key, Nanos)>,
-    hand: usize,
+impl Owing for Nanos {
+    fn until(&self) -> u64 {
+        self.as_u64()
+    }
 }
 
 impl Counts {
-    /// Remembers nobody yet. `held` is told how many clients are remembered.
+    /// Remembers nobody yet; some 60 bytes for each key. `held` is told how many keys are remembered.
     pub(super) fn new(interval: Duration, held: Gauge) -> Self {
         Self::bounded(interval, held, MOST)
     }
 
     fn bounded(interval: Duration, held: Gauge, most: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self {
-            shards,
-            shard_of: RandomState::new(),
-            interval: interval.into(),
-            most: (most / SHARDS).max(1),
-            held,
-        }
-    }
-
-    fn shard(&self, client: &Key) -> &Mutex<Shard> {
-        // The hash is keyed: nobody can choose addresses that share a shard.
-        let hash = self.shard_of.hash_one(client);
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or_default()]
+        Self { places: Places::new(most, held), interval: interval.into() }
     }
 }
 
 impl StateStore for Counts {
     type Key = Key;
 
-    fn measure_and_replace<T, F, E>(&self, client: &Key, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &Key, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut shard = self.shard(client).lock();
-        if let Some(place) = shard.places.get(client).copied() {
-            let debt = &mut shard.debts[place].1;
+        let mut shard = self.places.shard(key);
+        if let Some(debt) = shard.get(key) {
             let (answer, due) = decide(Some(*debt))?;
             *debt = due;
             return Ok(answer);
         }
         let (answer, due) = decide(None)?;
-        let before = shard.debts.len();
-        shard.sweep(due.saturating_sub(self.interval));
-        if shard.debts.len() < self.most {
-            shard.remember(*client, due);
-        } else {
-            shard.displace(*client, due);
-        }
-        self.held.inc_by(number(shard.debts.len()) - number(before));
+        shard.remember(*key, due, due.saturating_sub(self.interval).as_u64());
         Ok(answer)
     }
-}
-
-impl Shard {
-    /// Removes those of the next few clients that owe nothing any more.
-    fn sweep(&mut self, now: Nanos) {
-        for _ in 0..SWEPT.min(self.debts.len()) {
-            let place = self.turn();
-            if self.debts[place].1 <= now {
-                self.forget(place);
-            }
-        }
-    }
-
-    fn remember(&mut self, client: Key, due: Nanos) {
-        self.places.insert(client, self.debts.len());
-        self.debts.push((client, due));
-    }
-
-    /// Gives a newcomer the place of the one least in debt among the next few.
-    fn displace(&mut self, client: Key, due: Nanos) {
-        let mut place = self.turn();
-        for _ in 1..COMPARED {
-            let next = self.turn();
-            if self.debts[next].1 < self.debts[place].1 {
-                place = next;
-            }
-        }
-        self.places.remove(&self.debts[place].0);
-        self.places.insert(client, place);
-        self.debts[place] = (client, due);
-    }
-
-    /// Removes a client; the last one takes its place.
-    fn forget(&mut self, place: usize) {
-        let (client, _) = self.debts.swap_remove(place);
-        self.places.remove(&client);
-        if let Some((moved, _)) = self.debts.get(place) {
-            self.places.insert(*moved, place);
-        }
-    }
-
-    /// Moves the hand on by one client.
-    fn turn(&mut self) -> usize {
-        self.hand = if self.hand + 1 < self.debts.len() { self.hand + 1 } else { 0 };
-        self.hand
-    }
-}
-
-impl Drop for Counts {
-    fn drop(&mut self) {
-        let held: usize = self.shards.iter_mut().map(|shard| shard.get_mut().debts.len()).sum();
-        self.held.dec_by(number(held));
-    }
-}
-
-fn number(clients: usize) -> i64 {
-    i64::try_from(clients).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -181,8 +77,10 @@ mod tests {
     }
 
     fn held(counts: &Counts) -> usize {
-        counts.shards.iter().map(|shard| shard.lock().debts.len()).sum()
+        counts.places.checked()
     }
+
+    const SHARDS: usize = Places::<Nanos>::SHARDS;
 
     #[test]
     fn a_flood_stays_within_the_bound_and_displaces_itself() {
@@ -194,7 +92,6 @@ mod tests {
             charge(&counts, client, 0);
         }
         assert!(held(&counts) <= 64 * SHARDS);
-        assert_eq!(counts.held.get(), i64::try_from(held(&counts)).unwrap());
         assert_eq!(charge(&counts, 0, 0), Some(100 * INTERVAL), "who is deep in debt is remembered");
     }
 
@@ -206,7 +103,6 @@ mod tests {
             charge(&counts, client, u64::from(client));
         }
         assert!(held(&counts) < 10 * SHARDS, "{}", held(&counts));
-        assert_eq!(counts.held.get(), i64::try_from(held(&counts)).unwrap());
     }
 
     #[test]
@@ -229,11 +125,7 @@ mod tests {
                 let remembered = charge(&counts, client, now);
                 prop_assert_eq!(remembered.filter(|due| *due > now), owed);
                 reference.insert(client, owed.unwrap_or(now) + INTERVAL);
-                for shard in &counts.shards {
-                    let shard = shard.lock();
-                    prop_assert_eq!(shard.places.len(), shard.debts.len());
-                    prop_assert!(shard.debts.iter().enumerate().all(|(i, (client, _))| shard.places[client] == i));
-                }
+                held(&counts);
             }
         }
     }

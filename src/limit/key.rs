@@ -21,7 +21,7 @@ pub struct Facts<'r> {
 }
 
 /// Who asks, as somebody vouches for it: what limits want to know of a caller.
-pub trait Caller {
+pub trait Caller: Sync {
     /// Who vouches: two of them may give one name to two callers.
     fn provider(&self) -> &str;
 
@@ -71,12 +71,12 @@ impl KeyRule {
         self.0.iter().any(|part| matches!(part, Part::ApiKey | Part::Claim(_)))
     }
 
-    /// What this request has of it.
-    pub(super) fn of(&self, facts: &Facts<'_>) -> Key {
+    /// What this request has of it; values are hashed under `secret`.
+    pub(super) fn of(&self, facts: &Facts<'_>, secret: &[u8; 32]) -> Key {
         if let [Part::ClientIp] = self.0[..] {
             return Key::of_client(facts.client);
         }
-        let mut frames = Frames(blake3::Hasher::new_keyed(&SECRET));
+        let mut frames = Frames(blake3::Hasher::new_keyed(secret));
         for part in &self.0 {
             frames.part(part, facts);
         }
@@ -84,8 +84,8 @@ impl KeyRule {
     }
 }
 
-/// Under what values are hashed: nobody can find two that are counted as one, or a value by its key.
-static SECRET: LazyLock<[u8; 32]> = LazyLock::new(|| {
+/// Under what values are hashed where this node counts for itself: nobody can find two that are counted as one, or a value by its key.
+pub(super) static SECRET: LazyLock<[u8; 32]> = LazyLock::new(|| {
     let mut secret = [0; 32];
     aws_lc_rs::rand::fill(&mut secret).unwrap_or_else(|_| panic!("the system gives no random bytes"));
     secret
@@ -108,6 +108,15 @@ impl Key {
                 Self([6, u64::from(a) << 48 | u64::from(b) << 32 | u64::from(c) << 16 | u64::from(d)])
             }
         }
+    }
+
+    /// It, written down.
+    pub(super) fn bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let (front, back) = bytes.split_at_mut(8);
+        front.copy_from_slice(&self.0[0].to_be_bytes());
+        back.copy_from_slice(&self.0[1].to_be_bytes());
+        bytes
     }
 
     #[cfg(test)]
@@ -205,7 +214,7 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
         let client = [192, 0, 2, last].into();
-        KeyRule(parts.to_vec()).of(&Facts { client, method: &Method::GET, fields: &fields, caller })
+        KeyRule(parts.to_vec()).of(&Facts { client, method: &Method::GET, fields: &fields, caller }, &SECRET)
     }
 
     #[test]

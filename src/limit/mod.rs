@@ -1,118 +1,41 @@
-//! Whether a client may ask, and how often: lists of addresses, and rates per key, counted in this process.
+//! Whether a client may ask, and how often: lists of addresses, and rates per key, counted in this process or by the fleet.
 //!
 //! A [`Limit`] is one rate with a count for each key; [`Limits`] are those of a route. Counting is the generic
 //! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per key.
 
 mod addresses;
 mod commons;
+mod counted;
 mod counts;
 mod fields;
+mod fleet;
 mod key;
 mod local;
 mod networks;
+mod places;
+mod rule;
 mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::telemetry::meters::Meters;
 
-use local::Local;
+use counted::{Counted, Verdict};
+use key::Key;
 use watch::Watch;
 
 pub use addresses::Addresses;
 pub use commons::Commons;
 pub use fields::retry_after;
+pub use fleet::Nodes;
 pub use key::{Caller, Facts, KeyRule, Part};
 pub use networks::Networks;
-
-/// A rate: `count` requests per `per`, of which `burst` may come at once after a pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Rate {
-    /// How many requests; at least 1.
-    pub count: u32,
-    /// Within which time; whole seconds, at least one.
-    pub per: Duration,
-    /// How many may come at once; at least 1.
-    pub burst: u32,
-}
-
-/// A rate, and of which requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The rate.
-    pub rate: Rate,
-    /// Which requests are counted together.
-    pub key: KeyRule,
-    /// Which methods are counted.
-    pub methods: Methods,
-    /// What is counted.
-    pub charge: Charge,
-    /// Whether nobody is refused.
-    pub observe: bool,
-}
-
-impl Rule {
-    /// Of all requests, by the address of their clients.
-    pub fn per_client(rate: Rate) -> Self {
-        let key = KeyRule::client_ip();
-        Self { rate, key, methods: Methods::All, charge: Charge::Request, observe: false }
-    }
-
-    /// When it is asked.
-    fn moment(&self) -> Moment {
-        match self.charge {
-            Charge::Miss => Moment::Fetched,
-            Charge::Request if self.key.is_by_caller() => Moment::Known,
-            Charge::Request => Moment::Came,
-        }
-    }
-}
-
-/// Which methods are counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Methods {
-    /// Every method.
-    All,
-    /// Those that may change something (RFC 9110 §9.2.1).
-    Unsafe,
-    /// These.
-    Listed(Vec<Method>),
-}
-
-impl Methods {
-    fn have(&self, method: &Method) -> bool {
-        match self {
-            Self::All => true,
-            Self::Unsafe => !method.is_safe(),
-            Self::Listed(methods) => methods.contains(method),
-        }
-    }
-}
-
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Charge {
-    /// Every request.
-    Request,
-    /// Those for which a server must be asked.
-    Miss,
-}
-
-/// How far a request has come when it meets limits. Each rule is asked at one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// It came; who asks is not known yet.
-    Came,
-    /// It is known who asks, if anybody vouches for it.
-    Known,
-    /// It is certain that a server must be asked.
-    Fetched,
-}
+pub use rule::{Charge, Methods, Moment, Rate, Rule, Scope};
 
 /// A rate under the name that clients see.
 #[derive(Debug)]
@@ -131,7 +54,7 @@ pub struct Limit<C: Clock = DefaultClock> {
     policy: Arc<Policy>,
     rule: Rule,
     moment: Moment,
-    counts: Arc<Local<C>>,
+    counted: Counted<C>,
     admitted: Counter,
     refused: Counter,
     watch: Watch,
@@ -172,42 +95,88 @@ pub struct Exceeded {
 impl Limit {
     /// A limit of its own, shown and metered by the name of its route.
     pub fn new(route: &str, rule: Rule, meters: &Meters) -> Self {
-        let counts = Local::new(rule.rate, meters.limit_keys.with([route]), DefaultClock::default());
-        Self::over(Arc::new(counts), route, route, rule, meters)
+        let ground = Ground { route, nodes: &Nodes::default(), meters, clock: &DefaultClock::default() };
+        Self::over(Counted::new(route, &rule, &ground), route, rule, &ground)
     }
 }
 
+/// What limits of a route are made on.
+struct Ground<'g, C> {
+    route: &'g str,
+    nodes: &'g Nodes,
+    meters: &'g Meters,
+    clock: &'g C,
+}
+
 impl<C: Clock + Clone> Limit<C> {
-    fn over(counts: Arc<Local<C>>, route: &str, name: &str, rule: Rule, meters: &Meters) -> Self {
+    fn over(counted: Counted<C>, name: &str, rule: Rule, ground: &Ground<'_, C>) -> Self {
         let refused = if rule.observe { "would_refuse" } else { "refused" };
+        let decisions = |outcome| ground.meters.limit_decisions.with([ground.route, outcome]);
         Self {
             policy: Arc::new(Policy { name: name.into(), rate: rule.rate }),
             moment: rule.moment(),
             rule,
-            counts,
-            admitted: meters.limit_decisions.with([route, "admitted"]),
-            refused: meters.limit_decisions.with([route, refused]),
+            counted,
+            admitted: decisions("admitted"),
+            refused: decisions(refused),
             watch: Watch::default(),
         }
     }
 
-    /// Counts one request, or refuses it. A refused request is not counted.
-    pub fn charge(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
-        match self.counts.charge(self.rule.key.of(facts)) {
+    /// Counts one request, or refuses it. A refused request is not counted. Waits for the fleet where it must.
+    ///
+    /// # Errors
+    /// More was asked than the rate allows.
+    pub async fn charge(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
+        self.tell(self.counted.charge(self.key(facts)).await)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// More was asked than the rate allows, or than this node's part of it where the fleet would have to be asked.
+    pub fn charge_at_once(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
+        self.tell(self.counted.charge_at_once(self.key(facts)))
+    }
+
+    fn key(&self, facts: &Facts<'_>) -> Key {
+        self.rule.key.of(facts, self.counted.secret())
+    }
+
+    fn tell(&self, verdict: Verdict) -> Result<Standing, Exceeded> {
+        let policy = Arc::clone(&self.policy);
+        match verdict {
             Ok((remaining, reset)) => {
                 self.admitted.inc();
-                Ok(Standing { policy: Arc::clone(&self.policy), remaining, reset })
+                Ok(Standing { policy, remaining, reset })
             }
             Err(wait) => {
                 self.refused.inc();
-                let standing = Standing { policy: Arc::clone(&self.policy), remaining: 0, reset: wait };
-                Err(Exceeded { standing, retry_after: wait })
+                Err(Exceeded { standing: Standing { policy, remaining: 0, reset: wait }, retry_after: wait })
             }
         }
     }
 
     fn is_for(&self, facts: &Facts<'_>, moment: Moment) -> bool {
         self.moment == moment && self.rule.methods.have(facts.method)
+    }
+
+    /// What a verdict means for the request, with the tightest standing so far.
+    fn weigh(
+        &self,
+        verdict: Result<Standing, Exceeded>,
+        facts: &Facts<'_>,
+        tightest: Option<Standing>,
+    ) -> Result<Option<Standing>, Exceeded> {
+        match verdict {
+            Err(exceeded) if self.rule.observe => {
+                self.watch.saw(&exceeded, facts);
+                Ok(tightest)
+            }
+            Err(exceeded) => Err(exceeded),
+            Ok(_) if self.rule.observe => Ok(tightest),
+            Ok(standing) => Ok(Some(standing.or_tighter(tightest))),
+        }
     }
 }
 
@@ -222,38 +191,45 @@ pub struct Limits<C: Clock = DefaultClock> {
 impl Limits {
     /// The limits of a route; `None` when it has no rules.
     ///
-    /// A limit of the same rate and key in the same place of `running`, the route's limits before a reload, goes on
+    /// A limit of the same rate, key and scope in the same place of `running`, the route's limits before a reload, goes on
     /// counting: a reload forgives nobody. Those with a word in their key count with all in `commons`.
     pub fn new(
         route: &str,
         rules: &[Rule],
         running: Option<&Self>,
         commons: &mut Commons,
+        nodes: &Nodes,
         meters: &Meters,
     ) -> Option<Self> {
-        Self::start(route, rules, running, commons, meters, &DefaultClock::default())
+        Self::start(
+            rules,
+            running,
+            commons,
+            &Ground { route, nodes, meters, clock: &DefaultClock::default() },
+        )
     }
 }
 
 impl<C: Clock + Clone> Limits<C> {
     fn start(
-        route: &str,
         rules: &[Rule],
         running: Option<&Self>,
         commons: &mut Commons<C>,
-        meters: &Meters,
-        clock: &C,
+        ground: &Ground<'_, C>,
     ) -> Option<Self> {
+        let route = ground.route;
         let limit = |(place, rule): (usize, &Rule)| {
             let name = if place == 0 { route.to_owned() } else { format!("{route}-{}", place + 1) };
             let before = running
                 .and_then(|running| running.limits.get(place))
-                .filter(|limit| limit.rule.rate == rule.rate && limit.rule.key == rule.key)
-                .map(|limit| Arc::clone(&limit.counts));
-            let new = || Arc::new(Local::new(rule.rate, meters.limit_keys.with([route]), clock.clone()));
-            let counts =
-                if rule.key.is_common() { commons.of(rule, new) } else { before.unwrap_or_else(new) };
-            Limit::over(counts, route, &name, rule.clone(), meters)
+                .filter(|limit| limit.rule.counts_as(rule))
+                .map(|limit| limit.counted.clone());
+            let counted = if rule.key.is_common() {
+                commons.of(rule, || Counted::new("", rule, ground))
+            } else {
+                before.unwrap_or_else(|| Counted::new(&name, rule, ground))
+            };
+            Limit::over(counted, &name, rule.clone(), ground)
         };
         let limits: Vec<_> = rules.iter().enumerate().map(limit).collect();
         let shown = limits.iter().filter(|limit| !limit.rule.observe);
@@ -262,21 +238,41 @@ impl<C: Clock + Clone> Limits<C> {
     }
 
     /// Counts one request against each limit that is for it and asked at this moment, in order; the first that refuses decides.
+    /// Waits for the fleet where it must.
     ///
     /// Limits before the one that refuses have counted the request, those behind it have not: a client that runs
     /// into one bound still uses up the wider ones. Admitted, the standing is the tightest: the one with the fewest
     /// requests left; there is none where no limit was asked.
-    pub fn charge(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
-        let mut tightest: Option<Standing> = None;
-        for limit in self.limits.iter().filter(|limit| limit.is_for(facts, moment)) {
-            match limit.charge(facts) {
-                Err(exceeded) if limit.rule.observe => limit.watch.saw(&exceeded, facts),
-                Err(exceeded) => return Err(exceeded),
-                Ok(_) if limit.rule.observe => {}
-                Ok(standing) => tightest = Some(standing.or_tighter(tightest)),
-            }
+    ///
+    /// # Errors
+    /// A limit is exceeded.
+    pub async fn charge(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
+        let mut tightest = None;
+        for limit in self.for_it(facts, moment) {
+            tightest = limit.weigh(limit.charge(facts).await, facts, tightest)?;
         }
         Ok(tightest)
+    }
+
+    /// The same without waiting: meant for requests for which all limits [are ready](Self::are_ready).
+    ///
+    /// # Errors
+    /// A limit is exceeded.
+    pub fn charge_at_once(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
+        let mut tightest = None;
+        for limit in self.for_it(facts, moment) {
+            tightest = limit.weigh(limit.charge_at_once(facts), facts, tightest)?;
+        }
+        Ok(tightest)
+    }
+
+    /// Whether no limit has to ask the fleet first.
+    pub fn are_ready(&self, facts: &Facts<'_>, moment: Moment) -> bool {
+        self.for_it(facts, moment).all(|limit| limit.counted.is_ready(|| limit.key(facts)))
+    }
+
+    fn for_it<'l>(&'l self, facts: &'l Facts<'_>, moment: Moment) -> impl Iterator<Item = &'l Limit<C>> {
+        self.limits.iter().filter(move |limit| limit.is_for(facts, moment))
     }
 
     /// The value of `RateLimit-Policy`: every rule of the route that may refuse.
@@ -291,7 +287,7 @@ mod tests {
     use std::thread;
 
     use governor::clock::FakeRelativeClock;
-    use http::HeaderMap;
+    use http::{HeaderMap, Method};
 
     use super::*;
 
@@ -304,12 +300,25 @@ mod tests {
     }
 
     fn limit(rate: Rate, meters: &Meters, clock: &FakeRelativeClock) -> Limit<FakeRelativeClock> {
-        let counts = Local::new(rate, meters.limit_keys.with(["users"]), clock.clone());
-        Limit::over(Arc::new(counts), "users", "users", Rule::per_client(rate), meters)
+        let ground = Ground { route: "users", nodes: &Nodes::default(), meters, clock };
+        let rule = Rule::per_client(rate);
+        Limit::over(Counted::new("users", &rule, &ground), "users", rule, &ground)
     }
 
     fn limits(rules: &[Rule], meters: &Meters, clock: &FakeRelativeClock) -> Limits<FakeRelativeClock> {
-        Limits::start("users", rules, None, &mut Commons::none(), meters, clock).unwrap()
+        start("users", rules, None, &mut Commons::none(), meters, clock).unwrap()
+    }
+
+    fn start(
+        route: &str,
+        rules: &[Rule],
+        running: Option<&Limits<FakeRelativeClock>>,
+        commons: &mut Commons<FakeRelativeClock>,
+        meters: &Meters,
+        clock: &FakeRelativeClock,
+    ) -> Option<Limits<FakeRelativeClock>> {
+        let nodes = Nodes::default();
+        Limits::start(rules, running, commons, &Ground { route, nodes: &nodes, meters, clock })
     }
 
     fn per_client(count: u32, per: Duration, burst: u32) -> Rule {
@@ -320,18 +329,18 @@ mod tests {
     fn a_burst_is_admitted_then_refused_until_time_passes() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let limit = limit(Rate { count: 10, per: SECOND, burst: 3 }, &meters, &clock);
-        let left: Vec<u32> = (0..3).map(|_| limit.charge(&client(1)).unwrap().remaining).collect();
+        let left: Vec<u32> = (0..3).map(|_| limit.charge_at_once(&client(1)).unwrap().remaining).collect();
         assert_eq!(left, [2, 1, 0]);
 
-        let exceeded = limit.charge(&client(1)).unwrap_err();
+        let exceeded = limit.charge_at_once(&client(1)).unwrap_err();
         assert_eq!(exceeded.retry_after, Duration::from_millis(100));
         assert_eq!(exceeded.standing.remaining, 0);
         assert_eq!(exceeded.to_string(), "limit `users` exceeded");
-        assert!(limit.charge(&client(2)).is_ok(), "another client has its own count");
+        assert!(limit.charge_at_once(&client(2)).is_ok(), "another client has its own count");
 
         clock.advance(exceeded.retry_after);
-        assert_eq!(limit.charge(&client(1)).unwrap().remaining, 0);
-        assert!(limit.charge(&client(1)).is_err());
+        assert_eq!(limit.charge_at_once(&client(1)).unwrap().remaining, 0);
+        assert!(limit.charge_at_once(&client(1)).is_err());
     }
 
     #[test]
@@ -339,12 +348,12 @@ mod tests {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let limit = limit(Rate { count: 60, per: 60 * SECOND, burst: 60 }, &meters, &clock);
         for _ in 0..9 {
-            limit.charge(&client(1)).unwrap();
+            limit.charge_at_once(&client(1)).unwrap();
         }
-        let standing = limit.charge(&client(1)).unwrap();
+        let standing = limit.charge_at_once(&client(1)).unwrap();
         assert_eq!((standing.remaining, standing.reset), (50, 10 * SECOND));
         clock.advance(standing.reset);
-        assert_eq!(limit.charge(&client(1)).unwrap().remaining, 59);
+        assert_eq!(limit.charge_at_once(&client(1)).unwrap().remaining, 59);
     }
 
     #[test]
@@ -352,7 +361,7 @@ mod tests {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let limit = limit(Rate { count: 1, per: SECOND, burst: 500 }, &meters, &clock);
         let admitted: usize = thread::scope(|scope| {
-            let charge = || (0..200).filter(|_| limit.charge(&client(1)).is_ok()).count();
+            let charge = || (0..200).filter(|_| limit.charge_at_once(&client(1)).is_ok()).count();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(charge)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -366,13 +375,13 @@ mod tests {
     fn the_first_refusal_decides_and_the_tightest_standing_is_shown() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let limits = limits(&[per_client(100, SECOND, 100), per_client(2, 60 * SECOND, 2)], &meters, &clock);
-        let standing = limits.charge(&client(1), Moment::Came).unwrap().unwrap();
+        let standing = limits.charge_at_once(&client(1), Moment::Came).unwrap().unwrap();
         assert_eq!((&*standing.policy.name, standing.remaining), ("users-2", 1));
-        limits.charge(&client(1), Moment::Came).unwrap();
-        let exceeded = limits.charge(&client(1), Moment::Came).unwrap_err();
+        limits.charge_at_once(&client(1), Moment::Came).unwrap();
+        let exceeded = limits.charge_at_once(&client(1), Moment::Came).unwrap_err();
         assert_eq!((&*exceeded.standing.policy.name, exceeded.retry_after), ("users-2", 30 * SECOND));
         assert_eq!(limits.policies(), "\"users\";q=100;w=1, \"users-2\";q=2;w=60");
-        assert!(Limits::start("users", &[], None, &mut Commons::none(), &meters, &clock).is_none());
+        assert!(start("users", &[], None, &mut Commons::none(), &meters, &clock).is_none());
     }
 
     #[test]
@@ -383,14 +392,14 @@ mod tests {
         let misses = Rule { charge: Charge::Miss, ..per_client(1, SECOND, 3) };
         let limits = limits(&[writes, lists, misses], &meters, &clock);
         let left = |method: &Method, moment| {
-            let standing = limits.charge(&Facts { method, ..client(1) }, moment).unwrap();
+            let standing = limits.charge_at_once(&Facts { method, ..client(1) }, moment).unwrap();
             standing.map(|standing| standing.remaining)
         };
         assert_eq!(left(&Method::POST, Moment::Came), Some(0));
         assert_eq!(left(&Method::GET, Moment::Came), Some(1));
         assert_eq!(left(&Method::HEAD, Moment::Came), None);
         assert_eq!(left(&Method::HEAD, Moment::Fetched), Some(2));
-        assert!(limits.charge(&Facts { method: &Method::PUT, ..client(1) }, Moment::Came).is_err());
+        assert!(limits.charge_at_once(&Facts { method: &Method::PUT, ..client(1) }, Moment::Came).is_err());
     }
 
     #[test]
@@ -405,7 +414,8 @@ mod tests {
             &meters,
             &clock,
         );
-        let asked = |moment| limits.charge(&client(1), moment).unwrap().map(|it| it.policy.name.clone());
+        let asked =
+            |moment| limits.charge_at_once(&client(1), moment).unwrap().map(|it| it.policy.name.clone());
         assert_eq!(asked(Moment::Came).as_deref(), Some("users-3"));
         assert_eq!(asked(Moment::Known).as_deref(), Some("users"));
         assert_eq!(asked(Moment::Fetched).as_deref(), Some("users-2"));
@@ -417,7 +427,7 @@ mod tests {
         let observed = Rule { observe: true, ..per_client(1, SECOND, 1) };
         let limits = limits(&[observed], &meters, &clock);
         for _ in 0..3 {
-            assert!(limits.charge(&client(1), Moment::Came).unwrap().is_none());
+            assert!(limits.charge_at_once(&client(1), Moment::Came).unwrap().is_none());
         }
         assert_eq!(limits.policies(), "");
         let text = meters.render();
@@ -429,12 +439,12 @@ mod tests {
     fn a_reload_forgives_nobody_whose_rate_and_key_stay() {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let before = limits(&[per_client(1, SECOND, 1)], &meters, &clock);
-        before.charge(&client(1), Moment::Came).unwrap();
+        before.charge_at_once(&client(1), Moment::Came).unwrap();
 
         let anew = |rule: Rule| {
             let mut commons = Commons::none();
-            let limits = Limits::start("users", &[rule], Some(&before), &mut commons, &meters, &clock);
-            limits.unwrap().charge(&client(1), Moment::Came).map(drop)
+            let limits = start("users", &[rule], Some(&before), &mut commons, &meters, &clock);
+            limits.unwrap().charge_at_once(&client(1), Moment::Came).map(drop)
         };
         assert!(anew(per_client(1, SECOND, 1)).is_err());
         assert!(
@@ -451,16 +461,16 @@ mod tests {
         let rule =
             Rule { key: KeyRule(vec![Part::Constant("writes".to_owned())]), ..per_client(1, SECOND, 2) };
         let start = |route: &str, commons: &mut Commons<_>| {
-            Limits::start(route, std::slice::from_ref(&rule), None, commons, &meters, &clock).unwrap()
+            start(route, std::slice::from_ref(&rule), None, commons, &meters, &clock).unwrap()
         };
         let mut commons = Commons::none();
         let (users, orders) = (start("users", &mut commons), start("orders", &mut commons));
-        users.charge(&client(1), Moment::Came).unwrap();
-        orders.charge(&client(2), Moment::Came).unwrap();
-        assert!(users.charge(&client(3), Moment::Came).is_err());
+        users.charge_at_once(&client(1), Moment::Came).unwrap();
+        orders.charge_at_once(&client(2), Moment::Came).unwrap();
+        assert!(users.charge_at_once(&client(3), Moment::Came).is_err());
 
         let anew = start("anew", &mut Commons::of_running([&orders].into_iter()));
-        assert!(anew.charge(&client(4), Moment::Came).is_err());
+        assert!(anew.charge_at_once(&client(4), Moment::Came).is_err());
     }
 
     #[test]
@@ -468,7 +478,7 @@ mod tests {
         let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
         let limit = limit(Rate { count: 1, per: SECOND, burst: 1 }, &meters, &clock);
         for last in 0..5 {
-            limit.charge(&client(last)).unwrap();
+            limit.charge_at_once(&client(last)).unwrap();
         }
         assert!(meters.render().contains("limit_keys{route=\"users\"} 5"));
         drop(limit);

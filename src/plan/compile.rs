@@ -37,8 +37,13 @@ pub fn compile(
     let mut upstreams = Upstreams::compile(config, &around.directory, meters, running.plan, &mut problems);
     let vouching = running.plan.map(|plan| &plan.providers);
     let providers = auth::providers(config, around, meters, vouching, &mut problems);
-    let ground =
-        Ground { directory: &around.directory, meters, running: running.plan, providers: &providers };
+    let ground = Ground {
+        directory: &around.directory,
+        meters,
+        running: running.plan,
+        providers: &providers,
+        nodes: &around.nodes,
+    };
     let routes = routes::compile(config, ground, &connections, &mut upstreams, &mut problems);
 
     match (admin, routes) {

@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::forward::compress::Compress;
 use crate::forward::cors::Cors;
 use crate::forward::{Edit, PathRule};
-use crate::limit::{Addresses, Limits};
+use crate::limit::{Addresses, Limits, Nodes};
 use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
@@ -195,6 +195,8 @@ pub struct Surroundings {
     pub directory: PathBuf,
     /// Where development certificates are made.
     pub dev_certs: PathBuf,
+    /// Who counts limits together. Outlives plans.
+    pub nodes: Nodes,
 }
 
 /// What is in force while the next plan is compiled; nothing at a start.

@@ -1,29 +1,31 @@
 //! `rate_limit`: how often may be asked.
 
 use crate::config::auth::RouteAuth;
-use crate::config::limit::{LimitCharge, LimitKey, RateLimit, RateLimitTable};
+use crate::config::limit::{LimitCharge, LimitKey, LimitScope, RateLimit, RateLimitTable};
 use crate::config::route::OneOrMany;
-use crate::config::{Place, Problem, Rate as WrittenRate};
-use crate::limit::{Charge, KeyRule, Methods, Part, Rate, Rule};
+use crate::config::{Config, Place, Problem, Rate as WrittenRate};
+use crate::limit::{Charge, KeyRule, Methods, Part, Rate, Rule, Scope};
 
 use super::layers::Layered;
 
 /// The rules of a route, in their order.
-pub(super) fn rules(layered: &Layered<'_>, problems: &mut Vec<Problem>) -> Vec<Rule> {
+pub(super) fn rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<Problem>) -> Vec<Rule> {
     let Some(written) = &layered.route.rate_limit else { return Vec::new() };
     let place = layered.place("rate_limit");
+    let scope = if config.redis.is_some() { Scope::Fleet } else { Scope::Node };
     let forwards = layered.route.upstream.is_some();
     let asks = matches!(layered.route.auth, Some(RouteAuth::Provider(_) | RouteAuth::Table(_)));
     written
         .iter()
         .enumerate()
         .map(|(index, limit)| match limit {
-            RateLimit::Rate(written) => Rule::per_client(rate(*written, None)),
+            RateLimit::Rate(written) => Rule { scope, ..Rule::per_client(rate(*written, None)) },
             RateLimit::Table(table) => {
                 let listed = matches!(written, OneOrMany::Many(_));
                 let place = if listed { place.then(index) } else { place.clone() };
                 forbid_idle(table, forwards, &place, problems);
-                let rule = rule(table);
+                forbid_alone(table, scope, &place, problems);
+                let rule = rule(table, scope);
                 forbid_unknown(&rule, asks, &place, problems);
                 rule
             }
@@ -49,7 +51,15 @@ fn forbid_unknown(rule: &Rule, asks: bool, place: &Place, problems: &mut Vec<Pro
     }
 }
 
-fn rule(table: &RateLimitTable) -> Rule {
+/// Nodes count together over something.
+fn forbid_alone(table: &RateLimitTable, scope: Scope, place: &Place, problems: &mut Vec<Problem>) {
+    if table.scope == Some(LimitScope::Fleet) && scope == Scope::Node {
+        let message = "there is nothing over which nodes could count together";
+        problems.push(Problem::new(place.then("scope"), message, "set `redis`, or leave it out"));
+    }
+}
+
+fn rule(table: &RateLimitTable, scope: Scope) -> Rule {
     Rule {
         rate: rate(table.rate, table.burst),
         key: match &table.key {
@@ -66,6 +76,7 @@ fn rule(table: &RateLimitTable) -> Rule {
             LimitCharge::Miss => Charge::Miss,
         },
         observe: table.observe,
+        scope: if table.scope == Some(LimitScope::Node) { Scope::Node } else { scope },
     }
 }
 

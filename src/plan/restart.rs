@@ -54,13 +54,18 @@ mod tests {
     use super::super::{Running, Surroundings, compile};
     use super::*;
     use crate::config::{read_text, reference};
+    use crate::limit::Nodes;
     use crate::listen::Ticketing;
     use crate::listen::tls::install_provider;
     use crate::telemetry::Meters;
 
     fn plan(text: &str) -> Plan {
         install_provider();
-        let around = Surroundings { directory: PathBuf::from("."), dev_certs: PathBuf::from("certs") };
+        let around = Surroundings {
+            directory: PathBuf::from("."),
+            dev_certs: PathBuf::from("certs"),
+            nodes: Nodes::default(),
+        };
         let config = read_text("test.toml", text).unwrap().config;
         let ticketing = Ticketing::new().unwrap();
         compile(&config, &around, &ticketing, &Meters::new(), Running::default()).unwrap()

@@ -9,7 +9,7 @@ use crate::cache::Rules;
 use crate::config::route::{ClientCert, OneOrMany};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
-use crate::limit::{Commons, Limits};
+use crate::limit::{Commons, Limits, Nodes};
 use crate::listen::{ByHost, Policy};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
@@ -35,6 +35,8 @@ pub(super) struct Ground<'a> {
     pub(super) running: Option<&'a Plan>,
     /// Who vouches for callers.
     pub(super) providers: &'a Providers,
+    /// Who counts limits together.
+    pub(super) nodes: &'a Nodes,
 }
 
 /// Compiles every route. What cannot be compiled is a problem, and missing from the table.
@@ -119,7 +121,7 @@ fn route(
     let cors = cors::rules(layered, problems);
     let door = auth::door(name, layered, ground.providers, config, problems);
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
-    let rules = rate_limits::rules(layered, problems);
+    let rules = rate_limits::rules(layered, config, problems);
     let ip = written.ip.as_ref();
     let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), ground.directory, problems));
     if problems.len() > before {
@@ -135,7 +137,7 @@ fn route(
         addresses,
         client_cert,
         door,
-        limits: Limits::new(name, &rules, limited, commons, ground.meters),
+        limits: Limits::new(name, &rules, limited, commons, ground.nodes, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,

@@ -164,6 +164,12 @@ meters! {
     limit_decisions: counter["route", "outcome"] "limit_decisions",
         "Requests counted against a limit (`admitted`, `refused`, of one that observes `would_refuse`)",
         "A large refused share on a route is an attack, or a limit set too low.";
+    limit_leases: counter["route", "outcome"] "limit_leases",
+        "How often Redis was asked for more of a rate that nodes share (`granted`, `refused`, `away`)",
+        "`away` means that each node enforces its part of the rate meanwhile: see whether Redis is well.";
+    limit_nodes: gauge[] "limit_nodes",
+        "Nodes that count limits together, as this one sees them",
+        "Should be the number of gateways: while Redis is away each enforces a rate over this number.";
     limit_keys: gauge["route"] "limit_keys",
         "Keys, such as addresses, remembered by the limits of a route",
         "Bounded; at the bound, those with the least counted against them are forgotten first.";

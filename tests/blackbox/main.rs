@@ -37,6 +37,7 @@ mod f_auth_dev;
 mod f_auth_hostile;
 mod f_auth_keys;
 mod f_limit;
+mod f_limit_fleet;
 mod f_limit_rules;
 mod g_compress;
 mod g_cors;

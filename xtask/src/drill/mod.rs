@@ -20,6 +20,7 @@ mod certificates;
 mod chaos;
 mod deaths;
 mod fleet;
+mod limits;
 mod floods;
 mod frames;
 mod purge;
@@ -43,7 +44,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 9] = [
+const DRILLS: [Drill; 10] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
@@ -58,6 +59,11 @@ const DRILLS: [Drill; 9] = [
         name: "fleet-expiry",
         promise: "three gateways ask the origin once per expiry, even when one dies over it",
         play: fleet::run,
+    },
+    Drill {
+        name: "fleet-limits",
+        promise: "gateways admit together what one would, and their part each while Redis is away",
+        play: limits::run,
     },
     Drill {
         name: "h2-floods",

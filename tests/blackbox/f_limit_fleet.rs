@@ -1,0 +1,124 @@
+//! Limits that nodes count together over one Redis, and each by itself while it is away.
+
+use crate::support::redis::{Passage, Redis, Way};
+use crate::support::{Fleet, PATIENCE, eventually};
+
+/// A route that answers by itself, with this limit; and one with another, so that nodes can be waited for.
+fn routes(limit: &str) -> String {
+    format!("[routes.users]\npath = \"/users/*\"\nrate_limit = {limit}\nrespond = {{ body = \"fine\" }}\n")
+}
+
+/// How many of so many requests are admitted, the nodes asked in turn.
+async fn admitted(fleet: &Fleet, requests: usize) -> Vec<usize> {
+    let mut admitted = vec![0; fleet.nodes.len()];
+    for turn in 0..requests {
+        let at = turn % fleet.nodes.len();
+        let answer = fleet.nodes[at].get("/users").await;
+        assert!([200, 429].contains(&answer.status), "{answer:?}");
+        admitted[at] += usize::from(answer.status == 200);
+    }
+    admitted
+}
+
+/// Waits until every node sees all.
+async fn all_seen(fleet: &Fleet) {
+    let wanted = f64::from(u32::try_from(fleet.nodes.len()).unwrap());
+    let all = async || {
+        for node in &fleet.nodes {
+            if node.gateway.metric("tidegate_limit_nodes").await != wanted {
+                return false;
+            }
+        }
+        true
+    };
+    eventually(PATIENCE, "all nodes are seen", all).await;
+}
+
+#[tokio::test]
+async fn nodes_count_together_and_a_restart_forgives_nobody() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let mut fleet = Fleet::over(&[&url, &url, &url], "10s", "", &routes("\"9/h\"")).await;
+
+    assert_eq!(admitted(&fleet, 18).await.iter().sum::<usize>(), 9);
+    let refused = fleet.nodes[1].get("/users").await;
+    assert_eq!((refused.status, refused.json()["reason"].as_str()), (429, Some("limit-exceeded")));
+    let wait: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=400).contains(&wait), "one of nine in an hour comes back within 400 s: {wait}");
+    assert_eq!(refused.field("ratelimit"), Some(&*format!("\"users\";r=0;t={wait}")));
+
+    fleet.restart(0).await;
+    assert_eq!(admitted(&fleet, 6).await.iter().sum::<usize>(), 0);
+    assert!(fleet.nodes[1].gateway.metric("tidegate_limit_leases_total{outcome=\"granted\"}").await > 0.5);
+}
+
+#[tokio::test]
+async fn the_standing_is_that_of_the_fleet() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let fleet = Fleet::over(&[&url, &url], "10s", "", &routes("\"9/h\"")).await;
+    for (turn, left) in (0..9).rev().enumerate() {
+        let answer = fleet.nodes[turn % 2].get("/users").await;
+        let standing = answer.field("ratelimit").unwrap();
+        assert!(standing.starts_with(&format!("\"users\";r={left};")), "{turn}: {standing}");
+        assert_eq!(answer.field("ratelimit-policy"), Some("\"users\";q=9;w=3600"));
+    }
+}
+
+#[tokio::test]
+async fn a_rule_may_be_for_each_node_and_a_word_for_all_routes_of_all() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let own = routes(r#"{ rate = "2/h", scope = "node" }"#);
+    let fleet = Fleet::over(&[&url, &url], "10s", "", &own).await;
+    assert_eq!(admitted(&fleet, 8).await, [2, 2]);
+    drop(fleet);
+
+    let word = r#"{ rate = "3/h", key = "const:all" }"#;
+    let both = routes(word) + &routes(word).replace("users", "orders");
+    let fleet = Fleet::over(&[&url, &url], "10s", "", &both).await;
+    let mut statuses = Vec::new();
+    for (node, path) in [(0, "/users"), (1, "/orders"), (1, "/users"), (0, "/orders"), (1, "/users")] {
+        statuses.push(fleet.nodes[node].get(path).await.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+}
+
+#[tokio::test]
+async fn what_is_stored_is_counted_by_the_fleet_as_well() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let routes = "[routes.all]\nupstream = \"ORIGIN\"\ncache = \"60s\"\nrate_limit = \"8/h\"\n";
+    let fleet = Fleet::over(&[&url, &url], "10s", "", routes).await;
+    let mut statuses = Vec::new();
+    for turn in 0..12 {
+        statuses.push(fleet.nodes[turn % 2].get("/stored").await.status);
+    }
+    assert_eq!(statuses, [[200; 8].as_slice(), &[429; 4]].concat());
+    assert_eq!(fleet.origin.requests("/stored"), 1);
+}
+
+#[tokio::test]
+async fn while_redis_is_away_each_node_admits_its_part() {
+    for (passage, what) in [(Passage::Hole, "black-holed"), (Passage::Cut, "gone")] {
+        let redis = Redis::start().await;
+        let way = Way::to(redis.port).await;
+        let url = way.url();
+        let fleet = Fleet::over(&[&url, &url, &url], "50ms", "", &routes("\"12/h\"")).await;
+        all_seen(&fleet).await;
+        way.set(passage);
+        assert_eq!(admitted(&fleet, 45).await, [4, 4, 4], "{what}");
+
+        // Redis has forgotten all, the nodes have not.
+        redis.flushall();
+        way.set(Passage::Open);
+        let asks = "tidegate_limit_leases_total{outcome=\"refused\"}";
+        let mut after = 0;
+        eventually(PATIENCE, "redis is asked again", async || {
+            after += admitted(&fleet, 3).await.iter().sum::<usize>();
+            fleet.nodes[0].gateway.metric(asks).await > 0.5
+        })
+        .await;
+        assert!(after <= 1, "{what}: one comes back in five minutes: {after}");
+    }
+}
