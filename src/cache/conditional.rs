@@ -146,16 +146,21 @@ fn is_tag(tag: &[u8]) -> bool {
 /// the request asked about. None: it is about nothing that is held, and the request is to be repeated without
 /// conditions.
 ///
-/// A strong tag names all answers that bear it; a weak one, or a date, the newest. Where it names none, or there is no
-/// validator, a 304 to a question about one answer is about that one: its origin has said so, if not in full.
+/// A strong tag names all answers that bear it, and where none does, nothing: what has no tag may be of any, unless its
+/// date of change is the same. A weak one, or a date, names the newest. Where these name none, or there is no validator, a
+/// 304 to a question about one answer is about that one: its origin has said so, if not in full.
 pub fn chosen(not_modified: &HeaderMap, variants: &[&HeaderMap], selected: Option<usize>) -> Vec<usize> {
     let places = |fits: &dyn Fn(&HeaderMap) -> bool| -> Vec<usize> {
         (0..variants.len()).filter(|place| fits(variants[*place])).collect()
     };
     let tag = not_modified.get(ETAG);
     let named = match (tag, not_modified.get(LAST_MODIFIED)) {
-        (Some(tag), _) if !tag.as_bytes().starts_with(b"W/") => {
-            places(&|stored| same_strong(stored.get(ETAG), Some(tag)))
+        (Some(tag), date) if same_strong(Some(tag), Some(tag)) => {
+            let bear_it = places(&|stored| same_strong(stored.get(ETAG), Some(tag)));
+            let untagged = |stored: &HeaderMap| {
+                !stored.contains_key(ETAG) && date.is_some() && stored.get(LAST_MODIFIED) == date
+            };
+            return if bear_it.is_empty() { newest(&places(&untagged), selected) } else { bear_it };
         }
         (Some(tag), _) => {
             let weak = opaque(tag.as_bytes());
@@ -328,8 +333,23 @@ mod tests {
             (&[("etag", "\"b\"")], &[&[("etag", "\"a\"")], &[("etag", "\"b\"")]], Some(0), &[1]),
             (&[("etag", "\"b\"")], &[&[("etag", "\"a\"")], &[("etag", "\"b\"")]], None, &[1]),
             (&[("etag", "\"c\"")], &[&[("etag", "\"a\"")], &[("etag", "\"b\"")]], None, &[]),
-            (&[("etag", "\"c\"")], &[&[("etag", "\"a\"")]], Some(0), &[0]),
-            (&[("etag", "\"c\"")], &[&[("etag", "\"a\"")]], None, &[0]),
+            (&[("etag", "\"c\"")], &[&[("etag", "\"a\"")]], Some(0), &[]),
+            (&[("etag", "\"c\"")], &[&[("etag", "\"a\"")]], None, &[]),
+            (&[("etag", "\"c\"")], &[&[("last-modified", THEN)]], Some(0), &[]),
+            (
+                &[("etag", "\"c\""), ("last-modified", THEN)],
+                &[&[("last-modified", EARLY)], &[("last-modified", THEN)]],
+                Some(1),
+                &[1],
+            ),
+            (
+                &[("etag", "\"c\""), ("last-modified", THEN)],
+                &[&[("etag", "\"a\""), ("last-modified", THEN)]],
+                Some(0),
+                &[],
+            ),
+            (&[("etag", "c")], &[&[("etag", "a")]], Some(0), &[0]),
+            (&[("etag", "W/\"c\"")], &[&[("etag", "W/\"a\"")]], Some(0), &[0]),
             (&[("etag", "W/\"a\"")], &[&[("etag", "W/\"a\"")], &[("etag", "W/\"a\"")]], Some(1), &[1]),
             (&[("etag", "W/\"a\"")], &[&[("etag", "W/\"a\"")], &[("etag", "W/\"a\"")]], None, &[0]),
             (

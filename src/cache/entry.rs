@@ -12,7 +12,7 @@
 //! Content is named by its hash: written twice it is the same, and a newer head finds it without being told.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -109,9 +109,7 @@ fn chunks_of(length: u64) -> u64 {
 pub fn head(key: &Key, stored: &Stored, content: u128) -> Result<Vec<u8>, TooLarge> {
     let mut head = Vec::with_capacity(1024);
     head.extend_from_slice(&HEAD);
-    let since = stored.stored.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    head.extend_from_slice(&ms.to_be_bytes()[2..]);
+    head.extend_from_slice(&millis_of(stored.stored).to_be_bytes()[2..]);
     let chunks = u32::try_from(chunks(&stored.body)).map_err(|_| TooLarge)?;
     head.extend_from_slice(&chunks.to_be_bytes());
     head.extend_from_slice(&content.to_be_bytes());
@@ -134,6 +132,11 @@ pub fn head(key: &Key, stored: &Stored, content: u128) -> Result<Vec<u8>, TooLar
     put_selecting(&mut head, &stored.selecting);
     put_body(&mut head, &stored.body)?;
     if head.len() > HEAD_MAX { Err(TooLarge) } else { Ok(sealed(key, head)) }
+}
+
+/// When an answer was stored as its head says it, in milliseconds since 1970.
+pub fn millis_of(stored: SystemTime) -> u64 {
+    u64::try_from(stored.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The same bytes with the checksum that a head of this key has. For those who try to break [`read`], too: bytes that

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use http::header::COOKIE;
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderName, Method};
 
 pub mod asking;
@@ -159,6 +159,15 @@ impl Rules {
             || !self.key_cookies.is_empty()
             || self.key_client == Some(true)
             || self.key_caller
+    }
+
+    /// Whether callers are told apart, by the key or by the variants: what is stored may be for one of them.
+    pub fn tells_callers_apart(&self) -> bool {
+        self.key_caller
+            || self.key_client == Some(true)
+            || self.tells_cookies_apart()
+            || self.vary.contains(&AUTHORIZATION)
+            || self.key_headers.contains(&AUTHORIZATION)
     }
 
     /// Whether cookies are told apart, by the key or by the variants.

@@ -137,24 +137,27 @@ impl NotKept {
         }
     }
 
+    /// Whether it is for its request that an answer is not kept: others may still be served what is stored.
+    pub fn is_of_request(self) -> bool {
+        matches!(self, Self::Authorization | Self::Cookie)
+    }
+
     /// Whether an answer with this status that is not kept for this reason takes the place of what is stored all the same:
     /// the stored one is then forgotten, as a newer one has the word (§4.3.3) that is not there to be served. In doubt
     /// it is forgotten, which costs a fetch; to keep it would show what the origin has withdrawn.
     ///
-    /// It stays where the reason is one of the request ([`NotKept::Authorization`], [`NotKept::Cookie`]): others may
-    /// still be served it. So it does after a failure, for which it may stand in, after a part, and after statuses that
+    /// It stays where the reason is one of the request ([`NotKept::is_of_request`]). So it does after a failure, for which it may stand in, after a part, and after statuses that
     /// blame the one request (400, 406, 412, 416, 429 and the like): anybody could make it go with a request gone wrong.
     /// 401 and 403 are about a caller who has said who he is; to others, they are about the URL.
     pub fn supersedes(self, status: StatusCode, request: &HeaderMap, authorized: bool) -> bool {
-        let of_request =
-            matches!(self, Self::Method | Self::Authorization | Self::Cookie | Self::Partial | Self::Purged);
+        let of_one = self.is_of_request() || matches!(self, Self::Method | Self::Partial | Self::Purged);
         let of_url = match status.as_u16() {
             206 | 304 => false,
             200..=399 | 404 | 405 | 410 | 451 => true,
             401 | 403 => !authorized && !request.contains_key(COOKIE),
             _ => false,
         };
-        of_url && !of_request
+        of_url && !of_one
     }
 }
 

@@ -178,6 +178,7 @@ impl Tier {
             }
         }
         found.variants.sort_by_key(|entry| std::cmp::Reverse(entry.stored.stored));
+        found.variants = told_apart(found.variants);
         found
     }
 
@@ -254,6 +255,19 @@ impl Tier {
         self.redis.script("purge", &scripts::PURGE, &[&names.heads], &[names.chunks.as_bytes()]).await?;
         Ok(())
     }
+}
+
+/// Variants, newest first, without those that were chosen by fewer fields than a newer one: the origin has come to tell
+/// more requests apart than they do, as in memory ([`Resource::with`](super::stored::Resource::with)).
+fn told_apart(variants: Vec<Entry>) -> Vec<Entry> {
+    let mut kept: Vec<Entry> = Vec::with_capacity(variants.len());
+    for entry in variants {
+        let own = &entry.stored.selecting;
+        if kept.iter().all(|newer| own.tells_apart(&newer.stored.selecting)) {
+            kept.push(entry);
+        }
+    }
+    kept
 }
 
 /// The one look at a key; when it goes, however it ended, the next one asks anew.

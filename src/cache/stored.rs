@@ -78,6 +78,12 @@ impl Terms {
     pub fn is_reusable(&self) -> bool {
         !self.validate_always && (self.fresh_until > self.born || !self.while_revalidate.is_zero())
     }
+
+    /// Whether the time is over in which it could: what is under way still is of no use to requests to come.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        self.is_reusable()
+            && now.duration_since(self.fresh_until).is_ok_and(|past| past > self.while_revalidate)
+    }
 }
 
 impl Default for Terms {

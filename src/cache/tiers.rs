@@ -14,10 +14,12 @@ use super::freshness::Times;
 use super::marks::Unstored;
 use super::memory::Memory;
 use super::merge::{self, HeadSays};
+use super::policy::NotKept;
 use super::purge::{Purge, Target};
 use super::purges::{Covered, Purges};
 use super::status::Forwarded;
 use super::stored::{Body, Key, Resource, Stored, Terms};
+use super::vary::{Selecting, Unbounded};
 use super::{compact, parts, policy, vary};
 use crate::redis::Redis;
 use crate::telemetry::meters::Meters;
@@ -155,10 +157,10 @@ impl Tiers {
         resource.variants.iter().filter(|stored| !hard(stored)).cloned().collect()
     }
 
-    /// Whether a purge has overtaken a fetch.
-    pub fn is_overtaken<T>(&self, key: &Key, flight: &Flight<T>) -> bool {
+    /// Whether a purge has overtaken a fetch, or the lifetime of its answer its body.
+    pub fn is_overtaken<T>(&self, key: &Key, flight: &Flight<T>, now: SystemTime) -> bool {
         match flight.filling() {
-            Some(stored) => self.meets(key, &stored).is_some(),
+            Some(stored) => self.meets(key, &stored).is_some() || stored.terms.is_over(now),
             None => self.purges.covers_fill(flight.stamp, key, &[], "").is_some(),
         }
     }
@@ -219,13 +221,16 @@ impl Tiers {
         self.memory.update(*key, |old| Some(old?.clone()));
     }
 
-    /// Forgets one answer.
-    pub fn drop_variant(&self, key: &Key, stored: &Stored) {
+    /// Forgets one answer, which its origin lets nobody keep any more: here, and soon where the fleet would find it.
+    pub fn withdraw(&self, key: &Key, stored: &Stored) {
         self.memory.update(*key, |old| {
             let left = old?.variants.iter().filter(|other| other.selecting != stored.selecting);
             let variants: Vec<_> = left.cloned().collect();
             (!variants.is_empty()).then_some(Resource { variants })
         });
+        if let Some(fleet) = self.fleet() {
+            fleet.tier.withdraw_behind(*key, stored);
+        }
     }
 
     /// Forgets, or makes stale, what a purge names: here at once, on other nodes soon.
@@ -293,15 +298,35 @@ impl Tiers {
                     Terms { fresh_until: stored.terms.born, never_stale: true, ..stored.terms.clone() };
                 self.share(asking.key, &Arc::new(Stored { terms, ..(*stored).clone() }), true);
             }
-            HeadSays::Freshen => {
-                let headers = merge::renewed(&stored.headers, answer, &asking.rules);
-                let request = (request, asking.authorized);
-                let kept =
-                    policy::keep(&http::Method::GET, request, stored.status, &headers, &asking.rules, times);
-                let Ok(terms) = kept else { return self.drop_variant(&asking.key, &stored) };
-                let headers = compact(&policy::stored_headers(&headers, &asking.rules, times.answered));
-                self.share(asking.key, &Arc::new(Stored { headers, terms, ..(*stored).clone() }), true);
+            HeadSays::Freshen => self.freshen(asking, request, &stored, answer, times),
+        }
+    }
+
+    /// Puts the fields of an answer to HEAD into the stored answer to GET; where these forbid to keep it, it is
+    /// forgotten, unless that is for this request alone.
+    fn freshen(
+        &self,
+        asking: &Asking,
+        request: &HeaderMap,
+        stored: &Arc<Stored>,
+        answer: &HeaderMap,
+        times: Times,
+    ) {
+        let (rules, fields) = (&asking.rules, (request, asking.authorized));
+        let headers = merge::renewed(&stored.headers, answer, rules);
+        let kept = policy::keep(&http::Method::GET, fields, stored.status, &headers, rules, times);
+        let kept = kept.and_then(|terms| {
+            let selecting = Selecting::of(&headers, rules, request);
+            selecting.map(|selecting| (terms, selecting)).map_err(|Unbounded| NotKept::Vary)
+        });
+        match kept {
+            Ok((terms, selecting)) => {
+                let headers = compact(&policy::stored_headers(&headers, rules, times.answered));
+                let fresh = Stored { headers, terms, selecting, ..(**stored).clone() };
+                self.share(asking.key, &Arc::new(fresh), true);
             }
+            Err(reason) if reason.is_of_request() => {}
+            Err(_) => self.withdraw(&asking.key, stored),
         }
     }
 }

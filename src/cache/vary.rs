@@ -58,6 +58,12 @@ pub fn fields(answer: &HeaderMap, rules: &Rules) -> Result<Vec<HeaderName>, Unbo
     if fields.len() > FIELDS_MAX { Err(Unbounded) } else { Ok(fields) }
 }
 
+/// Whether an answer says that it differs by this field.
+pub fn names(answer: &HeaderMap, field: &HeaderName) -> bool {
+    let names = answer.get_all(VARY).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(field.as_str().as_bytes()))
+}
+
 /// Whether the origin sees another value of this field than the client sent: variants are told apart by what the
 /// client sent, so these tell nothing, and all clients would share the answer to one.
 fn is_written_here(name: &str) -> bool {
@@ -109,6 +115,12 @@ impl Selecting {
     /// Whether every field by which the other was chosen is one by which this was.
     pub(super) fn tells_apart(&self, other: &Self) -> bool {
         other.fields.iter().all(|(name, _)| self.fields.iter().any(|(own, _)| own == name))
+    }
+
+    /// Whether both were chosen by the same fields, whatever their values.
+    pub fn is_by_the_same_fields(&self, other: &Self) -> bool {
+        let names = |of: &Self| of.fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        names(self) == names(other)
     }
 
     /// Bytes of memory that the fields take, but for the structure itself.

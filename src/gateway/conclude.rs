@@ -61,16 +61,24 @@ pub(super) async fn conclude(
         deliver::in_place(session, exchange, tiers, &stored).await?;
         return Ok(After::Answered);
     }
-    // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch.
+    // Which tags an answer carries shows when it comes: a purge may have met it before this request joined its fetch. One
+    // that another node fetched may be from before a purge that is not in the log yet.
+    let shared = matches!(came.verdict, Verdict::Stored(_, From::Redis));
     let suits = |stored: &Stored| {
         asking.suits(stored, &session.req_header().headers)
             && tiers.meets(&asking.key, stored).is_none()
-            && !is_too_old(asking, stored)
+            && !(shared && tiers.refuses(&asking.key, stored))
+            && reuse_of(asking, stored) != Reuse::Validate(Why::Request)
     };
     match &came.verdict {
         Verdict::Passing(_) if !leads => return Ok(After::Past(Pass::NotShared, came.why)),
         // What the origin lets nobody have without asking it is for the one who asked (§4).
         Verdict::Stored(stored, _) | Verdict::Filling(_, stored) if !leads && !stored.terms.is_reusable() => {
+            return Ok(After::Past(Pass::NotShared, came.why));
+        }
+        Verdict::Stored(stored, _) | Verdict::Filling(_, stored)
+            if !leads && is_stale(asking, stored, &came.follower) =>
+        {
             return Ok(After::Past(Pass::NotShared, came.why));
         }
         // Another variant than this request's, not for its caller, purged, or older than it takes.
@@ -99,10 +107,17 @@ pub(super) fn may_stand_in(
         && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now())
 }
 
-/// Whether the request asks for a younger answer than what came (§5.2.1).
-fn is_too_old(asking: &Asking, stored: &Stored) -> bool {
-    let reuse = reuse::reuse(&asking.directives, &stored.terms, false, asking.arrived, SystemTime::now());
-    reuse == Reuse::Validate(Why::Request)
+/// Whether what came serves the request as any stored answer does.
+fn reuse_of(asking: &Asking, stored: &Stored) -> Reuse {
+    reuse::reuse(&asking.directives, &stored.terms, false, asking.arrived, SystemTime::now())
+}
+
+/// Whether what another request caused is stale for this one (§4). Who was here before it puts up with the time that it
+/// took to come, as the one who caused it does.
+fn is_stale(asking: &Asking, stored: &Stored, follower: &Follower<Tale>) -> bool {
+    let asked = follower.has_waited().and_then(|waited| SystemTime::now().checked_sub(waited));
+    reuse_of(asking, stored) == Reuse::Validate(Why::Stale)
+        && asked.is_none_or(|asked| stored.terms.fresh_until <= asked)
 }
 
 impl Came {

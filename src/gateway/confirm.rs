@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::CONTENT_RANGE;
 use pingora::http::ResponseHeader;
 
 use crate::cache::flight::{From, Verdict};
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stored};
-use crate::cache::{conditional, merge};
+use crate::cache::{conditional, merge, range};
 use crate::refusal::Refusal;
 use crate::telemetry::Validation;
 
@@ -36,8 +37,11 @@ pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Erra
     }
     let mut first = None;
     for at in chosen {
-        let renewed = renewed(&errand, &candidates[at], &not_modified, first.is_none());
-        first.get_or_insert(renewed);
+        if first.is_none() {
+            first = Some(renewed(&errand, &candidates[at], &not_modified));
+        } else {
+            renew_beside(&errand, &candidates[at], &not_modified);
+        }
     }
     tally::validated(&errand, Validation::Holds);
     let tale = Tale { status: Some(304), ..errand.tale() };
@@ -91,48 +95,71 @@ struct Renewed {
 /// The head and the whole body, if it is held, of what is not kept any more, and why.
 type NotRenewed = Box<(ResponseHeader, Option<Pieces>, NotKept)>;
 
-/// Puts the fields of a 304 into a stored answer; where these forbid to keep it, it is forgotten.
-fn renewed(
-    errand: &Errand,
-    old: &Arc<Stored>,
-    not_modified: &ResponseHeader,
-    serves: bool,
-) -> Result<Renewed, NotRenewed> {
-    let headers = merge::renewed(&old.headers, &not_modified.headers, &errand.rules);
-    let mut parts = http::Response::new(()).into_parts().0;
-    (parts.status, parts.headers) = (old.status, headers);
-    let head = ResponseHeader::from(parts);
-    let (method, fields) = (&errand.request.method, (&errand.request.headers, errand.authorized));
-    let terms = policy::keep(method, fields, old.status, &head.headers, &errand.rules, errand.times());
-    let kept = terms.and_then(|terms| {
-        settle::to_store(
-            &errand.request,
-            &head,
-            &errand.rules,
-            terms,
-            errand.pilot.stamp(),
-            errand.url.clone(),
-        )
-    });
-    match kept {
+/// Puts the fields of a 304 into the stored answer that is the request's; where these forbid to keep it, it is forgotten.
+fn renewed(errand: &Errand, old: &Arc<Stored>, not_modified: &ResponseHeader) -> Result<Renewed, NotRenewed> {
+    let head = merged(errand, old, &not_modified.headers);
+    match to_keep(errand, old, &head) {
         Ok(fresh) => {
-            // Others that are confirmed as well stay those of the requests that they were stored for.
-            let selecting = if serves { fresh.selecting } else { old.selecting.clone() };
-            let fresh =
-                Arc::new(Stored { body: old.body.clone(), forms: old.forms.clone(), selecting, ..fresh });
+            let fresh = Arc::new(fresh);
             let kept = errand.fetching.tiers.keep(errand.key, &fresh);
             Ok(Renewed { stored: fresh, kept: if kept { Ok(()) } else { Err(NotKept::Purged) } })
         }
         Err(reason) => {
-            // Some reasons are of the request, not of the answer: others may still be served what is stored.
-            if !matches!(reason, NotKept::Authorization | NotKept::Cookie) {
-                errand.fetching.tiers.drop_variant(&errand.key, old);
-            }
+            forget(errand, old, reason);
             let body = match &old.body {
                 Body::Whole(pieces) => Some(pieces.clone()),
                 Body::Parts { .. } => None,
             };
             Err(Box::new((head, body, reason)))
+        }
+    }
+}
+
+/// Puts the fields of a 304 into another answer that it confirms as well. That stays the one of the requests that it was
+/// stored for; where the 304 has other fields tell these apart, it does not say which they are, and confirms nothing here.
+fn renew_beside(errand: &Errand, old: &Arc<Stored>, not_modified: &ResponseHeader) {
+    let head = merged(errand, old, &merge::of_others(&not_modified.headers));
+    match to_keep(errand, old, &head) {
+        Ok(fresh) if fresh.selecting.is_by_the_same_fields(&old.selecting) => {
+            let fresh = Stored { selecting: old.selecting.clone(), ..fresh };
+            // Kept or met by a purge: nobody waits for it.
+            errand.fetching.tiers.keep(errand.key, &Arc::new(fresh));
+        }
+        Ok(_) => {}
+        Err(reason) => forget(errand, old, reason),
+    }
+}
+
+/// The head of a stored answer with the fields of a 304. With parts, nothing is kept that tells of other bytes than the
+/// whole's.
+fn merged(errand: &Errand, old: &Stored, later: &HeaderMap) -> ResponseHeader {
+    let mut headers = merge::renewed(&old.headers, later, &errand.rules);
+    if let Body::Parts { .. } = &old.body {
+        headers.remove(CONTENT_RANGE);
+        range::without_digests(&mut headers);
+    }
+    let mut parts = http::Response::new(()).into_parts().0;
+    (parts.status, parts.headers) = (old.status, headers);
+    ResponseHeader::from(parts)
+}
+
+/// A confirmed answer under its new head, if that may be stored.
+fn to_keep(errand: &Errand, old: &Stored, head: &ResponseHeader) -> Result<Stored, NotKept> {
+    let (request, stamp) = (&errand.request, errand.pilot.stamp());
+    let fields = (&request.headers, errand.authorized);
+    let terms =
+        policy::keep(&request.method, fields, old.status, &head.headers, &errand.rules, errand.times())?;
+    let fresh = settle::to_store(request, head, &errand.rules, terms, stamp, errand.url.clone())?;
+    Ok(Stored { body: old.body.clone(), forms: old.forms.clone(), ..fresh })
+}
+
+/// Forgets what may be kept no more, here and in the fleet, unless that is for its request alone.
+fn forget(errand: &Errand, old: &Arc<Stored>, reason: NotKept) {
+    let tiers = errand.fetching.tiers;
+    if !reason.is_of_request() {
+        tiers.withdraw(&errand.key, old);
+        if reason.lasts(old.status) {
+            tiers.unstored.mark(&errand.key, errand.authorized);
         }
     }
 }

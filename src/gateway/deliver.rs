@@ -212,7 +212,6 @@ pub(super) async fn flight(
     is_kept: bool,
     follower: Follower<Tale>,
 ) -> Result<()> {
-    let for_all = is_kept && encode::is_for_all(exchange);
     let (status, headers) = match head {
         Head::AsItCame(head) => {
             let mut headers = head.headers.clone();
@@ -229,7 +228,7 @@ pub(super) async fn flight(
     };
     let length = policy::length(&headers);
     let request = session.req_header();
-    let choice = encode::choose(request, exchange, status, &headers, length, for_all);
+    let choice = encode::choose(request, exchange, status, &headers, length, is_kept);
     let mut plan = Plan::of(request, status, headers, length, false);
     let encoder = plan.begin(choice, exchange, status, length);
     plan.send(session, exchange, Source::Flight(follower, encoder)).await

@@ -9,8 +9,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::Semaphore;
 
-use crate::cache::parts;
 use crate::cache::stored::{Body, Stored};
+use crate::cache::{parts, vary};
 use crate::exchange::Exchange;
 use crate::forward::compress::{self, Choice, Coding, Compress, Encoder};
 
@@ -25,19 +25,20 @@ fn rules(exchange: &Exchange) -> Option<&Compress> {
     exchange.route.as_ref()?.compress.as_ref()
 }
 
-/// What becomes of an answer of `length` bytes, if that is known; `for_all`: it is the same for everybody.
+/// What becomes of an answer of `length` bytes, if that is known; `is_kept`: it is stored, for all whom it suits.
 pub(super) fn choose(
     request: &request::Parts,
     exchange: &Exchange,
     status: StatusCode,
     answer: &HeaderMap,
     length: Option<u64>,
-    for_all: bool,
+    is_kept: bool,
 ) -> Choice {
     let Some(rules) = rules(exchange) else { return Choice::Untouched };
     let certificate = exchange.asked.as_ref().is_some_and(|asked| asked.certificate.is_some());
-    let guarded =
-        !for_all && compress::is_coaxable(&request.headers, certificate) && !compress::is_public(answer);
+    let guarded = compress::is_coaxable(&request.headers, certificate)
+        && !compress::is_public(answer)
+        && !(is_kept && is_for_all(exchange, answer));
     rules.choose(&request.headers, status, answer, length, guarded)
 }
 
@@ -47,13 +48,13 @@ pub(super) fn choose_stored(request: &request::Parts, exchange: &Exchange, store
         return Choice::Untouched;
     }
     let length = Some(parts::length(&stored.body));
-    choose(request, exchange, stored.status, &stored.headers, length, is_for_all(exchange))
+    choose(request, exchange, stored.status, &stored.headers, length, true)
 }
 
 /// Whether what is stored for the request is stored for all clients alike.
-pub(super) fn is_for_all(exchange: &Exchange) -> bool {
+fn is_for_all(exchange: &Exchange, answer: &HeaderMap) -> bool {
     let rules = exchange.cache.as_ref().map(|asking| &asking.rules);
-    rules.is_some_and(|rules| !rules.tells_cookies_apart() && rules.key_client != Some(true))
+    rules.is_some_and(|rules| !rules.tells_callers_apart()) && !vary::names(answer, &header::AUTHORIZATION)
 }
 
 // ── answers that pass by ────────────────────────────────────────────────────────────────────────────────────────────

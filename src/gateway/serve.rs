@@ -254,7 +254,8 @@ async fn fetch(
     } else {
         let lane = lane(asking, session.req_header(), fetching);
         let tiers = &fetching.tiers;
-        match fetching.flights.join(lane, stamp, |flight| tiers.is_overtaken(&lane.key, flight)) {
+        let now = SystemTime::now();
+        match fetching.flights.join(lane, stamp, |flight| tiers.is_overtaken(&lane.key, flight, now)) {
             Joined::Follow(follower) => follower,
             Joined::Lead(pilot, follower) => {
                 send_out(session.req_header(), exchange, fetching, pilot);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::forms::Forms;
+use crate::cache::parts::ContentRange;
 use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
@@ -263,18 +264,33 @@ fn learn(errand: &Errand, status: StatusCode, reason: NotKept) {
     if reason.supersedes(status, &errand.request.headers, errand.authorized) {
         let selected = errand.selected().map(|at| &errand.candidates[at]);
         for stored in selected.into_iter().chain(&errand.in_part) {
-            tiers.drop_variant(&errand.key, stored);
+            tiers.withdraw(&errand.key, stored);
         }
     }
+}
+
+/// Whether a stored whole stays, though a part came: it is of use, and nothing says that the part is of another version.
+fn is_kept_over(stored: &Stored, part: &HeaderMap, place: &ContentRange) -> bool {
+    let agrees = |name: HeaderName| match (stored.headers.get(&name), part.get(&name)) {
+        (Some(own), Some(other)) => own == other,
+        _ => true,
+    };
+    let of_use = stored.terms.fresh_until > SystemTime::now() || policy::validatable(&stored.headers);
+    let whole = matches!(&stored.body, Body::Whole(pieces) if pieces.len() == place.length);
+    whole && of_use && agrees(ETAG) && agrees(LAST_MODIFIED)
 }
 
 /// Stores a part, combined with what is stored of the same answer (§3.4).
 fn keep_part(errand: &Errand, copy: Copy, head: &ResponseHeader) -> Result<(), NotKept> {
     let (part, pieces) = copy.finish().ok_or(NotKept::TooLarge)?;
     let place = parts::range_of(&head.headers).ok_or(NotKept::Partial)?;
-    let before = errand.in_part.as_ref().filter(|stored| stored.selecting == part.selecting);
+    let whole = errand.selected().map(|at| &errand.candidates[at]);
+    let before = errand.in_part.as_ref().or(whole).filter(|stored| stored.selecting == part.selecting);
     let combined = before
         .and_then(|stored| parts::combine(&stored.headers, &stored.body, &head.headers, &place, &pieces));
+    if combined.is_none() && before.is_some_and(|stored| is_kept_over(stored, &head.headers, &place)) {
+        return Err(NotKept::Partial);
+    }
     let body = combined.or_else(|| parts::first(&place, pieces)).ok_or(NotKept::Partial)?;
     let mut headers = part.headers;
     headers.remove(CONTENT_RANGE);

@@ -12,7 +12,7 @@ use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
-use crate::cache::stored::{Key, Stored};
+use crate::cache::stored::{Body, Key, Stored};
 use crate::telemetry::Scope;
 
 use super::fetch::Errand;
@@ -38,6 +38,10 @@ impl Errand {
         let mut waited = false;
         let mut found = fleet.tier.look(&self.key).await.ok()?;
         loop {
+            // Waiting took its time: without sight of the purges nothing of others is taken.
+            if !fleet.sees() {
+                return None;
+            }
             if let Some(stored) = self.adopt(fleet, &found).await {
                 if waited && let Some(route) = &self.exchange.route {
                     route.meters.cache.joined(Scope::Fleet);
@@ -108,7 +112,9 @@ impl Errand {
         let bytes = entry.apart.as_ref().map_or(0, |apart| apart.length);
         let _reserved = self.fetching.flights.held().reserve(bytes)?;
         let stored = fleet.tier.whole(&self.key, entry).await.ok()??;
-        tiers.adopt(self.key, &stored);
+        if !tiers.adopt(self.key, &stored) {
+            return None; // purged while its content was read
+        }
         if serves {
             return Some(stored);
         }
@@ -121,6 +127,10 @@ impl Errand {
 /// Gives an answer to the fleet, and the lease back with it.
 pub(super) async fn give(tiers: &'static Tiers, key: Key, stored: &Arc<Stored>, terms: Share) {
     let Some(fleet) = tiers.fleet() else { return };
+    if let Body::Parts { .. } = &stored.body {
+        // Who asks the fleet wants the whole.
+        return give_up(tiers, &key, terms.lease, None).await;
+    }
     match terms {
         Share { lease: Some(lease), head_alone: false } => {
             // An error leaves the lease to run out.

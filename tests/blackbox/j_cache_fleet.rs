@@ -106,6 +106,76 @@ async fn a_part_that_one_node_has_is_not_taken_for_the_whole_by_another() {
 }
 
 #[tokio::test]
+async fn a_part_that_one_node_confirms_leaves_the_whole_to_the_others() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    let reply = |seen: &Seen| {
+        let reply = match (seen.field("range"), seen.field("if-none-match")) {
+            (_, Some(_)) => Reply::new(304, ""),
+            (Some(_), _) => Reply::new(206, "01").field("content-range", "bytes 0-1/10"),
+            _ => Reply::ok("0123456789"),
+        };
+        reply.field("cache-control", "max-age=60").field("etag", "\"a\"")
+    };
+    fleet.origin.answer_by("/parts", reply);
+    let part = [("range", "bytes=0-1")];
+    fleet.nodes[0].get_with("/parts", &part).await;
+    fleet.nodes[1].get("/parts").await;
+    let confirmed = fleet.nodes[0].get_with("/parts", &[part[0], ("cache-control", "no-cache")]).await;
+    assert_eq!(status(&confirmed), "tidegate; fwd=request; fwd-status=304; stored");
+    // What it had written behind is in Redis when it has ended.
+    fleet.restart(0).await;
+    fleet.restart(1).await;
+    let whole = fleet.nodes[1].get("/parts").await;
+    assert_eq!((found_in(&whole), whole.text()), ("redis", "0123456789"), "{}", status(&whole));
+}
+
+#[tokio::test]
+async fn what_its_origin_withdraws_is_not_found_with_the_fleet_either() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    // Why the origin is asked again, and what it says then.
+    let rows = [
+        ("/confirmed", Reply::new(304, "").field("cache-control", "private")),
+        ("/every", Reply::new(304, "").field("vary", "*").fresh_for(60)),
+        ("/replaced", Reply::ok("mine").field("cache-control", "private")),
+    ];
+    for (path, then) in rows {
+        let then = then.field("etag", "\"1\"");
+        fleet.origin.answer_by(path, move |seen| match seen.field("if-none-match") {
+            Some(_) => then.clone(),
+            None => Reply::ok("for all").field("etag", "\"1\"").fresh_for(3600),
+        });
+        fleet.nodes[0].get(path).await;
+        assert_eq!(found_in(&fleet.nodes[1].get(path).await), "redis", "{path}");
+        let withdrawn = fleet.nodes[1].get_with(path, &[("cache-control", "no-cache")]).await;
+        assert!(!is_hit(&withdrawn), "{path}");
+        fleet.restart(1).await;
+        let next = fleet.nodes[1].get(path).await;
+        assert!(!is_hit(&next), "{path}: {}", status(&next));
+    }
+}
+
+#[tokio::test]
+async fn what_a_304_tells_apart_is_told_apart_on_every_node() {
+    let redis = Redis::start().await;
+    let mut fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    fleet.origin.answer_by("/words", |seen| match seen.field("if-none-match") {
+        Some("\"de\"") if seen.field("accept-language") == Some("de") => {
+            Reply::new(304, "").field("etag", "\"de\"").field("vary", "accept-language").fresh_for(60)
+        }
+        _ => Reply::ok(seen.field("accept-language").unwrap_or("none")).field("etag", "\"de\"").fresh_for(60),
+    });
+    let of = |language| [("accept-language", language)];
+    fleet.nodes[0].get_with("/words", &of("de")).await;
+    let confirmed = [("accept-language", "de"), ("cache-control", "no-cache")];
+    fleet.nodes[0].get_with("/words", &confirmed).await;
+    fleet.restart(0).await;
+    let french = fleet.nodes[1].get_with("/words", &of("fr")).await;
+    assert_eq!((french.text(), is_hit(&french)), ("fr", false), "{}", status(&french));
+}
+
+#[tokio::test]
 async fn what_needs_validation_at_each_use_is_not_asked_for_in_turns() {
     let redis = Redis::start().await;
     let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
@@ -402,4 +472,32 @@ async fn a_slot_that_moves_costs_no_answer() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_node_that_hears_of_no_purges_takes_nothing_of_those_it_waited_for() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    fleet.origin.answer_by("/a", numbered(move |_| Reply::ok("x").behind(&held)));
+    let leads = fleet.nodes[0].get("/a");
+    let waits = async {
+        eventually(PATIENCE, "one fetches", async || fleet.origin.requests("/a") == 1).await;
+        fleet.nodes[1].get("/a").await
+    };
+    let deafen = async {
+        let asks = async || fleet.nodes[1].gateway.metric("tidegate_requests_in_flight").await == 1.0;
+        eventually(PATIENCE, "the other waits", asks).await;
+        assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "-xread"]), "OK");
+        for line in redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains(" cmd=xread ")) {
+            let id = line.split(' ').find_map(|word| word.strip_prefix("id=")).expect("each has one");
+            redis.cli(&["CLIENT", "KILL", "ID", id]);
+        }
+        fleet.nodes[1].left().await;
+        gate.open();
+    };
+    let (first, second, ()) =
+        must("both are answered", async { tokio::join!(Box::pin(leads), Box::pin(waits), deafen) }).await;
+    assert_eq!((first.field("x-number"), second.field("x-number")), (Some("0"), Some("1")));
 }

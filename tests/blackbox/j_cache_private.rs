@@ -133,6 +133,38 @@ async fn answers_differ_by_the_fields_that_name_the_caller() {
     }
 }
 
+#[tokio::test]
+async fn what_one_caller_gets_is_not_compressed_where_another_site_may_have_caused_it() {
+    let issuer = Issuer::start().await;
+    let own = issuer.provider("headers = { x-user-id = \"sub\" }");
+    let routes = "[routes.keyed]\npath = \"/caller\"\nauth = \"idp\"\nupstream = \"ORIGIN\"\n\
+        cache = { ttl = \"60s\", key = { caller = true } }\n\
+        [routes.named]\npath = \"/field\"\nupstream = \"ORIGIN\"\n\
+        cache = { ttl = \"60s\", key = { headers = [\"authorization\"] } }\n\
+        [routes.varied]\npath = \"/vary\"\nupstream = \"ORIGIN\"\ncache = true\n";
+    let routes = routes.replace("upstream", "compress = true\nupstream");
+    let cached = Cached::over("", &(own + &routes)).await;
+    let text = Reply::ok("words and words ".repeat(600)).field("content-type", "text/plain");
+    let shared = text.clone().field("cache-control", "s-maxage=60");
+    cached.origin.answer("/caller", text.fresh_for(60));
+    cached.origin.answer("/field", shared.clone());
+    cached.origin.answer("/vary", shared.field("vary", "authorization"));
+    let bearer = format!("Bearer {}", of(&issuer, "ada"));
+    let password = "Basic YTpi";
+    for (path, authorization) in [("/caller", &*bearer), ("/field", password), ("/vary", password)] {
+        for hit in [false, true] {
+            let request = cached.http2.request("GET", &format!("https://a.test{path}"));
+            let request = request.header("accept-encoding", "gzip").header("cookie", "session=1");
+            let answer = cached.http2.send(request.header("authorization", authorization)).await;
+            assert_eq!(
+                (is_hit(&answer), answer.field("content-encoding")),
+                (hit, None),
+                "{path}: {answer:?}"
+            );
+        }
+    }
+}
+
 // === All that may be asked, one after the other ===
 
 /// A caller, as it comes: what it shows, and whom the upstream is told of.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::cached::{ask, get, is_hit, numbered, status, url};
 use crate::support::client::Answer;
 use crate::support::origin::Seen;
-use crate::support::{Cached, Client, Gate, PATIENCE, Raw, Reply, eventually, must};
+use crate::support::{Cached, Client, Gate, PATIENCE, Raw, Reply, eventually, must, pass};
 
 #[tokio::test]
 async fn concurrent_misses_of_one_url_are_one_fetch_and_all_get_the_whole() {
@@ -192,6 +192,45 @@ async fn who_wants_a_younger_answer_than_the_one_that_comes_gets_one_of_their_ow
     let (first, second, ()) =
         must("both are answered", async { tokio::join!(Box::pin(lead), Box::pin(follow), open) }).await;
     assert_eq!((first.field("x-number"), second.field("x-number")), (Some("0"), Some("1")));
+}
+
+#[tokio::test]
+async fn a_body_that_outlives_its_freshness_is_not_for_those_who_come_later() {
+    let cached = Cached::with("cache = true").await;
+    let rows = [("/spent", "max-age=1, must-revalidate", "0"), ("/aged", "max-age=3600", "7200")];
+    for (path, said, age) in rows {
+        let (gate, body) = (Gate::closed(), "0123456789".repeat(30_000));
+        let held = gate.clone();
+        let reply = move |_: &Seen| {
+            let reply = Reply::ok(body.clone()).field("cache-control", said).field("age", age);
+            reply.paused_after(100_000, &held)
+        };
+        cached.origin.answer_by(path, numbered(reply));
+        let start = async |client: &Client| client.request("GET", &url(path)).send().await.unwrap();
+        // Both bodies are on their way at once; the second is asked for when the first is stale.
+        let mut first = must("a head", start(&cached.http1)).await;
+        assert!(must("a piece", first.chunk()).await.unwrap().is_some());
+        pass(Duration::from_millis(1100)).await;
+        let second = must("a head", start(&cached.http2)).await;
+        assert_eq!(second.headers()["x-number"], "1", "{path}: its origin's own");
+        gate.open();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_puts_up_with_the_time_that_it_takes_to_come() {
+    let cached = Cached::with("cache = true").await;
+    let (gate, path) = (Gate::closed(), "/slow");
+    let held = gate.clone();
+    cached.origin.answer_by(path, numbered(move |_| Reply::ok("x").fresh_for(1).behind(&held)));
+    let open = async {
+        cached.in_flight(4).await;
+        pass(Duration::from_millis(1100)).await;
+        gate.open();
+    };
+    let all = join_all((0..4).map(|_| get(&cached.http2, path, &[])));
+    let (answers, ()) = must("all are answered", async { tokio::join!(all, open) }).await;
+    assert!(answers.iter().all(|answer| answer.field("x-number") == Some("0")), "{answers:?}");
 }
 
 #[tokio::test]

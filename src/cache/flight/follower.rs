@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
@@ -17,6 +18,8 @@ pub struct Follower<T> {
     place: Arc<Place>,
     /// Whether the fetch was caused by this reader's request.
     leads: bool,
+    /// Whether it was here before the answer was.
+    waits: bool,
     interim: usize,
     next: usize,
 }
@@ -44,7 +47,8 @@ impl<T> Follower<T> {
         place: Arc<Place>,
         leads: bool,
     ) -> Self {
-        Self { state, flight, place, leads, interim: 0, next: 0 }
+        let waits = state.borrow().verdict.is_none();
+        Self { state, flight, place, leads, waits, interim: 0, next: 0 }
     }
 }
 
@@ -52,6 +56,11 @@ impl<T: Clone> Follower<T> {
     /// Whether the fetch was caused by this reader's request.
     pub fn leads(&self) -> bool {
         self.leads
+    }
+
+    /// For how long the fetch has been under way, if this reader was here before its answer was.
+    pub fn has_waited(&self) -> Option<Duration> {
+        self.waits.then(|| self.flight.began.elapsed())
     }
 
     /// Waits for what came of the fetch. A fetch that ended without a word has failed.

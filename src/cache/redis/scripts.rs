@@ -22,6 +22,11 @@ local function each_chunk(prefix, field, head, act)
   end
   return true
 end
+local function next_version()
+  local time = redis.call('TIME')
+  local version = math.max(time[1] * 1000000 + time[2], (tonumber(redis.call('HGET', KEYS[1], 'v')) or 0) + 1)
+  return string.format('%.0f', version)
+end
 ",
             $code
         )
@@ -51,9 +56,7 @@ else
   if old and not same then
     each_chunk(prefix, field, old, function(chunk) redis.call('PEXPIRE', chunk, grace) end)
   end
-  local time = redis.call('TIME')
-  local version = math.max(time[1] * 1000000 + time[2], (tonumber(redis.call('HGET', KEYS[1], 'v')) or 0) + 1)
-  redis.call('HSET', KEYS[1], field, head, 'v', string.format('%.0f', version))
+  redis.call('HSET', KEYS[1], field, head, 'v', next_version())
   if redis.call('HLEN', KEYS[1]) > tonumber(ARGV[7]) + 1 then
     local all, oldest, age = redis.call('HGETALL', KEYS[1]), nil, nil
     for at = 1, #all, 2 do
@@ -72,6 +75,21 @@ if ARGV[8] ~= '' then
   redis.call('PUBLISH', ARGV[9], ARGV[10])
 end
 return verdict
+"
+    ))
+});
+
+/// Takes a variant out unless a newer one is in its place: field, when it was stored in ms since 1970, prefix of chunks, ms
+/// that its chunks are kept. 1 if it was there.
+pub(super) static WITHDRAW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(with_heads!(
+        r"
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+if not old or #old < 10 or stored(old) > tonumber(ARGV[2]) then return 0 end
+each_chunk(ARGV[3], ARGV[1], old, function(chunk) redis.call('PEXPIRE', chunk, ARGV[4]) end)
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], 'v', next_version())
+return 1
 "
     ))
 });

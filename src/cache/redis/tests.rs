@@ -356,6 +356,36 @@ async fn a_purge_takes_all_of_a_url() {
 }
 
 #[tokio::test]
+async fn what_is_withdrawn_goes_unless_a_newer_one_has_come() {
+    let server = Server::start().await;
+    let tier = tier_at(&server.url());
+    let old = chosen_by("a", &large(1));
+    tier.store(&KEY, &old, None).await.unwrap();
+    tier.store(&KEY, &chosen_by("b", b"small"), None).await.unwrap();
+    let seen = version(&tier).await;
+    tier.withdraw(&KEY, &old).await.unwrap();
+    assert_eq!(bodies(&tier).await, [Some(b"small".to_vec())]);
+    assert!(version(&tier).await > seen, "who looked before looks again");
+    let chunk = names().chunk(&field_of(&old), entry::content(&old.body), 5);
+    assert!(server.cli(&["TTL", &chunk]).parse::<u64>().unwrap() <= 10);
+
+    let newer = Stored { stored: old.stored + Duration::from_secs(1), ..chosen_by("a", b"newer") };
+    tier.store(&KEY, &newer, None).await.unwrap();
+    tier.withdraw(&KEY, &old).await.unwrap();
+    assert_eq!(bodies(&tier).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_variant_that_a_newer_one_tells_apart_is_not_found() {
+    let server = Server::start().await;
+    let tier = tier_at(&server.url());
+    tier.store(&KEY, &stored(b"for all"), None).await.unwrap();
+    let newer = Stored { stored: SystemTime::now() + Duration::from_secs(1), ..chosen_by("de", b"newer") };
+    tier.store(&KEY, &newer, None).await.unwrap();
+    assert_eq!(bodies(&tier).await, [Some(b"newer".to_vec())]);
+}
+
+#[tokio::test]
 async fn what_is_purged_while_it_is_fetched_is_not_written() {
     static PURGED: AtomicBool = AtomicBool::new(false);
     let server = Server::start().await;

@@ -8,7 +8,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::super::entry::{self, CHUNK};
-use super::super::stored::{Key, Stored, VARIANTS_MAX};
+use super::super::forms::Forms;
+use super::super::stored::{Body, Key, Pieces, Stored, VARIANTS_MAX};
 use super::waiting::{Verdict, message};
 use super::{Names, Tier, Token, field_of, scripts};
 use crate::redis::{Away, Value, pipe};
@@ -51,9 +52,18 @@ pub enum Written {
 struct Job {
     key: Key,
     stored: Arc<Stored>,
-    /// Whether the content is expected to be there already.
-    head_alone: bool,
+    how: How,
     _place: OwnedSemaphorePermit,
+}
+
+/// What is written of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Whole,
+    /// The content is expected to be there already.
+    HeadAlone,
+    /// It is taken out.
+    Withdrawn,
 }
 
 /// What waits to be written behind.
@@ -102,11 +112,21 @@ impl Tier {
     /// Has an answer written behind; `head_alone` as for [`Tier::freshen`]. Dropped, and counted, where too much waits:
     /// of answers that alone are more than may wait, one is taken where nothing else waits.
     pub fn store_behind(&self, key: Key, stored: Arc<Stored>, head_alone: bool) {
-        let bytes = if head_alone { PLACE } else { (stored.body.held() + PLACE).min(QUEUE_BYTES) };
+        self.queue(key, stored, if head_alone { How::HeadAlone } else { How::Whole });
+    }
+
+    /// Has an answer taken out behind, unless by then a newer one is in its place. Dropped as for [`Tier::store_behind`].
+    pub fn withdraw_behind(&self, key: Key, stored: &Stored) {
+        // Its content, which nobody needs any more, does not wait with it.
+        let (body, forms) = (Body::Whole(Pieces::default()), Forms::default());
+        self.queue(key, Arc::new(Stored { body, forms, ..stored.clone() }), How::Withdrawn);
+    }
+
+    fn queue(&self, key: Key, stored: Arc<Stored>, how: How) {
+        let bytes = if how == How::Whole { (stored.body.held() + PLACE).min(QUEUE_BYTES) } else { PLACE };
         let place = Arc::clone(&self.queue.places).try_acquire_many_owned(places(bytes));
-        let queued = place.is_ok_and(|place| {
-            self.queue.jobs.try_send(Job { key, stored, head_alone, _place: place }).is_ok()
-        });
+        let queued = place
+            .is_ok_and(|place| self.queue.jobs.try_send(Job { key, stored, how, _place: place }).is_ok());
         if !queued {
             self.counters.dropped.inc();
         }
@@ -129,14 +149,27 @@ impl Tier {
             let job = self.queue.next.lock().await.recv().await;
             // The sender is in the tier, like this receiver.
             let Some(job) = job else { return };
-            match self.write(&job.key, &job.stored, None, job.head_alone).await {
-                Ok(_) => {}
+            let done = match job.how {
+                How::Withdrawn => self.withdraw(&job.key, &job.stored).await,
+                how => self.write(&job.key, &job.stored, None, how == How::HeadAlone).await.map(drop),
+            };
+            match done {
+                Ok(()) => {}
                 Err(away) => {
                     self.counters.dropped.inc();
                     tracing::debug!(%away, url = %job.stored.url, "an answer was not written to redis");
                 }
             }
         }
+    }
+
+    pub(super) async fn withdraw(&self, key: &Key, stored: &Stored) -> Result<(), Away> {
+        let names = Names::of(self.redis.prefix(), key);
+        let (field, grace) = (field_of(stored), millis(GRACE).to_string());
+        let made = entry::millis_of(stored.stored).to_string();
+        let args = [field.as_bytes(), made.as_bytes(), names.chunks.as_bytes(), grace.as_bytes()];
+        self.redis.script("withdraw", &scripts::WITHDRAW, &[&names.heads], &args).await?;
+        Ok(())
     }
 
     async fn write(
