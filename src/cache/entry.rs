@@ -1,7 +1,7 @@
 //! A stored answer as bytes: a head that says everything, and the content beside it where it is large.
 //!
 //! ```text
-//! head   TGH 1 | stored, ms (6) | chunks (4) | content (16) | checksum (8) | fields, numbers as varints …
+//! head   TGH 2 | stored, ms (6) | chunks (4) | content (16) | checksum (8) | stamp (8) | fields, numbers as varints …
 //! chunk  TGB 1 | checksum (8) | bytes of the content
 //! ```
 //!
@@ -36,7 +36,7 @@ pub const HEAD_MAX: usize = 512 << 10;
 /// The most parts of a partial answer that are written.
 const PARTS_MAX: usize = 1024;
 
-const HEAD: [u8; 4] = *b"TGH\x01";
+const HEAD: [u8; 4] = *b"TGH\x02";
 const CHUNK_MARK: [u8; 4] = *b"TGB\x01";
 
 /// Where the checksum of a head begins.
@@ -114,10 +114,10 @@ pub fn head(key: &Key, stored: &Stored, content: u128) -> Result<Vec<u8>, TooLar
     head.extend_from_slice(&chunks.to_be_bytes());
     head.extend_from_slice(&content.to_be_bytes());
     head.extend_from_slice(&[0; 8]);
+    head.extend_from_slice(&stored.stamp.0.to_be_bytes());
 
     put_number(&mut head, u64::from(stored.status.as_u16()));
     put_terms(&mut head, &stored.terms);
-    put_number(&mut head, stored.stamp.0);
     put_time(&mut head, stored.stored);
     put_bytes(&mut head, stored.url.as_bytes());
     put_number(&mut head, stored.headers.len() as u64);
@@ -217,10 +217,10 @@ pub fn read(key: &Key, head: &Bytes) -> Result<Entry, Unreadable> {
     if u64::from_le_bytes(reading.array()?) != sum_of_head(key, head) {
         return Err(Unreadable);
     }
+    let stamp = Stamp(u64::from_be_bytes(reading.array()?));
     let status = u16::try_from(reading.number()?).map_err(|_| Unreadable)?;
     let status = StatusCode::from_u16(status).map_err(|_| Unreadable)?;
     let terms = read_terms(&mut reading)?;
-    let stamp = Stamp(reading.number()?);
     let stored = reading.time()?;
     let url = std::str::from_utf8(reading.bytes()?).map_err(|_| Unreadable)?.into();
     let headers = read_headers(&mut reading)?;

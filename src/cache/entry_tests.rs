@@ -199,7 +199,7 @@ fn another_version_another_key_and_another_kind_are_unreadable() {
     let (head, _) = written(&small());
     assert!(read(&KEY, &head).is_ok());
     assert!(read(&Key([1; 16]), &head).is_err(), "another key");
-    for version in [0, 2, 255] {
+    for version in [0, 1, 255] {
         let mut other = head.to_vec();
         other[3] = version;
         assert!(read(&KEY, &other.into()).is_err(), "version {version}");

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `PREFIX:{KEY}` | a hash: the head of each variant under a hash of what chose it, and `v`, the version |
 //! | `PREFIX:{KEY}:b:VARIANT:CONTENT:N` | the chunk `N` of content that is too large for its head |
-//! | `PREFIX:{KEY}:l` | the lease: whoever holds it fetches for all |
+//! | `PREFIX:{KEY}:l:KIND` | the lease: whoever holds it fetches for all requests of a kind ([`super::vary::kind`]) |
 //! | `PREFIX:fills` | a channel: how fetches under a lease ended |
 //!
 //! The braces make all keys of a URL lie in one slot of a cluster. Everything has a time to live. What cannot be read is
@@ -97,7 +97,10 @@ pub enum Lease {
 
 /// Proof of a lease.
 #[derive(Clone, Debug)]
-pub struct Token(String);
+pub struct Token {
+    word: String,
+    kind: u64,
+}
 
 type Answer = Result<Arc<Found>, Away>;
 type Looking = watch::Receiver<Option<Answer>>;
@@ -216,17 +219,18 @@ impl Tier {
         Ok(Some(segments))
     }
 
-    /// Takes the lease of a URL for so long, unless another node holds it or something has been stored since the state
-    /// that was seen.
-    pub async fn lease(&self, key: &Key, seen: u64, ttl: Duration) -> Result<Lease, Away> {
+    /// Takes the lease of a URL, for requests of this kind and for so long, unless it is held or something has been stored
+    /// since the state that was seen.
+    pub async fn lease(&self, key: &Key, kind: u64, seen: u64, ttl: Duration) -> Result<Lease, Away> {
         let names = Names::of(self.redis.prefix(), key);
+        let lease = names.lease(kind);
         // Before it is asked for: whoever holds it may be done by the time that the answer is here.
-        let waiter = self.waiting.register(*key, names.lease.clone(), self.redis.clone());
-        let token = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let waiter = self.waiting.register((*key, kind), lease.clone(), self.redis.clone());
+        let word = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let (seen, ttl) = (seen.to_string(), ttl.as_millis().max(1).to_string());
-        let args = [seen.as_bytes(), token.as_bytes(), ttl.as_bytes()];
-        match self.redis.script("lease", &scripts::LEASE, &[&names.heads, &names.lease], &args).await? {
-            Value::Int(1) => Ok(Lease::Taken(Token(token))),
+        let args = [seen.as_bytes(), word.as_bytes(), ttl.as_bytes()];
+        match self.redis.script("lease", &scripts::LEASE, &[&names.heads, &lease], &args).await? {
+            Value::Int(1) => Ok(Lease::Taken(Token { word, kind })),
             Value::Int(0) => Ok(Lease::Held(waiter)),
             fields @ (Value::Array(_) | Value::Map(_)) => Ok(Lease::Changed(self.found(key, fields))),
             _ => Err(Away::Nonsense),
@@ -235,17 +239,18 @@ impl Tier {
 
     /// Keeps a lease for so long from now; whether it was still held.
     pub async fn renew(&self, key: &Key, token: &Token, ttl: Duration) -> Result<bool, Away> {
-        let names = Names::of(self.redis.prefix(), key);
+        let lease = Names::of(self.redis.prefix(), key).lease(token.kind);
         let ttl = ttl.as_millis().max(1).to_string();
-        let args = [token.0.as_bytes(), ttl.as_bytes()];
-        Ok(self.redis.script("renew", &scripts::RENEW, &[&names.lease], &args).await? == Value::Int(1))
+        let args = [token.word.as_bytes(), ttl.as_bytes()];
+        Ok(self.redis.script("renew", &scripts::RENEW, &[&lease], &args).await? == Value::Int(1))
     }
 
     /// Gives a lease back without storing anything, and tells the waiting why.
     pub async fn release(&self, key: &Key, token: &Token, verdict: Verdict) -> Result<(), Away> {
-        let names = Names::of(self.redis.prefix(), key);
-        let args = [token.0.as_bytes(), self.channel.as_bytes(), &message(key, verdict)];
-        self.redis.script("release", &scripts::RELEASE, &[&names.lease], &args).await?;
+        let lease = Names::of(self.redis.prefix(), key).lease(token.kind);
+        let message = message(&(*key, token.kind), verdict);
+        let args = [token.word.as_bytes(), self.channel.as_bytes(), &message];
+        self.redis.script("release", &scripts::RELEASE, &[&lease], &args).await?;
         Ok(())
     }
 
@@ -286,7 +291,6 @@ impl Drop for Look<'_> {
 /// Names of the keys of a URL.
 struct Names {
     heads: String,
-    lease: String,
     /// What the names of chunks begin with.
     chunks: String,
 }
@@ -296,7 +300,11 @@ impl Names {
         let mut heads = String::with_capacity(prefix.len() + 35);
         // Writing to a string cannot fail.
         let _ = write!(heads, "{prefix}:{{{:032x}}}", u128::from_be_bytes(key.0));
-        Self { lease: format!("{heads}:l"), chunks: format!("{heads}:b:"), heads }
+        Self { chunks: format!("{heads}:b:"), heads }
+    }
+
+    fn lease(&self, kind: u64) -> String {
+        format!("{}:l:{kind:016x}", self.heads)
     }
 
     fn chunk(&self, field: &str, content: u128, at: u64) -> String {

@@ -1,6 +1,5 @@
 //! Where answers are kept: memory, over what the fleet shares; and the order of purges over both.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -134,20 +133,15 @@ impl Tiers {
         self.fleet.as_ref().is_some_and(|fleet| fleet.distrusts(stored, now))
     }
 
-    /// Which requests for one URL may share a fetch, as far as is known before its answer: a hash of the fields by
-    /// which its answers differ, and of whether the caller is known.
-    pub fn kind(&self, asking: &Asking, request: &HeaderMap) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        asking.authorized.hash(&mut hasher);
-        let newest = self.memory.peek(&asking.key).and_then(|resource| resource.variants.first().cloned());
-        match newest {
-            Some(newest) => {
-                let names = newest.selecting.selectors().iter().map(|(name, _)| name);
-                vary::hash_of(names, request, &mut hasher);
-            }
-            None => vary::hash_of(&asking.rules.vary, request, &mut hasher),
+    /// Of which kind a request is, as far as is known before its answer: those of one kind may share a fetch. `known` is an
+    /// answer of its URL that is on its way; without one, the newest that is stored says by which fields they differ.
+    pub fn kind(&self, asking: &Asking, request: &HeaderMap, known: Option<&Stored>) -> u64 {
+        let newest = || self.memory.peek(&asking.key)?.variants.first().cloned();
+        let newest = if known.is_none() { newest() } else { None };
+        match known.or(newest.as_deref()) {
+            Some(known) => vary::kind(asking.authorized, known.selecting.names(), request),
+            None => vary::kind(asking.authorized, &asking.rules.vary, request),
         }
-        hasher.finish()
     }
 
     /// What is stored of a URL and may be confirmed by its origin.

@@ -3,13 +3,12 @@
 //! A value is kept in one form for all ways to write it; a request is compared with it as its fields lie in the header
 //! map, without copying them.
 
-use std::hash::Hasher;
-
 use http::header::{
     ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, COOKIE,
     HeaderValue, VARY,
 };
 use http::{HeaderMap, HeaderName};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::Rules;
 use super::directives::element_end;
@@ -112,6 +111,11 @@ impl Selecting {
         &self.fields
     }
 
+    /// The names of the fields.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.fields.iter().map(|(name, _)| name)
+    }
+
     /// Whether every field by which the other was chosen is one by which this was.
     pub(super) fn tells_apart(&self, other: &Self) -> bool {
         other.fields.iter().all(|(name, _)| self.fields.iter().any(|(own, _)| own == name))
@@ -119,8 +123,7 @@ impl Selecting {
 
     /// Whether both were chosen by the same fields, whatever their values.
     pub fn is_by_the_same_fields(&self, other: &Self) -> bool {
-        let names = |of: &Self| of.fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        names(self) == names(other)
+        self.names().eq(other.names())
     }
 
     /// Bytes of memory that the fields take, but for the structure itself.
@@ -155,17 +158,21 @@ impl Selecting {
     }
 }
 
-/// Hashes what a request has in these fields, so that requests which would choose the same answer hash alike.
-pub fn hash_of<'n>(
+/// Of which kind a request for a URL is, whose answers differ by these fields and by whether the caller is known: those of one
+/// kind would choose the same answer. The same on every node.
+pub fn kind<'n>(
+    authorized: bool,
     names: impl IntoIterator<Item = &'n HeaderName>,
     request: &HeaderMap,
-    hasher: &mut impl Hasher,
-) {
+) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&[u8::from(authorized)]);
     for name in names {
-        hasher.write(name.as_str().as_bytes());
-        hasher.write_u8(u8::from(request.contains_key(name)));
-        write(name, request, &mut |byte| hasher.write_u8(byte));
+        hasher.update(name.as_str().as_bytes());
+        hasher.update(&[u8::from(request.contains_key(name))]);
+        write(name, request, &mut |byte| hasher.update(&[byte]));
     }
+    hasher.digest()
 }
 
 /// The language of an answer, if it is in one.

@@ -33,9 +33,19 @@ pub(super) struct Came {
 /// What is left to be done.
 pub(super) enum After {
     Answered,
-    /// What came does not suit the request: it looks again, and goes past with this word if that is of no use.
-    Again(Pass),
+    /// What came does not suit the request: it looks again, and goes past with this word if that is of no use. What came says
+    /// with whom it may share another fetch.
+    Again {
+        pass: Pass,
+        came: Option<Arc<Stored>>,
+    },
     Past(Pass, Forwarded),
+}
+
+impl After {
+    pub(super) fn again(pass: Pass) -> Self {
+        Self::Again { pass, came: None }
+    }
 }
 
 /// Answers a request with what came, or with a stale answer in its place.
@@ -45,11 +55,11 @@ pub(super) async fn conclude(
     tiers: &Tiers,
     came: Came,
 ) -> Result<After> {
-    let Some(asking) = &mut exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
+    let Some(asking) = &mut exchange.cache else { return Ok(After::again(Pass::NotShared)) };
     let leads = came.follower.leads();
     if let Some(Refusal::Exceeded(exceeded)) = came.tale.as_ref().and_then(|tale| tale.refusal.as_ref()) {
         if !leads {
-            return Ok(After::Again(Pass::NotShared)); // the limit of another
+            return Ok(After::again(Pass::NotShared)); // the limit of another
         }
         exchange.cache = None; // nothing was asked for
         answer::refusal(session, exchange, Refusal::Exceeded(exceeded.clone())).await?;
@@ -83,7 +93,7 @@ pub(super) async fn conclude(
         }
         // Another variant than this request's, not for its caller, purged, or older than it takes.
         Verdict::Stored(stored, _) | Verdict::Filling(_, stored) if !leads && !suits(stored) => {
-            return Ok(After::Again(Pass::NotShared));
+            return Ok(After::Again { pass: Pass::NotShared, came: Some(stored.clone()) });
         }
         _ => {}
     }

@@ -97,6 +97,8 @@ pub(super) struct Errand {
     pub(super) key: Key,
     pub(super) url: place::Named,
     pub(super) authorized: bool,
+    /// Of which kind its request is, as far as this node knows ([`Tiers::kind`]).
+    pub(super) kind: u64,
     pub(super) pilot: Pilot<Tale>,
     /// What the request says of answers that it would take, and when it came.
     pub(super) asked: RequestDirectives,
@@ -166,6 +168,7 @@ impl Errand {
             lease: None,
             key: asking.key,
             authorized: asking.authorized,
+            kind: pilot.kind().unwrap_or_else(|| fetching.tiers.kind(asking, &request.headers, None)),
             candidates: Vec::new(),
             in_part: None,
             sent: SystemTime::now(),

@@ -35,9 +35,11 @@ pub(super) async fn serve(
 ) -> Result<bool> {
     let has_content = !session.is_body_empty();
     if !open(session.req_header(), has_content, exchange) {
-        return Ok(false);
+        // A method that is not for the cache has an answer of its own to get.
+        let stored_alone = wants_stored(exchange) && is_read(&session.req_header().method);
+        return if stored_alone { not_stored(session, exchange).await } else { Ok(false) };
     }
-    let mut last = Pass::NotShared;
+    let (mut last, mut known) = (Pass::NotShared, None);
     for _ in 0..ROUNDS {
         let next = match look(session.req_header(), exchange, fetching, SystemTime::now()) {
             Next::Serve(Hit { stored, stale, refresh }) => {
@@ -52,7 +54,7 @@ pub(super) async fn serve(
                 past(exchange, fetching, pass, why);
                 return Ok(false);
             }
-            Next::Fetch(wanted) => fetch(session, exchange, fetching, wanted).await?,
+            Next::Fetch(wanted) => fetch(session, exchange, fetching, wanted, known.take()).await?,
         };
         match next {
             After::Answered => return Ok(true),
@@ -60,7 +62,7 @@ pub(super) async fn serve(
                 past(exchange, fetching, pass, why);
                 return Ok(false);
             }
-            After::Again(why) => last = why,
+            After::Again { pass, came } => (last, known) = (pass, came),
         }
     }
     past(exchange, fetching, last, Forwarded::VaryMiss);
@@ -113,11 +115,19 @@ async fn only_if_cached(
     if let Some(stored) = stored {
         return deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Redis, None).await;
     }
+    not_stored(session, exchange).await
+}
+
+async fn not_stored(session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
     if let Some(asking) = &mut exchange.cache {
         asking.went = Went::OnlyIfCached;
     }
     answer::refusal(session, exchange, Refusal::NotCached).await?;
     Ok(true)
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded) {
@@ -215,7 +225,7 @@ pub(super) fn refresh(
     why: Background,
 ) {
     let (Some(asking), Some(route)) = (&exchange.cache, &exchange.route) else { return };
-    let lane = lane(asking, request, fetching);
+    let lane = lane(asking, request, fetching, None);
     if let Some(pilot) = fetching.flights.begin(lane, fetching.tiers.purges.stamp())
         && let Some(errand) = Errand::background(request, exchange, fetching, pilot, why)
     {
@@ -232,9 +242,9 @@ fn is_due_ahead(asking: &Asking, stored: &Stored, now: SystemTime) -> bool {
     lifetime > ahead && left < ahead.mul_f64(fastrand::f64())
 }
 
-/// Which requests may share this one's fetch.
-fn lane(asking: &Asking, request: &RequestHeader, fetching: &Arc<Fetching>) -> Lane {
-    let kind = fetching.tiers.kind(asking, &request.headers);
+/// Which requests may share this one's fetch; `known`: an answer of the URL that did not suit this one.
+fn lane(asking: &Asking, request: &RequestHeader, fetching: &Arc<Fetching>, known: Option<&Stored>) -> Lane {
+    let kind = fetching.tiers.kind(asking, &request.headers, known);
     Lane { key: asking.key, kind }
 }
 
@@ -244,15 +254,16 @@ async fn fetch(
     exchange: &mut Exchange,
     fetching: &Arc<Fetching>,
     wanted: Wanted,
+    known: Option<Arc<Stored>>,
 ) -> Result<After> {
-    let Some(asking) = &exchange.cache else { return Ok(After::Again(Pass::NotShared)) };
+    let Some(asking) = &exchange.cache else { return Ok(After::again(Pass::NotShared)) };
     let stamp = fetching.tiers.purges.stamp();
     let mut follower = if wanted.alone {
         let (pilot, follower) = fetching.flights.alone(stamp);
         send_out(session.req_header(), exchange, fetching, pilot);
         follower
     } else {
-        let lane = lane(asking, session.req_header(), fetching);
+        let lane = lane(asking, session.req_header(), fetching, known.as_deref());
         let tiers = &fetching.tiers;
         let now = SystemTime::now();
         match fetching.flights.join(lane, stamp, |flight| tiers.is_overtaken(&lane.key, flight, now)) {
@@ -281,7 +292,7 @@ async fn waited(
     tiers: &Tiers,
     wanted: Wanted,
 ) -> Result<After> {
-    let again = Ok(After::Again(Pass::WaitedTooLong));
+    let again = Ok(After::again(Pass::WaitedTooLong));
     let (Some(asking), Some(stored)) = (&mut exchange.cache, wanted.stored) else { return again };
     if !may_stand_in(session, asking, tiers, &stored, Failure::TimedOut) {
         return again;

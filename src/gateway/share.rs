@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use tokio::time::Instant;
 
-use crate::cache::Tiers;
 use crate::cache::entry::Entry;
 use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::stored::{Body, Key, Stored};
+use crate::cache::{Tiers, vary};
 use crate::telemetry::Scope;
 
 use super::fetch::Errand;
@@ -52,7 +52,8 @@ impl Errand {
             if self.validates_each_use() || Instant::now() >= deadline {
                 return None;
             }
-            found = match fleet.tier.lease(&self.key, found.version, LEASE).await.ok()? {
+            let kind = self.kind_among(&found);
+            found = match fleet.tier.lease(&self.key, kind, found.version, LEASE).await.ok()? {
                 Lease::Taken(token) => {
                     self.lease = Some(Held::of(tiers, self.key, token));
                     return None;
@@ -80,6 +81,17 @@ impl Errand {
         let fleet = fetching.tiers.fleet_soon().await?;
         let found = fleet.tier.look(&self.key).await.ok()?;
         self.adopt(fleet, &found).await
+    }
+
+    /// Of which kind the request is for the fleet: all nodes that have seen the same say the same. Where nothing is shared yet,
+    /// as this node knows it.
+    fn kind_among(&self, found: &Found) -> u64 {
+        match found.variants.first() {
+            Some(newest) => {
+                vary::kind(self.authorized, newest.stored.selecting.names(), &self.request.headers)
+            }
+            None => self.kind,
+        }
     }
 
     /// Whether other nodes would make the same fetch.

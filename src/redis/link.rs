@@ -12,7 +12,8 @@ use redis::{
     ProtocolVersion, PushInfo, RedisConnectionInfo, RedisFuture, RedisResult, TlsCertificates, TlsMode,
     Value,
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::address::{Address, Kind};
 
@@ -36,14 +37,14 @@ impl Link {
     pub(super) async fn open(
         address: &Address,
         ca: Option<&[u8]>,
-        pushes: Option<UnboundedSender<PushInfo>>,
+        pushes: Option<Sender<PushInfo>>,
     ) -> RedisResult<Self> {
         let certificates = TlsCertificates { client_tls: None, root_cert: ca.map(<[u8]>::to_vec) };
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECTING))
             .set_response_timeout(Some(ANSWERING));
         if let Some(pushes) = pushes.clone() {
-            config = config.set_push_sender(pushes);
+            config = config.set_push_sender(within_room(pushes));
         }
         match &address.kind {
             Kind::Server => {
@@ -136,7 +137,7 @@ async fn sentinel(
 async fn cluster(
     address: &Address,
     certificates: Option<TlsCertificates>,
-    pushes: Option<UnboundedSender<PushInfo>>,
+    pushes: Option<Sender<PushInfo>>,
 ) -> RedisResult<Link> {
     let nodes = address.hosts.iter().map(|host| info(address, host)).collect::<RedisResult<Vec<_>>>()?;
     let mut builder = ClusterClient::builder(nodes)
@@ -153,9 +154,17 @@ async fn cluster(
     }
     let mut config = ClusterConfig::new().set_connection_timeout(CONNECTING).set_response_timeout(ANSWERING);
     if let Some(pushes) = pushes {
-        config = config.set_push_sender(pushes);
+        config = config.set_push_sender(within_room(pushes));
     }
     Ok(Link::Cluster(builder.build()?.get_async_connection_with_config(config).await?))
+}
+
+/// Hands on what a server pushes, as long as there is room: one that pushes faster than is read fills no memory.
+fn within_room(pushes: Sender<PushInfo>) -> impl Fn(PushInfo) -> Result<(), TrySendError<PushInfo>> {
+    move |push| match pushes.try_send(push) {
+        Err(closed @ TrySendError::Closed(_)) => Err(closed),
+        Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
+    }
 }
 
 fn info(address: &Address, host: &(String, u16)) -> RedisResult<ConnectionInfo> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, PushInfo, Value};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 
 use super::away::Away;
@@ -16,8 +16,9 @@ use super::{OPENING, Redis};
 pub struct Own(Link);
 
 impl Redis {
-    /// Opens a connection of one's own. What the server pushes, the end of the connection included, goes to `pushes`.
-    pub async fn own(&self, pushes: Option<UnboundedSender<PushInfo>>) -> Result<Own, Away> {
+    /// Opens a connection of one's own. What the server pushes, the end of the connection included, goes to `pushes`;
+    /// what has no room there is lost.
+    pub async fn own(&self, pushes: Option<Sender<PushInfo>>) -> Result<Own, Away> {
         let settings = &self.inner.settings;
         let link = timeout(OPENING, Link::open(&settings.address, settings.ca.as_deref(), pushes)).await;
         link.map_err(|_| Away::Late)?.map(Own).map_err(|error| Away::of(&error))

@@ -275,6 +275,21 @@ cache = { key = { query = ["q", "page"] } }
 }
 
 #[tokio::test]
+async fn the_key_is_shown_where_that_is_asked_for_as_it_counts() {
+    let route = "[routes.all]\nupstream = \"ORIGIN\"\ncache = { ttl = \"60s\", key = { query = [\"q\"] } }\n";
+    let cached = Cached::over("cache.status_key = true", route).await;
+    for (client, place) in cached.clients() {
+        cached.origin.answer_by(place, echo);
+        for part in ["stored", "hit"] {
+            let answer = get(client, &format!("{place}?utm=x&q=1"), &[]).await;
+            let said = status(&answer);
+            assert!(said.split("; ").any(|found| found == part), "{said}");
+            assert!(said.contains(&format!("; key=\"GET https a.test:443 {place}?q=1\"")), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn variants_are_kept_apart_by_the_fields_that_the_origin_or_the_route_names() {
     let cached = Cached::with(r#"cache = { vary = ["x-tenant"] }"#).await;
     let reply = |seen: &Seen| {

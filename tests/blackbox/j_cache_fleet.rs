@@ -7,7 +7,7 @@ use crate::support::cached::{get, is_hit, numbered, status, ttl, url};
 use crate::support::fleet::{found_in, join_all};
 use crate::support::origin::Seen;
 use crate::support::redis::{Cluster, Redis, Watched};
-use crate::support::{Fleet, Gate, PATIENCE, Reply, eventually, must, pass};
+use crate::support::{Fleet, Gate, Node, PATIENCE, Reply, eventually, https, must, pass};
 
 // ── what is shared ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -343,6 +343,37 @@ async fn a_missing_and_an_expired_answer_are_fetched_once_for_the_fleet() {
 }
 
 #[tokio::test]
+async fn variants_do_not_wait_for_one_another_and_are_one_fetch_each_for_the_fleet() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    let body = "0123456789".repeat(30_000);
+    for (path, known) in [("/known", true), ("/new", false)] {
+        let gate = Gate::closed();
+        let (held, whole) = (gate.clone(), body.clone());
+        let reply = move |seen: &Seen| {
+            let reply = Reply::ok(whole.clone()).field("vary", "accept-language");
+            if seen.field("accept-language") == Some("de") { reply.paused_after(1000, &held) } else { reply }
+        };
+        fleet.origin.answer_by(path, reply);
+        if known {
+            fleet.nodes[0].get_with(path, &[("accept-language", "en")]).await;
+        }
+        let before = fleet.origin.requests(path);
+        let slow = fleet.nodes[0].client.request("GET", &url(path)).header("accept-language", "de");
+        let mut slow = must("a head", slow.send()).await.unwrap();
+        // What the first answer of a URL is told apart by, other nodes hear with its end.
+        let nodes = if known { [0, 0, 1, 1].as_slice() } else { &[0, 0, 0] };
+        let french = [("accept-language", "fr")];
+        let answers = join_all(nodes.iter().map(|at| fleet.nodes[*at].get_with(path, &french))).await;
+        assert!(answers.iter().all(|answer| answer.text() == body), "{path}");
+        assert_eq!(fleet.origin.requests(path) - before, 2, "{path}");
+        assert!(is_hit(&fleet.nodes[0].get_with(path, &french).await), "{path}");
+        gate.open();
+        while must("a piece", slow.chunk()).await.unwrap().is_some() {}
+    }
+}
+
+#[tokio::test]
 async fn a_fetch_that_takes_longer_than_a_lease_is_waited_for_by_the_fleet() {
     let redis = Redis::start().await;
     let fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;
@@ -477,7 +508,18 @@ async fn a_slot_that_moves_costs_no_answer() {
 #[tokio::test]
 async fn a_node_that_hears_of_no_purges_takes_nothing_of_those_it_waited_for() {
     let redis = Redis::start().await;
-    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    assert_eq!(redis.cli(&["ACL", "SETUSER", "deaf", "on", ">word", "~*", "&*", "+@all"]), "OK");
+    let (url, folder) = (redis.url(), tempfile::tempdir().unwrap());
+    let password = folder.path().join("password");
+    std::fs::write(&password, "word").unwrap();
+    let mut fleet = Fleet::start(&url, 1, "cache = \"60s\"").await;
+    let deaf = format!(
+        "redis = {{ url = {url:?}, timeout = \"10s\", username = \"deaf\", password = {{ file = {password:?} }} }}"
+    );
+    let route = format!("[routes.all]\ncache = \"60s\"\nupstream = \"{}\"", fleet.origin.address());
+    let config = format!("{}{deaf}\n{route}\n", https(&fleet.certs));
+    fleet.nodes.push(Node::start(&config, &fleet.certs).await);
+    fleet.nodes[1].joined().await;
     let gate = Gate::closed();
     let held = gate.clone();
     fleet.origin.answer_by("/a", numbered(move |_| Reply::ok("x").behind(&held)));
@@ -489,8 +531,9 @@ async fn a_node_that_hears_of_no_purges_takes_nothing_of_those_it_waited_for() {
     let deafen = async {
         let asks = async || fleet.nodes[1].gateway.metric("tidegate_requests_in_flight").await == 1.0;
         eventually(PATIENCE, "the other waits", asks).await;
-        assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "-xread"]), "OK");
-        for line in redis.cli(&["CLIENT", "LIST"]).lines().filter(|line| line.contains(" cmd=xread ")) {
+        assert_eq!(redis.cli(&["ACL", "SETUSER", "deaf", "-xread"]), "OK");
+        let reads = |line: &&str| line.contains(" user=deaf ") && line.contains(" cmd=xread ");
+        for line in redis.cli(&["CLIENT", "LIST"]).lines().filter(reads) {
             let id = line.split(' ').find_map(|word| word.strip_prefix("id=")).expect("each has one");
             redis.cli(&["CLIENT", "KILL", "ID", id]);
         }

@@ -56,6 +56,39 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 }
 
 #[tokio::test]
+async fn variants_of_a_new_url_are_one_fetch_each() {
+    let cached = Cached::with("cache = \"60s\"").await;
+    for (client, place) in cached.clients() {
+        let (gate, path) = (Gate::closed(), format!("{place}/words"));
+        let held = gate.clone();
+        let in_language = move |seen: &Seen| {
+            let words = seen.field("accept-language").unwrap_or_default().repeat(50_000);
+            Reply::ok(words).field("vary", "accept-language").paused_after(1000, &held)
+        };
+        cached.origin.answer_by(&path, in_language);
+        let of = async |language| get(client, &path, &[("accept-language", language)]).await;
+        let others = async {
+            eventually(PATIENCE, "the origin is asked", async || cached.origin.requests(&path) == 1).await;
+            join_all(["fr", "en", "de"].repeat(4).into_iter().map(of)).await
+        };
+        let open = async {
+            cached.in_flight(13).await;
+            eventually(PATIENCE, "each is asked for", async || cached.origin.requests(&path) >= 3).await;
+            gate.open();
+        };
+        let (first, others, ()) = must(&path, async { tokio::join!(of("de"), others, open) }).await;
+        assert!(first.text() == "de".repeat(50_000));
+        for (answer, language) in others.iter().zip(["fr", "en", "de"].repeat(4)) {
+            assert!(answer.text() == language.repeat(50_000), "{path}: {language}");
+        }
+        assert_eq!(cached.origin.requests(&path), 3, "{path}");
+        for language in ["de", "fr", "en"] {
+            assert!(is_hit(&of(language).await), "{path}: {language}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_comes_while_a_body_streams_follows_it_from_its_first_byte() {
     let cached = Cached::with("cache = \"60s\"").await;
     let body = "0123456789".repeat(30_000);
@@ -262,8 +295,15 @@ async fn who_wants_nothing_but_what_is_stored_never_reaches_the_origin() {
             let answer = ask(client, method, &path, &[("cache-control", "only-if-cached")]).await;
             assert_eq!(answer.status, 504, "{method} {path}");
         }
+        // What passes the cache by what it says itself does not pass it then.
+        for more in [("cache-control", "no-store"), ("if-match", "\"a\"")] {
+            let answer = ask(client, "GET", "/past", &[("cache-control", "only-if-cached"), more]).await;
+            assert_eq!(answer.status, 504, "{more:?}");
+        }
+        let posted = ask(client, "POST", "/unstored", &[("cache-control", "only-if-cached")]).await;
+        assert_eq!(posted.status, 200);
     }
-    assert_eq!(cached.origin.requests("/unstored"), 1);
+    assert_eq!((cached.origin.requests("/unstored"), cached.origin.requests("/past")), (3, 0));
 }
 
 #[tokio::test]

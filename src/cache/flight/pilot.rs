@@ -34,6 +34,11 @@ impl<T> Pilot<T> {
         self.flight.stamp
     }
 
+    /// Of which kind the requests are that may share the fetch, if any may.
+    pub fn kind(&self) -> Option<u64> {
+        self.flight.lane.map(|lane| lane.kind)
+    }
+
     /// An interim answer came (1xx), for the one who caused the fetch (RFC 9110 §15.2).
     pub fn interim(&self, head: ResponseHeader) {
         self.flight.state.send_modify(|state| state.interim.push(Arc::new(head)));

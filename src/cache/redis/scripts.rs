@@ -13,9 +13,14 @@ macro_rules! with_heads {
         concat!(
             r"
 local function stored(head) return (struct.unpack('>I6', head, 5)) end
+local function begun_later(one, other)
+  local a, b = struct.unpack('>I4I4', one, 39)
+  local c, d = struct.unpack('>I4I4', other, 39)
+  return a > c or (a == c and b > d)
+end
 local function content(head) return string.sub(head, 11, 30) end
 local function each_chunk(prefix, field, head, act)
-  if not head or string.sub(head, 1, 4) ~= 'TGH\1' or #head < 38 then return end
+  if not head or string.sub(head, 1, 4) ~= 'TGH\2' or #head < 46 then return end
   local hex = string.gsub(string.sub(head, 15, 30), '.', function(c) return string.format('%02x', string.byte(c)) end)
   for at = 0, math.min(struct.unpack('>I4', head, 11), 65536) - 1 do
     if act(prefix .. field .. ':' .. hex .. ':' .. at) == 0 then return false end
@@ -35,17 +40,17 @@ end
 
 /// Writes a head: field, head, ms to live, `1` if its chunks must be there already, prefix of chunks, ms that replaced
 /// chunks are kept, most fields, lease's token or nothing, channel, message. 1: written; 0: chunks are missing; 2: what
-/// is there is newer. The lease is released, and the waiting told, with 1 and 2.
+/// is there is newer: by the clocks of those who stored, unless a purge came between the two fetches. The lease is released, and the waiting told, with 1 and 2.
 pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(with_heads!(
         r"
 local field, head, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local prefix, grace = ARGV[5], tonumber(ARGV[6])
 local old = redis.call('HGET', KEYS[1], field)
-if old and (string.sub(old, 1, 4) ~= 'TGH\1' or #old < 38) then old = false end
+if old and (string.sub(old, 1, 4) ~= 'TGH\2' or #old < 46) then old = false end
 local same = old and content(old) == content(head)
 local verdict = 1
-if old and stored(old) > stored(head) then
+if old and stored(old) > stored(head) and not begun_later(head, old) then
   verdict = 2
 else
   if ARGV[4] == '1' then
@@ -61,7 +66,7 @@ else
     local all, oldest, age = redis.call('HGETALL', KEYS[1]), nil, nil
     for at = 1, #all, 2 do
       if all[at] ~= 'v' and all[at] ~= field then
-        local this = #all[at + 1] < 38 and 0 or stored(all[at + 1])
+        local this = #all[at + 1] < 46 and 0 or stored(all[at + 1])
         if not age or this < age then oldest, age = at, this end
       end
     end

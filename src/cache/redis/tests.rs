@@ -14,6 +14,7 @@ use crate::redis::{Counters, PATIENCE, Settings};
 use crate::redis_server::{Cluster, Redis as Server, Watched, until};
 
 const KEY: Key = Key(*b"0123456789abcdef");
+const KIND: u64 = 7;
 const LEASE_TTL: Duration = Duration::from_secs(5);
 
 fn redis_at(url: &str) -> Redis {
@@ -96,7 +97,7 @@ async fn version(tier: &Tier) -> u64 {
 }
 
 async fn take(tier: &Tier, seen: u64) -> Token {
-    match tier.lease(&KEY, seen, LEASE_TTL).await.unwrap() {
+    match tier.lease(&KEY, KIND, seen, LEASE_TTL).await.unwrap() {
         Lease::Taken(token) => token,
         Lease::Held(_) => panic!("the lease is held"),
         Lease::Changed(found) => panic!("changed to {}", found.version),
@@ -201,7 +202,7 @@ async fn three_nodes_over_one_key_fetch_once_per_version() {
         for node in nodes.iter().cycle().take(9) {
             let node = Arc::clone(node);
             tasks.push(tokio::spawn(async move {
-                match node.lease(&KEY, seen, LEASE_TTL).await.unwrap() {
+                match node.lease(&KEY, KIND, seen, LEASE_TTL).await.unwrap() {
                     Lease::Taken(token) => {
                         let written = node.store(&KEY, &stored(&[round]), Some(&token)).await;
                         assert_eq!(written, Ok(Written::Written));
@@ -237,7 +238,7 @@ async fn the_waiting_wake_within_milliseconds() {
     for verdict in [Verdict::Stored, Verdict::Uncacheable, Verdict::Failed] {
         let seen = version(&holder).await;
         let token = take(&holder, seen).await;
-        let Lease::Held(waiter) = other.lease(&KEY, seen, LEASE_TTL).await.unwrap() else {
+        let Lease::Held(waiter) = other.lease(&KEY, KIND, seen, LEASE_TTL).await.unwrap() else {
             panic!("not held")
         };
         let deadline = tokio::time::Instant::now() + LEASE_TTL;
@@ -257,19 +258,38 @@ async fn the_waiting_wake_within_milliseconds() {
 }
 
 #[tokio::test]
+async fn requests_of_another_kind_have_a_lease_of_their_own() {
+    let server = Server::start().await;
+    let (holder, other) = (node(&server.url()), node(&server.url()));
+    listeners(&server, 2).await;
+    let mut tokens = Vec::new();
+    for kind in [1, 2] {
+        let Lease::Taken(token) = holder.lease(&KEY, kind, 0, LEASE_TTL).await.unwrap() else {
+            panic!("held by another kind")
+        };
+        tokens.push(token);
+    }
+    let Lease::Held(waiter) = other.lease(&KEY, 2, 0, LEASE_TTL).await.unwrap() else { panic!("not held") };
+    holder.release(&KEY, &tokens[0], Verdict::Uncacheable).await.unwrap();
+    holder.release(&KEY, &tokens[1], Verdict::Failed).await.unwrap();
+    let told = waiter.wait(tokio::time::Instant::now() + LEASE_TTL).await;
+    assert_eq!(told, Told::Verdict(Verdict::Failed), "what became of the other kind is not for it");
+}
+
+#[tokio::test]
 async fn a_dead_holder_s_lease_runs_out() {
     let server = Server::start().await;
     let (holder, other) = (tier_at(&server.url()), tier_at(&server.url()));
-    let Lease::Taken(dead) = holder.lease(&KEY, 0, Duration::from_millis(300)).await.unwrap() else {
+    let Lease::Taken(dead) = holder.lease(&KEY, KIND, 0, Duration::from_millis(300)).await.unwrap() else {
         panic!()
     };
-    let Lease::Held(waiter) = other.lease(&KEY, 0, LEASE_TTL).await.unwrap() else { panic!() };
+    let Lease::Held(waiter) = other.lease(&KEY, KIND, 0, LEASE_TTL).await.unwrap() else { panic!() };
     let told = waiter.wait(tokio::time::Instant::now() + LEASE_TTL).await;
     assert_eq!(told, Told::Vacant, "found without hearing a word");
     let token = take(&other, 0).await;
     // The dead one comes back, and must not release what is another's.
     holder.release(&KEY, &dead, Verdict::Failed).await.unwrap();
-    let again = holder.lease(&KEY, 0, LEASE_TTL).await.unwrap();
+    let again = holder.lease(&KEY, KIND, 0, LEASE_TTL).await.unwrap();
     assert!(matches!(again, Lease::Held(_)));
     drop((token, again));
 }
@@ -280,9 +300,9 @@ async fn a_lease_is_renewed_by_its_holder_alone() {
     let (holder, other) = (tier_at(&server.url()), tier_at(&server.url()));
     let token = take(&holder, 0).await;
     assert_eq!(holder.renew(&KEY, &token, 4 * LEASE_TTL).await, Ok(true));
-    let left = async || server.cli(&["PTTL", &names().lease]).parse::<i64>().unwrap();
+    let left = async || server.cli(&["PTTL", &names().lease(KIND)]).parse::<i64>().unwrap();
     assert!(left().await > 15_000, "{}", left().await);
-    let foreign = Token("0".repeat(32));
+    let foreign = Token { word: "0".repeat(32), kind: KIND };
     assert_eq!(other.renew(&KEY, &foreign, Duration::from_millis(1)).await, Ok(false));
     assert!(left().await > 15_000);
     holder.release(&KEY, &token, Verdict::Failed).await.unwrap();
@@ -295,7 +315,7 @@ async fn a_wait_ends_at_its_deadline() {
     let server = Server::start().await;
     let (holder, other) = (tier_at(&server.url()), tier_at(&server.url()));
     let _token = take(&holder, 0).await;
-    let Lease::Held(waiter) = other.lease(&KEY, 0, LEASE_TTL).await.unwrap() else { panic!() };
+    let Lease::Held(waiter) = other.lease(&KEY, KIND, 0, LEASE_TTL).await.unwrap() else { panic!() };
     let began = Instant::now();
     let told = waiter.wait(tokio::time::Instant::now() + Duration::from_millis(250)).await;
     assert_eq!(told, Told::TimedOut);
@@ -324,7 +344,7 @@ async fn what_cannot_be_read_is_a_miss() {
         assert_eq!(bodies(&tier).await, [None], "{what}");
         server.flushall();
     }
-    for (what, head) in [("foreign", "hello"), ("older", "TGH\u{7f}"), ("nothing", ""), ("newer", "TGH\u{2}")]
+    for (what, head) in [("foreign", "hello"), ("older", "TGH\u{7f}"), ("nothing", ""), ("newer", "TGH\u{3}")]
     {
         tier.store(&KEY, &answer, None).await.unwrap();
         server.cli(&["HSET", &heads, &field, head]);
@@ -349,10 +369,22 @@ async fn a_purge_takes_all_of_a_url() {
     tier.purge_url(&KEY).await.unwrap();
     assert!(bodies(&tier).await.is_empty());
     assert_eq!(server.cli(&["DBSIZE"]), "1");
-    let lease = tier.lease(&KEY, seen, LEASE_TTL).await.unwrap();
+    let lease = tier.lease(&KEY, KIND, seen, LEASE_TTL).await.unwrap();
     assert!(matches!(lease, Lease::Changed(found) if found.variants.is_empty()));
     tier.store(&KEY, &stored(b"x"), None).await.unwrap();
     assert!(version(&tier).await > seen);
+}
+
+#[tokio::test]
+async fn what_was_fetched_after_a_purge_is_newer_whatever_the_clocks_say() {
+    let server = Server::start().await;
+    let tier = tier_at(&server.url());
+    let ahead = Stored { stored: SystemTime::now() + Duration::from_secs(60), ..stored(b"before") };
+    tier.store(&KEY, &ahead, None).await.unwrap();
+    assert_eq!(tier.store(&KEY, &stored(b"as late"), None).await, Ok(Written::Newer));
+    let after = Stored { stamp: Stamp(8), ..stored(b"after") };
+    assert_eq!(tier.store(&KEY, &after, None).await, Ok(Written::Written));
+    assert_eq!(bodies(&tier).await, [Some(b"after".to_vec())]);
 }
 
 #[tokio::test]
@@ -481,7 +513,7 @@ async fn all_of_it_works_in_a_cluster_while_a_slot_moves() {
     cluster.move_slot_of(&names().heads);
     assert_eq!(bodies(&two).await, [Some(large(1))]);
     let token = take(&one, version(&one).await).await;
-    let Lease::Held(waiter) = two.lease(&KEY, version(&two).await, LEASE_TTL).await.unwrap() else {
+    let Lease::Held(waiter) = two.lease(&KEY, KIND, version(&two).await, LEASE_TTL).await.unwrap() else {
         panic!()
     };
     one.store(&KEY, &stored(&large(2)), Some(&token)).await.unwrap();

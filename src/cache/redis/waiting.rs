@@ -36,11 +36,17 @@ pub enum Told {
 /// How often a lease is looked at by whoever waits for it: messages may be lost, and holders die.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// Messages that wait to be read, at most. Who misses one looks for itself after a [`GLANCE`].
+const PUSHES: usize = 4096;
+
 /// How often the connection that hears messages is tried, and how long that may take.
 const BEAT: Duration = Duration::from_secs(1);
 const BEAT_TAKES: Duration = Duration::from_millis(1500);
 
-type Waiters = Mutex<HashMap<Key, Vec<oneshot::Sender<Verdict>>>>;
+/// What is waited for: a URL's answer to requests of a kind.
+type Awaited = (Key, u64);
+
+type Waiters = Mutex<HashMap<Awaited, Vec<oneshot::Sender<Verdict>>>>;
 
 /// All of this node who wait.
 #[derive(Default)]
@@ -50,7 +56,7 @@ pub(super) struct Waiting {
 
 /// Waits for the holder of a lease; registered before the lease was found held, so that no word is missed.
 pub struct Waiter {
-    key: Key,
+    awaited: Awaited,
     told: oneshot::Receiver<Verdict>,
     waiters: Arc<Waiters>,
     redis: Redis,
@@ -58,10 +64,10 @@ pub struct Waiter {
 }
 
 impl Waiting {
-    pub(super) fn register(&self, key: Key, lease: String, redis: Redis) -> Waiter {
+    pub(super) fn register(&self, awaited: Awaited, lease: String, redis: Redis) -> Waiter {
         let (sender, told) = oneshot::channel();
-        self.waiters.lock().entry(key).or_default().push(sender);
-        Waiter { key, told, waiters: Arc::clone(&self.waiters), redis, lease }
+        self.waiters.lock().entry(awaited).or_default().push(sender);
+        Waiter { awaited, told, waiters: Arc::clone(&self.waiters), redis, lease }
     }
 
     #[cfg(test)]
@@ -70,9 +76,9 @@ impl Waiting {
     }
 
     fn tell(&self, message: &[u8]) {
-        let Some((key, verdict)) = read(message) else { return };
+        let Some((awaited, verdict)) = read(message) else { return };
         // Most fetches are waited for by nobody here.
-        for waiter in self.waiters.lock().remove(&key).unwrap_or_default() {
+        for waiter in self.waiters.lock().remove(&awaited).unwrap_or_default() {
             // One that is gone has nothing to hear.
             let _ = waiter.send(verdict);
         }
@@ -92,7 +98,7 @@ impl Waiting {
     }
 
     async fn hear_once(&self, redis: &Redis, channel: &str) -> Result<(), Away> {
-        let (sender, mut pushes) = mpsc::unbounded_channel();
+        let (sender, mut pushes) = mpsc::channel(PUSHES);
         let mut own: Own = redis.own(Some(sender)).await?;
         own.subscribe(channel, BEAT_TAKES).await?;
         loop {
@@ -142,20 +148,21 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         self.told.close();
         let mut waiters = self.waiters.lock();
-        if let Some(of_key) = waiters.get_mut(&self.key) {
-            of_key.retain(|waiter| !waiter.is_closed());
-            if of_key.is_empty() {
-                waiters.remove(&self.key);
+        if let Some(others) = waiters.get_mut(&self.awaited) {
+            others.retain(|waiter| !waiter.is_closed());
+            if others.is_empty() {
+                waiters.remove(&self.awaited);
             }
         }
     }
 }
 
-/// A message: the key, and a byte for how it ended.
-pub(super) fn message(key: &Key, verdict: Verdict) -> [u8; 17] {
-    let mut message = [0; 17];
+/// A message: the key, the kind, and a byte for how it ended.
+pub(super) fn message((key, kind): &Awaited, verdict: Verdict) -> [u8; 25] {
+    let mut message = [0; 25];
     message[..16].copy_from_slice(&key.0);
-    message[16] = match verdict {
+    message[16..24].copy_from_slice(&kind.to_be_bytes());
+    message[24] = match verdict {
         Verdict::Stored => b's',
         Verdict::Uncacheable => b'u',
         Verdict::Failed => b'f',
@@ -163,13 +170,14 @@ pub(super) fn message(key: &Key, verdict: Verdict) -> [u8; 17] {
     message
 }
 
-fn read(message: &[u8]) -> Option<(Key, Verdict)> {
-    let (key, verdict) = message.split_first_chunk()?;
+fn read(message: &[u8]) -> Option<(Awaited, Verdict)> {
+    let (key, rest) = message.split_first_chunk()?;
+    let (kind, verdict) = rest.split_first_chunk()?;
     let verdict = match verdict {
         b"s" => Verdict::Stored,
         b"u" => Verdict::Uncacheable,
         b"f" => Verdict::Failed,
         _ => return None,
     };
-    Some((Key(*key), verdict))
+    Some(((Key(*key), u64::from_be_bytes(*kind)), verdict))
 }

@@ -232,6 +232,7 @@ impl Tier {
 
     /// Writes the head. `None`: content that should be there is missing.
     async fn put(&self, put: &Put<'_>, head: &[u8], head_alone: bool) -> Result<Option<Written>, Away> {
+        let kind = put.lease.map_or(0, |token| token.kind);
         let args: [&[u8]; 10] = [
             put.field.as_bytes(),
             head,
@@ -240,11 +241,12 @@ impl Tier {
             put.names.chunks.as_bytes(),
             &millis(GRACE).to_string().into_bytes(),
             &VARIANTS_MAX.to_string().into_bytes(),
-            put.lease.map_or(&[][..], |token| token.0.as_bytes()),
+            put.lease.map_or(&[][..], |token| token.word.as_bytes()),
             self.channel.as_bytes(),
-            &message(put.key, Verdict::Stored),
+            &message(&(*put.key, kind), Verdict::Stored),
         ];
-        let keys = [put.names.heads.as_str(), put.names.lease.as_str()];
+        let lease = put.names.lease(kind);
+        let keys = [put.names.heads.as_str(), lease.as_str()];
         match self.redis.script("store", &scripts::PUT, &keys, &args).await? {
             Value::Int(0) => Ok(None),
             Value::Int(1) => Ok(Some(Written::Written)),
