@@ -59,8 +59,11 @@ impl fmt::Debug for Client {
 /// So many questions are under way at once, at most.
 const AT_ONCE: usize = 64;
 
-/// After a failure nobody is asked for this long: who waits for an issuer that is away waits in vain.
+/// After an issuer was away nobody is asked for this long: who waits for it waits in vain.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Of answers that are none is told again after this long: they may be caused by whoever makes up tokens.
+const TOLD_FOR: Duration = Duration::from_secs(60);
 
 /// Asks an issuer.
 pub(super) struct Inquirer {
@@ -75,8 +78,10 @@ pub(super) struct Inquirer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the last question failed, unless one was answered since.
-    failed: Option<Instant>,
+    /// When the issuer was found to be away, unless it has answered since.
+    away: Option<Instant>,
+    /// When of an answer that is none was told last.
+    told: Option<Instant>,
 }
 
 /// Why there is no answer.
@@ -96,6 +101,32 @@ enum NoAnswer {
     Form,
     #[error("so many questions are under way that this one had no turn in time")]
     Busy,
+}
+
+impl NoAnswer {
+    /// Whether the issuer is to blame, and not perhaps the token: others may be asked about then.
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Away(_))
+    }
+}
+
+/// The answer of an issuer: what it says of the token.
+fn read(status: StatusCode, body: &[u8]) -> Result<Claims, NoAnswer> {
+    let said = json::object(body);
+    let error = said.as_ref().and_then(|said| said.get("error")?.as_str());
+    match (status, error) {
+        (StatusCode::OK, _) => {
+            said.filter(|said| matches!(said.get("active"), Some(Value::Bool(_)))).ok_or(NoAnswer::Form)
+        }
+        // RFC 7662 §2.3.
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)
+        | (StatusCode::BAD_REQUEST, Some("invalid_client" | "unauthorized_client")) => {
+            Err(NoAnswer::Client(status))
+        }
+        // Some refuse to say anything of tokens that are not of the kind that they are asked about.
+        (StatusCode::BAD_REQUEST, Some(_)) => Ok(Claims::new()),
+        _ => Err(NoAnswer::Status(status)),
+    }
 }
 
 /// What an issuer says of a token: what it claims and when it ends, or why it is not good.
@@ -123,7 +154,7 @@ impl Inquirer {
 
     /// Asks. `None` where there is no answer, which is counted, and logged when that is new.
     pub(super) async fn ask(&self, token: &str) -> Option<Said> {
-        if self.state.lock().failed.is_some_and(|at| at.elapsed() < PAUSE) {
+        if self.state.lock().away.is_some_and(|at| at.elapsed() < PAUSE) {
             return None;
         }
         let asked = timeout(self.settings.within, self.in_turn(token)).await;
@@ -140,16 +171,7 @@ impl Inquirer {
         let https = self.https.as_ref().map_err(|error| NoAnswer::Tls(error.clone()))?;
         let request = self.request(token).map_err(|error| NoAnswer::Away(error.into()))?;
         let answer = https.ask(request).await.map_err(NoAnswer::Away)?;
-        match answer.status() {
-            StatusCode::OK => json::object(answer.body()).ok_or(NoAnswer::Form),
-            // Section 2.3.
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(NoAnswer::Client(status)),
-            status => Err(NoAnswer::Status(status)),
-        }
-        .and_then(|claims| match claims.get("active") {
-            Some(Value::Bool(_)) => Ok(claims),
-            _ => Err(NoAnswer::Form),
-        })
+        read(answer.status(), answer.body())
     }
 
     fn request(&self, token: &str) -> http::Result<Request<Full<Bytes>>> {
@@ -174,23 +196,26 @@ impl Inquirer {
     /// Notes whether the issuer answers; says so when that is news.
     fn note(&self, failure: Option<&NoAnswer>) {
         let mut state = self.state.lock();
-        let before = state.failed;
-        match failure {
-            None => {
-                self.answered.inc();
-                if before.is_some() {
-                    tracing::info!(provider = %self.provider, "the issuer answers again");
-                }
-                state.failed = None;
+        let Some(error) = failure else {
+            self.answered.inc();
+            if state.away.take().is_some() {
+                tracing::info!(provider = %self.provider, "the issuer answers again");
             }
-            Some(error) => {
-                self.failed.inc();
-                if before.is_none() {
-                    let error = chain(error);
-                    tracing::warn!(provider = %self.provider, %error, "tokens cannot be verified; who shows one that is not remembered is refused");
-                }
-                state.failed = Some(Instant::now());
-            }
+            return;
+        };
+        self.failed.inc();
+        let now = Some(Instant::now());
+        let news = if error.is_away() {
+            std::mem::replace(&mut state.away, now).is_none()
+        } else {
+            let news = state.told.is_none_or(|at| at.elapsed() >= TOLD_FOR);
+            state.told = if news { now } else { state.told };
+            news
+        };
+        drop(state);
+        if news {
+            let error = chain(error);
+            tracing::warn!(provider = %self.provider, %error, "tokens cannot be verified; who shows one that is not remembered is refused");
         }
     }
 
@@ -312,6 +337,27 @@ mod tests {
         ];
         for (changes, said) in rows {
             assert_eq!(judge(changes.clone()), said, "{changes}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_about_the_token_the_client_or_the_issuer() {
+        let of = |status: u16, body: &str| {
+            let read = read(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            read.map(|claims| claims.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(200, r#"{"active":false}"#), Ok(1));
+        assert_eq!(of(400, r#"{"error":"invalid_request"}"#), Ok(0));
+        for (status, body, told) in [
+            (200, "{}", "something else than a JSON object"),
+            (200, r#"{"active":"true"}"#, "something else than a JSON object"),
+            (400, r#"{"error":"invalid_client"}"#, "does not know this client"),
+            (401, "", "does not know this client"),
+            (400, "", "400 Bad Request"),
+            (500, r#"{"active":true}"#, "500 Internal Server Error"),
+        ] {
+            let error = of(status, body).unwrap_err();
+            assert!(error.contains(told), "{status} {body}: {error}");
         }
     }
 

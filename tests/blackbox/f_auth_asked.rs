@@ -190,6 +190,23 @@ async fn answers_that_say_nothing_let_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_issuer_chokes_on_harms_no_other() {
+    let asked = Asked::start("cache = \"0s\"").await;
+    asked.issuer.answer_by(INTROSPECT, |seen| match &*form(seen, "token") {
+        "poison" => Reply::new(500, ""),
+        "strange" => Reply::new(400, r#"{"error":"invalid_request"}"#),
+        _ => Reply::ok(r#"{"active":true,"scope":"a"}"#),
+    });
+    for _ in 0..3 {
+        for (token, status) in [("poison", 503), ("good", 200), ("strange", 401), ("good", 200)] {
+            assert_eq!(asked.get(token).await.status, status, "{token}");
+        }
+    }
+    let told = asked.gateway.wrote().matches("tokens cannot be verified").count();
+    assert_eq!(told, 1, "nobody fills the log with tokens: {}", asked.gateway.wrote());
+}
+
+#[tokio::test]
 async fn a_token_that_was_taken_back_counts_no_longer_than_its_answer() {
     let asked = Asked::start("cache = \"1s\"").await;
     asked.say("good", &json!({}));
