@@ -541,6 +541,6 @@ async fn a_node_that_hears_of_no_purges_takes_nothing_of_those_it_waited_for() {
         gate.open();
     };
     let (first, second, ()) =
-        must("both are answered", async { tokio::join!(Box::pin(leads), Box::pin(waits), deafen) }).await;
+        must("both are answered", Box::pin(async { tokio::join!(leads, waits, deafen) })).await;
     assert_eq!((first.field("x-number"), second.field("x-number")), (Some("0"), Some("1")));
 }
