@@ -134,7 +134,8 @@ async fn a_page_that_just_fits_has_no_next() {
     }
     let answer = service.get("/users?limit=3").send().await.unwrap();
     assert_eq!(header(&answer, "link"), "");
-    let empty = Service::start(&crate::support::directory().await, "").await;
+    let directory = crate::support::directory().await;
+    let empty = Service::start(&directory, "").await;
     let page: Value = empty.get("/users").send().await.unwrap().json().await.unwrap();
     assert_eq!(page, json!({"users": []}));
 }

@@ -123,7 +123,8 @@ async fn what_is_still_in_flight_after_the_grace_is_cut_off() {
 
 #[tokio::test]
 async fn a_head_that_does_not_come_in_time_ends_the_connection() {
-    let service = Service::start(&directory().await, "head_timeout = \"100ms\"").await;
+    let directory = directory().await;
+    let service = Service::start(&directory, "head_timeout = \"100ms\"").await;
     let mut slow = TcpStream::connect(service.base.trim_start_matches("http://")).await.unwrap();
     slow.write_all(b"GET /users HTT").await.unwrap();
     let mut rest = Vec::new();

@@ -122,7 +122,8 @@ async fn old_events_are_forgotten_and_who_missed_them_is_told_so() {
 
 #[tokio::test]
 async fn only_so_many_may_follow_at_a_time() {
-    let service = Service::start(&directory().await, "max_event_streams = 1").await;
+    let directory = directory().await;
+    let service = Service::start(&directory, "max_event_streams = 1").await;
     let reader = Reader::follow(&service, None).await;
     assert_eq!(service.metric("user_service_event_streams").await, 1);
     let refused = service.get("/events").send().await.unwrap();

@@ -13,7 +13,8 @@ async fn trail(service: &Service, path: &str) -> Value {
 
 #[tokio::test]
 async fn every_change_is_in_the_trail_of_its_user_even_when_the_user_is_gone() {
-    let service = Service::start(&directory().await, "caller_header = \"X-User\"").await;
+    let directory = directory().await;
+    let service = Service::start(&directory, "caller_header = \"X-User\"").await;
     let created = service.post(&user("ada")).header("x-user", "grace").send().await.unwrap();
     let path = header(&created, "location").to_owned();
     service.create("edsger").await;
@@ -56,7 +57,8 @@ async fn every_change_is_in_the_trail_of_its_user_even_when_the_user_is_gone() {
 
 #[tokio::test]
 async fn what_cannot_be_answered_is_refused() {
-    let service = Service::start(&directory().await, "caller_header = \"x-user\"").await;
+    let directory = directory().await;
+    let service = Service::start(&directory, "caller_header = \"x-user\"").await;
     let path = service.create("ada").await;
     let nobody = "/users/019a3f5e-7c00-7000-8000-000000000001/audit";
     problem(service.get(nobody).send().await.unwrap(), 404, "user-not-found").await;
