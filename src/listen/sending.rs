@@ -25,6 +25,8 @@ pub(super) struct SendDeadline {
     counts: SendCounts,
     /// Whether it is counted as waiting.
     waits: bool,
+    /// Whether a wait was too long: it is counted, and nothing is waited for again.
+    is_late: bool,
 }
 
 /// Counts connections by how their clients take what they are sent.
@@ -40,7 +42,7 @@ impl SendDeadline {
     /// No wait longer than `within`; `rate` bytes a second on average over that time, 0 for no rate. Those that were
     /// too long are counted.
     pub(super) fn new(within: Duration, rate: u64, counts: SendCounts) -> Self {
-        Self { pace: Pace::new(within, rate), taken: None, credited: 0, counts, waits: false }
+        Self { pace: Pace::new(within, rate), taken: None, credited: 0, counts, waits: false, is_late: false }
     }
 
     /// Takes the outcome of a write; one that has waited for too long becomes an error. Writes that are taken at once
@@ -81,14 +83,18 @@ impl SendDeadline {
         if self.taken.is_none() {
             self.taken = taken();
         }
-        while self.pace.is_overdue(cx) {
-            if !self.has_taken_more(&taken) {
+        while !self.is_late && self.pace.is_overdue(cx) {
+            self.is_late = !self.has_taken_more(&taken);
+            if self.is_late {
+                // Once for each connection: whoever ends it may try to write a last time.
                 self.counts.late.inc();
-                let why = "the client takes no bytes, or too few";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
         }
-        Poll::Pending
+        if !self.is_late {
+            return Poll::Pending;
+        }
+        let why = "the client takes no bytes, or too few";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 
     fn is_waited_for(&mut self, waits: bool) {
@@ -148,6 +154,9 @@ mod tests {
             let waits = poll_fn(|cx| deadline.written(Poll::Pending, cx, || taken));
             let error = waits.await.unwrap_err();
             assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, WITHIN));
+            let again = poll_fn(|cx| deadline.flushed(Poll::Pending, cx, || taken.map(|taken| taken + 1)));
+            assert_eq!(again.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(began.elapsed(), WITHIN, "nothing is waited for again");
             assert_eq!(deadline.counts.late.get(), 1);
         }
     }
