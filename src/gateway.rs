@@ -24,6 +24,7 @@ mod tally;
 mod deliver;
 mod encode;
 mod past;
+mod stand_in;
 mod place;
 mod claims;
 mod by_url;

@@ -33,6 +33,8 @@ pub struct Asking {
     pub arrived: SystemTime,
     /// Where it stood in the order of purges when it went past the cache.
     pub stamp: Stamp,
+    /// What is stored for it and past its time, while it goes past the cache: it may stand in where the origin fails.
+    pub in_reserve: Option<Arc<Stored>>,
     /// The key in words, where `Cache-Status` is to show it.
     pub label: Option<Box<str>>,
     /// What became of it.
@@ -139,6 +141,7 @@ impl Asking {
             authorized: heeded.authorization(),
             arrived: SystemTime::now(),
             stamp: Stamp::default(),
+            in_reserve: None,
             label: None,
             went: Went::Nowhere,
         }

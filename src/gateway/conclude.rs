@@ -117,6 +117,14 @@ pub(super) fn may_stand_in(
         && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now())
 }
 
+/// Why a stale answer is served that stands in after such a failure.
+pub(super) fn stale_for(failure: Failure) -> StaleReason {
+    match failure {
+        Failure::Unreachable => StaleReason::Unreachable,
+        _ => StaleReason::Error,
+    }
+}
+
 /// Whether what came serves the request as any stored answer does.
 fn reuse_of(asking: &Asking, stored: &Stored) -> Reuse {
     reuse::reuse(&asking.directives, &stored.terms, false, asking.arrived, SystemTime::now())
@@ -144,11 +152,8 @@ impl Came {
             Verdict::Stored(..) | Verdict::Filling(..) => return None,
         };
         let stored = self.stored.as_ref().or(self.tale.as_ref()?.stored.as_ref())?;
-        let why = match failure {
-            Failure::Unreachable => StaleReason::Unreachable,
-            _ => StaleReason::Error,
-        };
-        may_stand_in(session, asking, tiers, stored, failure).then(|| (stored.clone(), why))
+        let may = may_stand_in(session, asking, tiers, stored, failure);
+        may.then(|| (stored.clone(), stale_for(failure)))
     }
 
     async fn answer(self, session: &mut Session, exchange: &mut Exchange, tiers: &Tiers) -> Result<()> {

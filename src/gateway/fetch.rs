@@ -58,15 +58,7 @@ pub struct Tale {
 impl Tale {
     /// How the fetch failed, as far as stale answers are concerned.
     pub fn failure(&self) -> reuse::Failure {
-        match self.refusal {
-            Some(
-                Refusal::Failed(Fault::Unreachable | Fault::ConnectTimeout | Fault::Tls | Fault::Certificate)
-                | Refusal::NoServer(_)
-                | Refusal::Saturated(_),
-            ) => reuse::Failure::Unreachable,
-            Some(Refusal::Failed(Fault::Timeout)) => reuse::Failure::TimedOut,
-            _ => reuse::Failure::BrokeOff,
-        }
+        self.refusal.as_ref().map_or(reuse::Failure::BrokeOff, failure)
     }
 
     /// Tells the exchange which way its answer came; the tries count for the request that caused the fetch.
@@ -83,6 +75,17 @@ impl Tale {
             // What is stored is for all, this client included: nobody is brought to the server that it came from.
             exchange.tries.cookie = self.journey.cookie.clone().filter(|_| self.kept.is_err());
         }
+    }
+}
+
+/// How the origin failed where there is this to say instead, as far as stale answers are concerned.
+pub(super) fn failure(refusal: &Refusal) -> reuse::Failure {
+    match refusal {
+        Refusal::Failed(Fault::Unreachable | Fault::ConnectTimeout | Fault::Tls | Fault::Certificate)
+        | Refusal::NoServer(_)
+        | Refusal::Saturated(_) => reuse::Failure::Unreachable,
+        Refusal::Failed(Fault::Timeout) => reuse::Failure::TimedOut,
+        _ => reuse::Failure::BrokeOff,
     }
 }
 

@@ -18,6 +18,7 @@ use pingora::protocols::http::HttpTask;
 use pingora::{Error, Result};
 use tokio::time::{Instant, sleep_until};
 
+use crate::cache::reuse::Failure;
 use crate::exchange::Exchange;
 use crate::forward::hop;
 use crate::listen::Session;
@@ -25,8 +26,9 @@ use crate::refusal::{Fault, Refusal};
 use crate::telemetry::WebsocketEnd;
 use crate::upstream::Timeouts;
 
-use super::fetch::Fetching;
+use super::fetch::{self, Fetching};
 use super::server::{News, Sends, Server, before, is_interim};
+use super::stand_in::StandIn;
 use super::turn::Stop;
 use super::{answer, deadline, encode, past, place, refuse, trailers, tries, websocket};
 
@@ -38,7 +40,7 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
         exchange.body_bytes = 0; // what was sent is sent again, and counted again
         let server = match Server::connect(session, exchange, &fetching.connections).await {
             Ok(server) => server,
-            Err(Stop::Refused(refusal)) => return Err(refuse(exchange, refusal)),
+            Err(Stop::Refused(refusal)) => return refused(session, exchange, fetching, refusal).await,
             Err(Stop::Left(error)) => return Err(error),
         };
         let reused = server.reused;
@@ -52,12 +54,28 @@ pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetchi
             Err(Cut::Inside(error)) => return Err(error),
             Err(Cut::Refused(refusal)) => Err(refusal),
             Err(Cut::Again) => Ok(()),
+            Err(Cut::InPlace(stand_in)) => return stand_in.serve(session, exchange, fetching.tiers).await,
             Err(Cut::Server(fault)) => {
                 websocket::ended(exchange, WebsocketEnd::Server);
                 tries::broken(exchange, fault, reused, tries::is_repeatable(session, Some(fault)))
             }
         };
-        again.map_err(|refusal| refuse(exchange, refusal))?;
+        if let Err(refusal) = again {
+            return refused(session, exchange, fetching, refusal).await;
+        }
+    }
+}
+
+/// Ends with a "no", unless what is stored may be served in its place.
+async fn refused(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    fetching: &Fetching,
+    refusal: Refusal,
+) -> Result<()> {
+    match StandIn::of(session, exchange, fetching.tiers, fetch::failure(&refusal)) {
+        Some(stand_in) => stand_in.serve(session, exchange, fetching.tiers).await,
+        None => Err(refuse(exchange, refusal)),
     }
 }
 
@@ -83,6 +101,8 @@ enum Cut {
     Server(Fault),
     /// Its answer is worth another try.
     Again,
+    /// Its answer is a failure, for which there is something better.
+    InPlace(StandIn),
 }
 
 /// What happens next.
@@ -209,6 +229,10 @@ impl Relay<'_> {
         let repeatable = tries::is_repeatable(self.session, None);
         if tries::answered(self.exchange, &head, repeatable) {
             return Err(Cut::Again);
+        }
+        let failure = Failure::Status(head.status);
+        if let Some(stand_in) = StandIn::of(self.session, self.exchange, self.fetching.tiers, failure) {
+            return Err(Cut::InPlace(stand_in));
         }
         if self.exchange.lasting {
             self.server.end = None;

@@ -50,6 +50,13 @@ pub(super) async fn serve(
                     .await;
             }
             _ if wants_stored(exchange) => return only_if_cached(session, exchange, fetching).await,
+            Next::Head { why, stored } => {
+                past(exchange, fetching, Pass::Head, why);
+                if let Some(asking) = &mut exchange.cache {
+                    asking.in_reserve = stored;
+                }
+                return Ok(false);
+            }
             Next::Past(pass, why) => {
                 past(exchange, fetching, pass, why);
                 return Ok(false);
@@ -141,6 +148,11 @@ fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded
 pub(super) enum Next {
     Serve(Hit),
     Past(Pass, Forwarded),
+    /// A HEAD that nothing stored serves goes past; what is stored may stand in for its answer.
+    Head {
+        why: Forwarded,
+        stored: Option<Arc<Stored>>,
+    },
     Fetch(Wanted),
 }
 
@@ -175,7 +187,7 @@ pub(super) fn look(
     let Some(found) = found.suits else {
         let why = found.why;
         return if is_head {
-            Next::Past(Pass::Head, why)
+            Next::Head { why, stored: None }
         } else if fetching.tiers.unstored.has(&asking.key, asking.authorized) {
             Next::Past(Pass::Unstored, Forwarded::Bypass)
         } else {
@@ -202,7 +214,7 @@ pub(super) fn look(
         }
     };
     if is_head {
-        return Next::Past(Pass::Head, why);
+        return Next::Head { why, stored: Some(stored) };
     }
     let alone = is_alone(asking, request) || !stored.terms.is_reusable();
     Next::Fetch(Wanted { why, stored: Some(stored), alone })
