@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::forms::Forms;
+use super::parts;
 use super::stored::{Body, Key, Pieces, Stamp, Stored, Terms};
 use super::vary::{FIELDS_MAX, Selecting};
 pub use super::wire::Unreadable;
@@ -62,6 +63,15 @@ impl Entry {
         match &self.apart {
             Some(apart) => apart.parts.is_none(),
             None => matches!(self.stored.body, Body::Whole(_)),
+        }
+    }
+
+    /// Bytes of the whole, wherever they lie.
+    pub fn length(&self) -> u64 {
+        match &self.apart {
+            Some(Apart { parts: Some((whole, _)), .. }) => *whole,
+            Some(apart) => apart.length,
+            None => parts::length(&self.stored.body),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName};
 
 use super::merge::same_strong;
 use super::stored::{Body, Pieces};
@@ -124,6 +124,15 @@ pub fn length(body: &Body) -> u64 {
         Body::Whole(pieces) => pieces.len(),
         Body::Parts { length, .. } => *length,
     }
+}
+
+/// Whether nothing says that two answers are of different versions: neither tag, date of change, nor the length of the whole.
+pub fn may_be_of_one(one: (&HeaderMap, u64), other: (&HeaderMap, u64)) -> bool {
+    let agrees = |name: HeaderName| match (one.0.get(&name), other.0.get(&name)) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    };
+    agrees(ETAG) && agrees(LAST_MODIFIED) && one.1 == other.1
 }
 
 /// Whether all bytes of a range are held.

@@ -169,7 +169,7 @@ impl Tiers {
         self.share(key, stored, false)
     }
 
-    /// Parts stay here: who wants a part does not ask the fleet, and who asks wants the whole.
+    /// Parts stay here: nodes share wholes alone.
     fn share(&self, key: Key, stored: &Arc<Stored>, head_alone: bool) -> bool {
         let kept = self.keep(key, stored);
         if let (true, Some(fleet), Body::Whole(_)) = (kept, self.fleet(), &stored.body) {

@@ -226,7 +226,7 @@ impl Errand {
         share::give_up(self.fetching.tiers, &self.key, self.lease, None).await;
     }
 
-    fn find_candidates(&mut self) {
+    pub(super) fn find_candidates(&mut self) {
         self.candidates = self.fetching.tiers.candidates(&self.key);
         self.in_part = self.candidates.iter().find(|stored| self.suits(stored) && !is_whole(stored)).cloned();
         let request = &self.request;

@@ -22,6 +22,7 @@ use crate::telemetry::{Background, StaleReason, Tier};
 
 use super::conclude::{After, Came, conclude, may_stand_in};
 use super::fetch::{Errand, Fetching, Tale};
+use super::share::Shared;
 use super::{answer, deliver, identify, place};
 
 /// How often a request looks again when what it waited for did not suit it.
@@ -50,13 +51,7 @@ pub(super) async fn serve(
                     .await;
             }
             _ if wants_stored(exchange) => return only_if_cached(session, exchange, fetching).await,
-            Next::Head { why, stored } => {
-                past(exchange, fetching, Pass::Head, why);
-                if let Some(asking) = &mut exchange.cache {
-                    asking.in_reserve = stored;
-                }
-                return Ok(false);
-            }
+            Next::Head { why, stored } => return head(session, exchange, fetching, why, stored).await,
             Next::Past(pass, why) => {
                 past(exchange, fetching, pass, why);
                 return Ok(false);
@@ -113,16 +108,46 @@ async fn only_if_cached(
     exchange: &mut Exchange,
     fetching: &Arc<Fetching>,
 ) -> Result<bool> {
-    let (pilot, _nobody) = fetching.flights.alone(fetching.tiers.purges.stamp());
-    let errand = Errand::foreground(session.req_header(), exchange, fetching, pilot);
-    let stored = match errand {
-        Some(mut errand) => errand.ask_fleet_alone().await,
-        None => None,
-    };
-    if let Some(stored) = stored {
-        return deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Redis, None).await;
+    match ask_fleet(session.req_header(), exchange, fetching).await {
+        Some(Shared::Serves(stored)) => {
+            deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Redis, None).await
+        }
+        Some(Shared::Stale(_)) | None => not_stored(session, exchange).await,
     }
-    not_stored(session, exchange).await
+}
+
+/// A HEAD that memory does not serve is answered from what the fleet has stored; else it goes past, and what is stale is
+/// there to stand in.
+async fn head(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    fetching: &Arc<Fetching>,
+    why: Forwarded,
+    stored: Option<Arc<Stored>>,
+) -> Result<bool> {
+    let in_reserve = match ask_fleet(session.req_header(), exchange, fetching).await {
+        Some(Shared::Serves(stored)) => {
+            return deliver::stored(session, exchange, fetching.tiers, &stored, Tier::Redis, None).await;
+        }
+        Some(Shared::Stale(newer)) => Some(newer),
+        None => stored,
+    };
+    past(exchange, fetching, Pass::Head, why);
+    if let Some(asking) = &mut exchange.cache {
+        asking.in_reserve = in_reserve;
+    }
+    Ok(false)
+}
+
+/// Looks for what the fleet has stored for a request that does not make a fetch for the store.
+fn ask_fleet(
+    request: &RequestHeader,
+    exchange: &Exchange,
+    fetching: &Arc<Fetching>,
+) -> impl Future<Output = Option<Shared>> + use<> {
+    let (pilot, _nobody) = fetching.flights.alone(fetching.tiers.purges.stamp());
+    let errand = Errand::foreground(request, exchange, fetching, pilot);
+    async move { errand?.ask_fleet_alone().await }
 }
 
 async fn not_stored(session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
@@ -148,7 +173,7 @@ fn past(exchange: &mut Exchange, fetching: &Fetching, pass: Pass, why: Forwarded
 pub(super) enum Next {
     Serve(Hit),
     Past(Pass, Forwarded),
-    /// A HEAD that nothing stored serves goes past; what is stored may stand in for its answer.
+    /// A HEAD that nothing in memory serves: from what the fleet has, or past; what is stored may stand in for its answer.
     Head {
         why: Forwarded,
         stored: Option<Arc<Stored>>,
@@ -186,9 +211,12 @@ pub(super) fn look(
     let is_head = request.method == Method::HEAD;
     let Some(found) = found.suits else {
         let why = found.why;
-        return if is_head {
+        let unstored = fetching.tiers.unstored.has(&asking.key, asking.authorized);
+        return if is_head && unstored {
+            Next::Past(Pass::Head, why)
+        } else if is_head {
             Next::Head { why, stored: None }
-        } else if fetching.tiers.unstored.has(&asking.key, asking.authorized) {
+        } else if unstored {
             Next::Past(Pass::Unstored, Forwarded::Bypass)
         } else {
             Next::Fetch(Wanted { why, stored: None, alone: is_alone(asking, request) })

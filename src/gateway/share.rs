@@ -12,7 +12,7 @@ use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::stored::{Body, Key, Stored};
-use crate::cache::{Tiers, vary};
+use crate::cache::{Tiers, parts, vary};
 use crate::telemetry::Scope;
 
 use super::fetch::Errand;
@@ -29,7 +29,7 @@ impl Errand {
     /// Looks for what the fleet has stored. `None`: it is to be fetched; by this node for all, if there is a lease.
     pub(super) async fn ask_fleet(&mut self) -> Option<Arc<Stored>> {
         let fetching = self.fetching.clone();
-        if !self.is_for_all() {
+        if !self.takes_shared() {
             return None;
         }
         let tiers = fetching.tiers;
@@ -48,8 +48,9 @@ impl Errand {
                 }
                 return Some(stored);
             }
-            // What is validated at each use is asked for by each. What others store all the while may suit them alone.
-            if self.validates_each_use() || Instant::now() >= deadline {
+            // What is validated at each use is asked for by each, and so is a part. What others store all the while may suit
+            // them alone.
+            if !self.is_for_all() || self.validates_each_use() || Instant::now() >= deadline {
                 return None;
             }
             let kind = self.kind_among(&found);
@@ -73,14 +74,18 @@ impl Errand {
     }
 
     /// Looks for what the fleet has stored, and for nothing else.
-    pub(super) async fn ask_fleet_alone(&mut self) -> Option<Arc<Stored>> {
+    pub(super) async fn ask_fleet_alone(mut self) -> Option<Shared> {
         let fetching = self.fetching.clone();
-        if !self.is_for_all() {
+        if !self.takes_shared() {
             return None;
         }
         let fleet = fetching.tiers.fleet_soon().await?;
+        self.find_candidates();
         let found = fleet.tier.look(&self.key).await.ok()?;
-        self.adopt(fleet, &found).await
+        match self.adopt(fleet, &found).await {
+            Some(stored) => Some(Shared::Serves(stored)),
+            None => self.selected().map(|at| Shared::Stale(self.candidates.swap_remove(at))),
+        }
     }
 
     /// Of which kind the request is for the fleet: all nodes that have seen the same say the same. Where nothing is shared yet,
@@ -94,9 +99,14 @@ impl Errand {
         }
     }
 
+    /// Whether what other nodes have stored may serve it: a whole serves HEAD and ranges as well.
+    fn takes_shared(&self) -> bool {
+        !self.asked.no_cache && !self.rules.observe
+    }
+
     /// Whether other nodes would make the same fetch.
     fn is_for_all(&self) -> bool {
-        self.request.method == Method::GET && !self.is_ranged() && !self.asked.no_cache && !self.rules.observe
+        self.request.method == Method::GET && !self.is_ranged()
     }
 
     /// Whether what is stored for the request serves nobody without a word of the origin.
@@ -111,6 +121,9 @@ impl Errand {
             self.suits(&entry.stored) && entry.is_whole() && !tiers.refuses(&self.key, &entry.stored)
         };
         let entry = found.variants.iter().find(suits)?;
+        if self.in_part.as_ref().is_some_and(|part| outdates(part, entry)) {
+            return None;
+        }
         let of_the_same = |held: &&Arc<Stored>| held.selecting == entry.stored.selecting;
         let newer = self.candidates.iter().filter(of_the_same).any(|held| held.stored >= entry.stored.stored);
         let soft = tiers.meets(&self.key, &entry.stored).is_some();
@@ -136,11 +149,25 @@ impl Errand {
     }
 }
 
+/// Whether a part that came later shows that a whole is no more what its origin has.
+fn outdates(part: &Stored, whole: &Entry) -> bool {
+    let held = (&part.headers, parts::length(&part.body));
+    part.stored >= whole.stored.stored && !parts::may_be_of_one(held, (&whole.stored.headers, whole.length()))
+}
+
+/// What the fleet has stored for a request.
+pub(super) enum Shared {
+    /// It serves it.
+    Serves(Arc<Stored>),
+    /// It is past its time, or what this node has is; it may stand in where the origin fails.
+    Stale(Arc<Stored>),
+}
+
 /// Gives an answer to the fleet, and the lease back with it.
 pub(super) async fn give(tiers: &'static Tiers, key: Key, stored: &Arc<Stored>, terms: Share) {
     let Some(fleet) = tiers.fleet() else { return };
     if let Body::Parts { .. } = &stored.body {
-        // Who asks the fleet wants the whole.
+        // Nodes share wholes alone.
         return give_up(tiers, &key, terms.lease, None).await;
     }
     match terms {

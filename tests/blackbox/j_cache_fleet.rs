@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::cached::{get, is_hit, numbered, status, ttl, url};
+use crate::support::cached::{ask, get, is_hit, numbered, status, ttl, url};
 use crate::support::fleet::{found_in, join_all};
 use crate::support::origin::Seen;
 use crate::support::redis::{Cluster, Redis, Watched};
@@ -128,6 +128,97 @@ async fn a_part_that_one_node_confirms_leaves_the_whole_to_the_others() {
     fleet.restart(1).await;
     let whole = fleet.nodes[1].get("/parts").await;
     assert_eq!((found_in(&whole), whole.text()), ("redis", "0123456789"), "{}", status(&whole));
+}
+
+/// Waits until so many URLs are in Redis.
+async fn shared(redis: &Redis, count: usize) {
+    let are = async || redis.cli(&["KEYS", "tidegate:{*}"]).lines().count() == count;
+    eventually(PATIENCE, "the fleet has them", are).await;
+}
+
+#[tokio::test]
+async fn head_and_ranges_are_served_from_what_the_fleet_has() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    let rows: [(&str, &str, Fields<'_>, u16, &str); 6] = [
+        ("/head", "HEAD", &[], 200, ""),
+        ("/part", "GET", &[("range", "bytes=2-4")], 206, "234"),
+        ("/end", "GET", &[("range", "bytes=-2"), ("if-range", "\"a\"")], 206, "89"),
+        ("/other", "GET", &[("range", "bytes=2-4"), ("if-range", "\"b\"")], 200, "0123456789"),
+        ("/beyond", "GET", &[("range", "bytes=20-")], 416, ""),
+        ("/only", "HEAD", &[("cache-control", "only-if-cached")], 200, ""),
+    ];
+    for (at, (path, method, fields, code, text)) in rows.into_iter().enumerate() {
+        fleet.origin.answer(path, Reply::ok("0123456789").field("etag", "\"a\"").fresh_for(60));
+        fleet.nodes[0].get(path).await;
+        shared(&redis, at + 1).await;
+        for place in ["redis", "memory"] {
+            let answer = must(path, ask(&fleet.nodes[1].client, method, path, fields)).await;
+            assert_eq!((answer.status, answer.text()), (code, text), "{path}: {answer:?}");
+            assert_eq!(found_in(&answer), place, "{path}: {}", status(&answer));
+            assert!(method != "HEAD" || answer.field("content-length") == Some("10"), "{answer:?}");
+        }
+        let whole = fleet.nodes[1].get(path).await;
+        assert_eq!((found_in(&whole), whole.text()), ("memory", "0123456789"), "{path}");
+        assert_eq!(fleet.origin.requests(path), 1, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_of_the_fleet_are_cut_as_well() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    let body = "0123456789".repeat(100_000);
+    fleet.origin.answer("/large", Reply::ok(body.clone()));
+    fleet.nodes[0].get("/large").await;
+    shared(&redis, 1).await;
+    let parts = [("range", "bytes=500000-500003,999998-")];
+    let answer = fleet.nodes[1].get_with("/large", &parts).await;
+    assert_eq!((answer.status, found_in(&answer)), (206, "redis"), "{}", status(&answer));
+    assert!(answer.text().contains("bytes 500000-500003/1000000\r\n\r\n0123\r\n"), "{answer:?}");
+    assert!(answer.text().contains("bytes 999998-999999/1000000\r\n\r\n89\r\n"), "{answer:?}");
+    assert_eq!(fleet.origin.requests("/large"), 1);
+}
+
+#[tokio::test]
+async fn a_newer_part_is_not_put_aside_for_an_older_whole_of_the_fleet() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = true").await;
+    fleet.origin.answer("/a", Reply::ok("0123456789").field("etag", "\"old\"").fresh_for(60));
+    fleet.nodes[0].get("/a").await;
+    shared(&redis, 1).await;
+    let part = |range: &'static str, text: &'static str| {
+        let range = format!("bytes {range}/10");
+        Reply::new(206, text).field("content-range", &range).field("etag", "\"new\"").fresh_for(60)
+    };
+    fleet.origin.answer_by("/a", move |seen| match seen.field("range") {
+        Some("bytes=0-1") => part("0-1", "ab"),
+        _ => part("4-5", "ef"),
+    });
+    let newest = [("range", "bytes=0-1"), ("cache-control", "no-cache")];
+    assert_eq!(fleet.nodes[1].get_with("/a", &newest).await.text(), "ab");
+    let next = fleet.nodes[1].get_with("/a", &[("range", "bytes=4-5")]).await;
+    assert_eq!((next.text(), is_hit(&next)), ("ef", false), "{}", status(&next));
+}
+
+#[tokio::test]
+async fn what_the_fleet_has_stands_in_for_the_answer_to_a_head() {
+    let redis = Redis::start().await;
+    let routes = "[upstreams.one]\nservers = [\"ORIGIN\"]\noutlier_detection = false\nretries = { attempts = 1 }\n\
+        [routes.all]\ncache = { stale_if_unreachable = \"1h\" }\nupstream = \"one\"\n";
+    let url = redis.url();
+    let fleet = Fleet::over(&[&url, &url], "10s", "", routes).await;
+    let stale = Reply::ok("words").field("cache-control", "max-age=100").field("age", "200");
+    fleet.origin.answer("/a", stale.field("etag", "\"a\""));
+    fleet.nodes[0].get("/a").await;
+    shared(&redis, 1).await;
+    fleet.origin.answer("/a", Reply::ok("no").cut_after(0));
+    for method in ["HEAD", "GET"] {
+        let answer = must(method, ask(&fleet.nodes[1].client, method, "/a", &[])).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.field("content-length"), Some("5"));
+        assert!(status(&answer).starts_with("tidegate; fwd=stale; ttl=-"), "{}", status(&answer));
+    }
 }
 
 #[tokio::test]
