@@ -1,18 +1,20 @@
 //! What the admin listener asks of the cache: to forget, and to say what it holds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
 use crate::admin::{self, Do, Fleet, Inspect, PurgeDone, PurgeOrder};
-use crate::cache::directives::RequestDirectives;
+use crate::cache::entry::Entry;
 use crate::cache::fleet::Told;
 use crate::cache::reuse::{self, Reuse, Why};
-use crate::cache::stored::{Key, Stored};
-use crate::cache::{Covered, Purge, Target, Tiers, freshness, parts, tags};
+use crate::cache::stored::Stored;
+use crate::cache::{Asking, Covered, Purge, Target, Tiers, Went, freshness, parts, range, tags};
 use crate::gateway::ByUrl;
 use crate::plan::Plan;
 use crate::telemetry::PurgeOrigin;
@@ -68,21 +70,27 @@ impl Desk {
     async fn inspect(&self, asked: &Inspect) -> Result<Value, String> {
         let place = ByUrl::find(&self.live.load_full(), &asked.url)?;
         let key = place.key(&asked.headers);
-        let look = Look { desk: self, key, asked, now: SystemTime::now() };
+        let request = place.request(&asked.headers);
+        let mut asking = Asking::new(&place.rules, key, &request);
+        asking.passes(&request, false);
+        let look = Look { desk: self, asking, headers: &asked.headers, now: SystemTime::now() };
         let memory = self.tiers.peek(&key).map(|resource| resource.variants.clone()).unwrap_or_default();
         let redis = match self.tiers.fleet() {
             Some(fleet) => fleet.tier.look(&key).await.map_err(|away| away.to_string()),
             None => Err("not used".to_owned()),
         };
+        let in_memory =
+            |stored: &Arc<Stored>| look.view(stored, parts::length(&stored.body), stored.body.held());
+        let in_redis = |entry: &Entry| look.view(&entry.stored, entry.length(), entry.length());
         Ok(json!({
             "url": asked.url,
             "verdict": look.verdict(&memory),
-            "memory": memory.iter().map(|stored| look.view(stored)).collect::<Vec<_>>(),
+            "memory": memory.iter().map(in_memory).collect::<Vec<_>>(),
             "redis": match redis {
-                Ok(found) => json!(found.variants.iter().map(|entry| look.view(&entry.stored)).collect::<Vec<_>>()),
+                Ok(found) => json!(found.variants.iter().map(in_redis).collect::<Vec<_>>()),
                 Err(why) => json!({ "away": why }),
             },
-            "unstored": self.tiers.unstored.has(&key, asked.headers.contains_key(AUTHORIZATION)),
+            "unstored": look.is_unstored(),
         }))
     }
 }
@@ -90,54 +98,90 @@ impl Desk {
 /// A look at what is stored of one URL.
 struct Look<'a> {
     desk: &'a Desk,
-    key: Key,
-    asked: &'a Inspect,
+    /// The request that is imagined.
+    asking: Asking,
+    headers: &'a HeaderMap,
     now: SystemTime,
 }
 
+/// What would become of a request, and why.
+type Verdict = (&'static str, Cow<'static, str>);
+
 impl Look<'_> {
-    /// What would become of the request that is imagined, as far as memory decides it.
+    /// What would become of the request that is imagined, as far as memory decides it: in the order of the way that a request
+    /// takes.
     fn verdict(&self, variants: &[Arc<Stored>]) -> Value {
-        let authorized = self.asked.headers.contains_key(AUTHORIZATION);
+        let (outcome, why) = match &self.asking.went {
+            Went::Past { pass, .. } => ("bypass", format!("it goes past the cache: {}", pass.code()).into()),
+            _ => self.verdict_on_all(variants),
+        };
+        let served = matches!(outcome, "hit" | "stale");
+        if self.asking.directives.only_if_cached && !served {
+            return json!({ "outcome": "refused", "why": format!("{why}; and it wants a kept answer or none") });
+        }
+        json!({ "outcome": outcome, "why": why })
+    }
+
+    fn verdict_on_all(&self, variants: &[Arc<Stored>]) -> Verdict {
         let (mut purged, mut for_others) = (false, false);
-        for stored in variants.iter().filter(|stored| stored.selecting.matches(&self.asked.headers)) {
+        for stored in variants.iter().filter(|stored| stored.selecting.matches(self.headers)) {
             if self.covered(stored) == Some(Covered::Hard) {
                 purged = true;
-            } else if authorized && !stored.terms.for_authorized {
-                for_others = true;
-            } else {
+            } else if self.asking.suits(stored, self.headers) {
                 return self.verdict_on(stored);
+            } else {
+                for_others = true;
             }
         }
+        if self.is_unstored() {
+            return ("bypass", "the last answer of this URL could not be kept".into());
+        }
+        let by_caller = self.asking.rules.key_caller || self.asking.rules.key_client == Some(true);
         let why = match (variants.is_empty(), purged, for_others) {
+            (true, ..) if by_caller => "nothing is in memory of what callers get who show nothing",
             (true, ..) => "nothing of this URL is in memory",
             (_, true, _) => "what is stored was purged",
             (_, _, true) => "what is stored is not for callers who say who they are",
             _ => "what is stored was chosen by other request fields",
         };
-        json!({ "outcome": "miss", "why": why })
+        ("miss", why.into())
     }
 
-    fn verdict_on(&self, stored: &Stored) -> Value {
-        let directives = RequestDirectives::of(&self.asked.headers);
-        let soft = self.covered(stored).is_some();
-        let (outcome, why) = match reuse::reuse(&directives, &stored.terms, soft, self.now, self.now) {
-            Reuse::Serve => ("hit", "fresh"),
-            Reuse::ServeStaleAndRefresh => ("stale", "served while it is refreshed"),
-            Reuse::ServeStale => ("stale", "the request permits it"),
-            Reuse::Validate(Why::Stale) if soft => ("miss", "purged softly: to be validated"),
+    fn verdict_on(&self, stored: &Stored) -> Verdict {
+        let Asking { directives, rules, .. } = &self.asking;
+        let purged = self.covered(stored).is_some();
+        let distrusted = self.desk.tiers.distrusts(stored, self.now);
+        let fresh = stored.terms.fresh_until > self.now;
+        let reuse = reuse::reuse(directives, &stored.terms, purged || distrusted, self.now, self.now);
+        let (outcome, why) = match reuse {
+            Reuse::Validate(Why::Stale) if purged => ("miss", "purged softly: to be validated"),
+            Reuse::Validate(Why::Stale) if distrusted && fresh => {
+                ("miss", "purges have not been heard of for longer than `blind_max`: to be validated")
+            }
             Reuse::Validate(Why::Stale) => ("miss", "stale: to be validated"),
             Reuse::Validate(Why::NoCache) => ("miss", "its origin wants each use validated"),
             Reuse::Validate(Why::Request) => ("miss", "the request asks for better"),
+            _ if !range::holds(&Method::GET, self.headers, stored) => {
+                ("miss", "not all of its bytes are here")
+            }
+            _ if rules.observe => ("bypass", "there is an answer for it, but its route only observes"),
+            Reuse::Serve => ("hit", "fresh"),
+            Reuse::ServeStaleAndRefresh => ("stale", "served while it is refreshed"),
+            Reuse::ServeStale => ("stale", "the request permits it"),
         };
-        json!({ "outcome": outcome, "why": why })
+        (outcome, why.into())
+    }
+
+    /// Whether the last answer to such a request could not be kept.
+    fn is_unstored(&self) -> bool {
+        self.desk.tiers.unstored.has(&self.asking.key, self.asking.authorized)
     }
 
     fn covered(&self, stored: &Stored) -> Option<Covered> {
-        self.desk.tiers.meets(&self.key, stored)
+        self.desk.tiers.meets(&self.asking.key, stored)
     }
 
-    fn view(&self, stored: &Stored) -> Value {
+    fn view(&self, stored: &Stored, length: u64, held: u64) -> Value {
         let secret = [AUTHORIZATION, COOKIE];
         let chosen_by: Vec<Value> = stored
             .selecting
@@ -156,11 +200,11 @@ impl Look<'_> {
             "age": freshness::age(&stored.terms, self.now),
             "ttl": freshness::ttl(&stored.terms, self.now),
             "stored_at": stored.stored.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            "length": parts::length(&stored.body),
-            "bytes_held": stored.body.held(),
+            "length": length,
+            "bytes_held": held,
             "chosen_by": chosen_by,
             "cache_tag": tags_in_words(stored),
-            "suits": stored.selecting.matches(&self.asked.headers),
+            "suits": stored.selecting.matches(self.headers),
             "purged": match self.covered(stored) {
                 None => Value::Null,
                 Some(Covered::Soft) => json!("soft"),

@@ -129,7 +129,8 @@ impl Tiers {
         Found { suits: None, why }
     }
 
-    fn distrusts(&self, stored: &Stored, now: SystemTime) -> bool {
+    /// Whether an answer in memory is to be validated first, as purges have not been heard of for too long.
+    pub fn distrusts(&self, stored: &Stored, now: SystemTime) -> bool {
         self.fleet.as_ref().is_some_and(|fleet| fleet.distrusts(stored, now))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, request};
 
 use crate::cache::key::{self, Target};
 use crate::cache::stored::Key;
@@ -67,6 +67,13 @@ impl ByUrl {
         let trusts = !self.plan.trusted_proxies.is_empty();
         let claims = if trusts { claims::beyond(request, &says) } else { String::new() };
         key::of(&self.rules, &Target { claims: &claims, ..self.target() }, request)
+    }
+
+    /// A GET for it with these fields, as the cache sees it; what it shows its caller by is `Authorization` alone.
+    pub fn request(&self, fields: &HeaderMap) -> request::Parts {
+        let mut request = http::Request::new(()).into_parts().0;
+        request.headers.clone_from(fields);
+        request
     }
 
     /// What purges of all its answers name.

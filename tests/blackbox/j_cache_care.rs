@@ -2,28 +2,13 @@
 
 use std::time::Duration;
 
-use crate::support::cached::{get, is_hit, numbered, status, ttl, url};
+use crate::support::cached::{get, is_hit, look, numbered, status, ttl, url};
 use crate::support::fleet::found_in;
 use crate::support::origin::Seen;
 use crate::support::redis::Redis;
 use crate::support::{Answer, Cached, Fleet, Gateway, PATIENCE, Reply, eventually, pass};
 
 // ── looking ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// `/cache?url=` for a path at `a.test`, with these request fields imagined.
-async fn look(gateway: &Gateway, path: &str, fields: &[&str]) -> serde_json::Value {
-    let encode = |text: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/';
-        let bytes = text
-            .bytes()
-            .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
-        bytes.collect::<String>()
-    };
-    let fields = fields.iter().map(|field| format!("&header={}", encode(field))).collect::<Vec<_>>().concat();
-    let answer = gateway.admin_get(&format!("/cache?url={}{fields}", encode(&url(path)))).await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
-}
 
 #[tokio::test]
 async fn a_look_into_the_cache_says_what_is_held_where_and_what_would_become_of_a_request() {
@@ -73,6 +58,40 @@ async fn a_look_into_the_cache_says_what_is_held_where_and_what_would_become_of_
     for (query, why) in [("url=/a", "in full"), ("url=https://b.test/a&x=y", "not known")] {
         let refused = one.gateway.admin_get(&format!("/cache?{query}")).await;
         assert!(refused.status == 400 && refused.text().contains(why), "{query}: {}", refused.text());
+    }
+}
+
+#[tokio::test]
+async fn a_look_tells_of_everything_that_keeps_an_answer_from_being_used() {
+    let cached = Cached::with("cache = \"60s\"").await;
+    let (origin, gateway) = (&cached.origin, &cached.gateway);
+    origin.answer("/a", Reply::ok("0123456789").field("etag", "\"a\""));
+    origin.answer("/private", Reply::ok("mine").field("cache-control", "private"));
+    origin.answer("/part", Reply::new(206, "01").field("content-range", "bytes 0-1/10").fresh_for(60));
+    for (path, fields) in [("/a", None), ("/private", None), ("/part", Some(("range", "bytes=0-1")))] {
+        assert!(!is_hit(&get(&cached.http1, path, fields.as_slice()).await), "{path}");
+    }
+    let rows: [(&str, &[&str], &str, &str); 11] = [
+        ("/a", &[], "hit", "fresh"),
+        ("/a", &["Range: bytes=0-1"], "hit", "fresh"),
+        ("/a", &["Cache-Control: no-cache"], "miss", "asks for better"),
+        ("/a", &["Cache-Control: no-store"], "bypass", "past the cache: no-store"),
+        ("/a", &["If-Match: \"a\""], "bypass", "past the cache: precondition"),
+        ("/a", &["Authorization: Bearer a"], "miss", "callers who say who they are"),
+        ("/private", &[], "bypass", "could not be kept"),
+        ("/private", &["Cache-Control: only-if-cached"], "refused", "could not be kept"),
+        ("/part", &["Range: bytes=0-1"], "hit", "fresh"),
+        ("/part", &["Range: bytes=4-5"], "miss", "not all of its bytes"),
+        ("/part", &["Cache-Control: only-if-cached"], "refused", "not all of its bytes"),
+    ];
+    for (path, fields, outcome, why) in rows {
+        let seen = look(gateway, path, fields).await;
+        let verdict = &seen["verdict"];
+        assert_eq!(verdict["outcome"], outcome, "{path} {fields:?}: {verdict}");
+        assert!(verdict["why"].as_str().unwrap().contains(why), "{path} {fields:?}: {verdict}");
+        let fields: Vec<_> = fields.iter().filter_map(|field| field.split_once(": ")).collect();
+        let answer = get(&cached.http1, path, &fields).await;
+        assert_eq!(is_hit(&answer), outcome == "hit", "{path} {fields:?}: {}", status(&answer));
     }
 }
 
@@ -155,7 +174,9 @@ async fn a_route_that_observes_counts_and_stores_but_answers_from_the_origin() {
         assert!(!is_hit(&answer), "{}", status(&answer));
     }
     let seen = look(&cached.gateway, "/a", &[]).await;
-    assert_eq!((seen["memory"].as_array().unwrap().len(), &seen["verdict"]["outcome"]), (1, &"hit".into()));
+    assert_eq!(seen["memory"].as_array().unwrap().len(), 1);
+    assert_eq!(seen["verdict"]["outcome"], "bypass");
+    assert!(seen["verdict"]["why"].as_str().unwrap().contains("only observes"), "{seen}");
 }
 
 #[tokio::test]

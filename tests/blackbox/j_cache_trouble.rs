@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::cached::{is_hit, numbered, status};
+use crate::support::cached::{is_hit, look, numbered, status};
 use crate::support::fleet::{found_in, join_all};
 use crate::support::origin::Seen;
 use crate::support::redis::{Passage, Redis, Way};
@@ -437,6 +437,11 @@ async fn memory_is_trusted_for_as_long_as_blind_max_says_and_again_afterwards() 
     let hit = async |node: &Node| is_hit(&node.get("/a").await);
     assert!(hit(&fleet.nodes[0]).await || began.elapsed() > Duration::from_secs(1));
     // What was confirmed is trusted for as long again.
+    eventually(PATIENCE, "a look says that it would ask", async || {
+        let seen = look(&fleet.nodes[0].gateway, "/a", &[]).await;
+        seen["verdict"]["why"].as_str().is_some_and(|why| why.contains("`blind_max`"))
+    })
+    .await;
     eventually(PATIENCE, "it asks", async || !hit(&fleet.nodes[0]).await).await;
     eventually(PATIENCE, "it is trusted again", async || hit(&fleet.nodes[0]).await).await;
     assert!(hit(&other.nodes[0]).await, "the usual is far longer");

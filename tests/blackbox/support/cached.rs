@@ -103,6 +103,21 @@ pub(crate) async fn ask(client: &Client, method: &str, path: &str, fields: &[(&s
     client.send(fields.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
 }
 
+/// `/cache?url=` for a path at `a.test`, with these request fields imagined.
+pub(crate) async fn look(gateway: &Gateway, path: &str, fields: &[&str]) -> serde_json::Value {
+    let encode = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'/';
+        let bytes = text
+            .bytes()
+            .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+        bytes.collect::<String>()
+    };
+    let fields = fields.iter().map(|field| format!("&header={}", encode(field))).collect::<Vec<_>>().concat();
+    let answer = gateway.admin_get(&format!("/cache?url={}{fields}", encode(&url(path)))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
 /// Answers each request with a number of its own, and the fields of `reply`.
 pub(crate) fn numbered(
     reply: impl Fn(&Seen) -> Reply + Send + Sync,
