@@ -465,6 +465,68 @@ async fn variants_do_not_wait_for_one_another_and_are_one_fetch_each_for_the_fle
 }
 
 #[tokio::test]
+async fn who_says_who_it_is_and_who_does_not_fetch_beside_one_another() {
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
+    let ask = async |node: usize, path: &'static str, who: &'static str| {
+        fleet.nodes[node].get_with(path, &[("authorization", who)]).await
+    };
+    // What the origin says of an answer to somebody in particular; and whose answers it holds back.
+    for (path, control, slow) in [
+        ("/a", "max-age=60", "nobody"),
+        ("/b", "private, max-age=60", "nobody"),
+        ("/c", "max-age=60", "one"),
+        ("/d", "private, max-age=60", "one"),
+    ] {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        fleet.origin.answer_by(path, move |seen| {
+            let who = seen.field("authorization").unwrap_or("nobody").to_owned();
+            let control = if who == "nobody" { "max-age=60" } else { control };
+            let reply = Reply::ok(who.clone()).field("cache-control", control);
+            if who == slow { reply.behind(&held) } else { reply }
+        });
+        let (nobodys, ones) = if slow == "nobody" {
+            // Each of those who say who they are has its own, on every node, while the others wait.
+            let waits = join_all([0, 0, 1, 1].map(|node| fleet.nodes[node].get(path)));
+            let others = async {
+                eventually(PATIENCE, "it is at the origin", async || fleet.origin.requests(path) == 1).await;
+                let mut ones = Vec::new();
+                for (node, who) in [(0, "one"), (0, "two"), (1, "one"), (1, "two")] {
+                    let answer = must(path, ask(node, path, who)).await;
+                    assert_eq!((answer.text(), is_hit(&answer)), (who, false), "{path}: {answer:?}");
+                    ones.push(answer);
+                }
+                gate.open();
+                ones
+            };
+            must("all are answered", async { tokio::join!(waits, others) }).await
+        } else {
+            // One fetch serves all who do not, while somebody waits on every node.
+            let waits = join_all([0, 1].map(|node| ask(node, path, "one")));
+            let others = async {
+                eventually(PATIENCE, "it is at the origin", async || fleet.origin.requests(path) > 0).await;
+                let all = join_all([0, 0, 1, 1].map(|node| fleet.nodes[node].get(path)));
+                let nobodys = must(path, all).await;
+                gate.open();
+                nobodys
+            };
+            let (ones, nobodys) = must("all are answered", async { tokio::join!(waits, others) }).await;
+            (nobodys, ones)
+        };
+        assert!(nobodys.iter().all(|answer| answer.text() == "nobody"), "{path}: {nobodys:?}");
+        assert!(ones.iter().all(|answer| answer.text() != "nobody" && !is_hit(answer)), "{path}: {ones:?}");
+        let seen = fleet.origin.seen();
+        let shared = seen.iter().filter(|seen| seen.target == path && seen.field("authorization").is_none());
+        assert_eq!(shared.count(), 1, "{path}: one fetch for all who say nothing");
+        let own = must(path, ask(1, path, "two")).await;
+        assert_eq!((own.text(), is_hit(&own)), ("two", false), "{path}: {own:?}");
+        let hit = fleet.nodes[1].get(path).await;
+        assert_eq!((hit.text(), is_hit(&hit)), ("nobody", true), "{path}: {hit:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_fetch_that_takes_longer_than_a_lease_is_waited_for_by_the_fleet() {
     let redis = Redis::start().await;
     let fleet = Fleet::start(&redis.url(), 3, "cache = \"60s\"").await;
