@@ -157,21 +157,6 @@ fn holding<'a>(body: &'a Body, range: &Range<u64>) -> Option<(u64, &'a Pieces)> 
     }
 }
 
-/// The bytes that are missing, where they are in one place: what a request for the rest would ask for, with the stored
-/// strong tag as its `If-Range`. `None` without such a tag, as the rest could not be combined with what is held.
-pub fn rest(stored: &HeaderMap, body: &Body) -> Option<Range<u64>> {
-    let Body::Parts { length, parts } = body else { return None };
-    let tag = stored.get(ETAG);
-    if !same_strong(tag, tag) {
-        return None;
-    }
-    let starts = parts.iter().map(|(start, _)| *start).chain([*length]);
-    let ends = [0].into_iter().chain(parts.iter().map(|(start, held)| start + held.len()));
-    let mut gaps = ends.zip(starts).filter(|(end, start)| end < start);
-    let (from, until) = gaps.next()?;
-    gaps.next().is_none().then_some(from..until)
-}
-
 /// Bytes of some pieces, without copying them.
 pub fn slice<'a>(pieces: &'a Pieces, range: &Range<u64>) -> impl Iterator<Item = Bytes> + use<'a> {
     let (mut skipped, mut left) = (range.start, range.end.saturating_sub(range.start));
@@ -304,17 +289,6 @@ mod tests {
         assert!(combine(&tags[0], &part(0..3), &tags[0], &longer, &bytes(3..5)).is_none());
         assert!(combine(&tags[0], &part(0..3), &tags[0], &place(3..6), &bytes(3..5)).is_none());
         assert!(combine(&tags[2], &part(0..10), &tags[2], &place(3..5), &bytes(3..5)).is_none());
-    }
-
-    #[test]
-    fn the_rest_is_known_where_it_is_in_one_place() {
-        let tag = headers(ETAG, "\"a\"");
-        assert_eq!(rest(&tag, &part(0..5)), Some(5..10));
-        assert_eq!(rest(&tag, &part(5..10)), Some(0..5));
-        assert_eq!(rest(&tag, &part(2..5)), None);
-        assert_eq!(rest(&tag, &part(0..10)), None);
-        assert_eq!(rest(&headers(ETAG, "W/\"a\""), &part(0..5)), None);
-        assert_eq!(rest(&HeaderMap::new(), &part(0..5)), None);
     }
 
     proptest! {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
@@ -271,13 +270,9 @@ fn learn(errand: &Errand, status: StatusCode, reason: NotKept) {
 
 /// Whether a stored whole stays, though a part came: it is of use, and nothing says that the part is of another version.
 fn is_kept_over(stored: &Stored, part: &HeaderMap, place: &ContentRange) -> bool {
-    let agrees = |name: HeaderName| match (stored.headers.get(&name), part.get(&name)) {
-        (Some(own), Some(other)) => own == other,
-        _ => true,
-    };
     let of_use = stored.terms.fresh_until > SystemTime::now() || policy::validatable(&stored.headers);
-    let whole = matches!(&stored.body, Body::Whole(pieces) if pieces.len() == place.length);
-    whole && of_use && agrees(ETAG) && agrees(LAST_MODIFIED)
+    let Body::Whole(pieces) = &stored.body else { return false };
+    of_use && parts::may_be_of_one((&stored.headers, pieces.len()), (part, place.length))
 }
 
 /// Stores a part, combined with what is stored of the same answer (§3.4).
@@ -292,10 +287,8 @@ fn keep_part(errand: &Errand, copy: Copy, head: &ResponseHeader) -> Result<(), N
         return Err(NotKept::Partial);
     }
     let body = combined.or_else(|| parts::first(&place, pieces)).ok_or(NotKept::Partial)?;
-    let mut headers = part.headers;
-    headers.remove(CONTENT_RANGE);
+    let mut headers = parts::head_of_whole(part.headers, place.length);
     range::without_digests(&mut headers);
-    headers.insert(CONTENT_LENGTH, place.length.into());
     let part = Stored { status: StatusCode::OK, headers, body, ..part };
     if errand.fetching.tiers.store(errand.key, &Arc::new(part)) { Ok(()) } else { Err(NotKept::Purged) }
 }
