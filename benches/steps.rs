@@ -12,7 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tidegate::cache::Rules;
 use tidegate::cache::key::{self, Target};
 use tidegate::config::units::Share;
-use tidegate::limit::{Facts, KeyRule, Limit, Part, Rate, Rule};
+use tidegate::limit::{
+    CommonSeats, Concurrency, ConcurrencyRule, Facts, KeyRule, Limit, Methods, Moment, Part, Rate, Rule,
+};
 use tidegate::route::{Pattern, Table, path};
 use tidegate::telemetry::Meters;
 use tidegate::upstream::{Affinity, Balance, HashKey, Settings, Sticky, StickySecret, Tried, Upstream};
@@ -72,6 +74,21 @@ fn charging_a_limit_together(bencher: Bencher<'_, '_>) {
     let next = AtomicU32::new(0);
     bencher.bench(|| {
         limit.charge_at_once(&from(next.fetch_add(1, Ordering::Relaxed) % 100_000, &fields)).is_ok()
+    });
+}
+
+/// Taking a seat among those that are under way and giving it back, of a whole route and of one client, by so many threads.
+#[divan::bench(args = [Part::Route, Part::ClientIp], threads = [1, 8])]
+fn taking_a_seat(bencher: Bencher<'_, '_>, part: &Part) {
+    let key = KeyRule(vec![part.clone()]);
+    let rule = ConcurrencyRule { most: u32::MAX, key, methods: Methods::All, observe: false };
+    let bounds = Concurrency::new("bench", &[rule], None, &mut CommonSeats::default(), &Meters::new());
+    let (bounds, fields, next) = (bounds.expect("one rule"), HeaderMap::new(), AtomicU32::new(0));
+    bencher.bench(|| {
+        let mut seats = Vec::new();
+        let client = next.fetch_add(1, Ordering::Relaxed) % 100_000;
+        let entered = bounds.enter(&from(client, &fields), Moment::Came, &mut seats).is_ok();
+        (entered, seats)
     });
 }
 

@@ -11,7 +11,7 @@ use crate::auth::Caller;
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
 use crate::forward::compress::Encoder;
-use crate::limit::Standing;
+use crate::limit::{Seat, Standing};
 use crate::listen::ClientIdentity;
 use crate::plan::{Action, Forward, Plan, Route};
 use crate::refusal::{Fault, Refusal};
@@ -33,6 +33,8 @@ pub struct Exchange {
     pub reader: Option<HeaderValue>,
     /// How its client stands with the tightest limit.
     pub standing: Option<Standing>,
+    /// Its seats under the bounds on what is under way; dropping them makes room for others.
+    pub seats: Vec<Seat>,
     /// Its dealings with the cache, where its route has one.
     pub cache: Option<Asking>,
     /// A copy of its answer, taken for the store on the way to the client.
@@ -129,6 +131,7 @@ impl Exchange {
             route: None,
             reader: None,
             standing: None,
+            seats: Vec::new(),
             cache: None,
             copy: None,
             encoder: None,

@@ -133,6 +133,7 @@ impl Gateway {
             answer::failure(session, error, &mut exchange).await;
         }
         exchange.tries.end(outcome.is_ok());
+        exchange.seats.clear();
         self.record(session, outcome.err().as_deref(), &exchange);
     }
 

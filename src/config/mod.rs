@@ -7,6 +7,7 @@
 pub mod units;
 pub mod route;
 pub mod limit;
+pub mod concurrency;
 pub mod methods;
 pub mod cache;
 pub mod compress;

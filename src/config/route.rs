@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::RouteAuth;
 use super::cache::Cache;
 use super::compress::Compress;
+use super::concurrency::Concurrency;
 use super::cors::Cors;
 use super::limit::RateLimit;
 use super::security_headers::SecurityHeaders;
@@ -53,6 +54,11 @@ pub struct Route {
     /// What is too much is refused with 429.
     #[schemars(example = "100/s")]
     pub rate_limit: Option<OneOrMany<RateLimit>>,
+    /// How many requests may be under way at once: a number for the whole route, a table with a `key`, or a list of these, which all
+    /// hold, on each gateway for itself. What is too much is refused: with 429 where it is a client's, or whoever shares a `key`;
+    /// with 503 where it is everybody's (`route`, `const:WORD`).
+    #[schemars(example = serde_json::json!([200, { "limit": 10, "key": "client_ip" }]))]
+    pub concurrency: Option<OneOrMany<Concurrency>>,
     /// Largest request body; larger ones are refused with 413.
     #[schemars(example = "10MiB")]
     pub max_body: Option<ByteSize>,

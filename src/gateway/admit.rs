@@ -103,10 +103,12 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
     check_address(exchange)?;
     check_client(exchange)?;
     charge::charge(request, exchange, Moment::Came).await?;
+    charge::enter(request, exchange, Moment::Came)?;
     // Limits may be by caller, so it is found out who that is. A "no" to it comes after them: who guesses pays for each guess.
     let admitted = identify::identify(request, exchange).await;
     charge::charge(request, exchange, Moment::Known).await?;
     admitted?;
+    charge::enter(request, exchange, Moment::Known)?;
     if forward::loops(request) {
         return Err(Refusal::Loop);
     }

@@ -51,7 +51,10 @@ pub(super) fn answer(
     if ![Moment::Came, Moment::Known].into_iter().all(|moment| charge::is_ready(sent, &exchange, moment)) {
         return None;
     }
-    let mut charged = |moment| charge::charge_at_once(sent, &mut exchange, moment);
+    let mut charged = |moment| {
+        charge::charge_at_once(sent, &mut exchange, moment)?;
+        charge::enter(sent, &mut exchange, moment)
+    };
     let ready = match charged(Moment::Came).and_then(|()| charged(Moment::Known)) {
         Ok(()) => served(gateway, request, &mut exchange, &hit, choice, now)?,
         Err(refusal) => {

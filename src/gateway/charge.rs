@@ -40,6 +40,22 @@ pub(super) fn is_ready(request: &RequestHeader, exchange: &Exchange, moment: Mom
     }
 }
 
+/// Counts a request among those that are under way, by the bounds that are asked at this moment. It is counted until its
+/// exchange ends, however that is; one that is refused is not.
+pub(super) fn enter(
+    request: &RequestHeader,
+    exchange: &mut Exchange,
+    moment: Moment,
+) -> Result<(), Refusal> {
+    let mut seats = std::mem::take(&mut exchange.seats);
+    let (_, facts) = of(request, exchange)?;
+    if let Some(bounds) = exchange.route.as_ref().and_then(|route| route.concurrency.as_ref()) {
+        bounds.enter(&facts, moment, &mut seats).map_err(Refusal::Full)?;
+    }
+    exchange.seats = seats;
+    Ok(())
+}
+
 /// The limits of the route, and what they may know of the request.
 fn of<'e>(
     request: &'e RequestHeader,

@@ -66,6 +66,11 @@ impl KeyRule {
         !self.0.contains(&Part::Route) && self.0.iter().any(|part| matches!(part, Part::Constant(_)))
     }
 
+    /// Whether all requests have it in common, whoever asks.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.iter().all(|part| matches!(part, Part::Route | Part::Constant(_)))
+    }
+
     /// Whether it can be told of a request only when it is known who asks.
     pub fn is_by_caller(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::ApiKey | Part::Claim(_)))

@@ -1,10 +1,12 @@
-//! Whether a client may ask, and how often: lists of addresses, and rates per key, counted in this process or by the fleet.
+//! Whether a client may ask, and how often: lists of addresses, rates per key, counted in this process or by the fleet, and
+//! how many requests may be under way at once ([`Concurrency`]).
 //!
 //! A [`Limit`] is one rate with a count for each key; [`Limits`] are those of a route. Counting is the generic
 //! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per key.
 
 mod addresses;
 mod commons;
+mod concurrency;
 mod counted;
 mod counts;
 mod fields;
@@ -14,6 +16,7 @@ mod local;
 mod networks;
 mod places;
 mod rule;
+mod seats;
 mod watch;
 
 use std::sync::Arc;
@@ -31,10 +34,12 @@ use watch::Watch;
 
 pub use addresses::Addresses;
 pub use commons::Commons;
+pub use concurrency::{CommonSeats, Concurrency, ConcurrencyRule, Full};
 pub use fields::retry_after;
 pub use fleet::Nodes;
 pub use key::{Caller, Facts, KeyRule, Part};
 pub use networks::Networks;
+pub use seats::Seat;
 pub use rule::{Charge, Methods, Moment, Rate, Rule, Scope};
 
 /// A rate under the name that clients see.
@@ -170,7 +175,7 @@ impl<C: Clock + Clone> Limit<C> {
     ) -> Result<Option<Standing>, Exceeded> {
         match verdict {
             Err(exceeded) if self.rule.observe => {
-                self.watch.saw(&exceeded, facts);
+                self.watch.saw(&exceeded.standing.policy.name, facts);
                 Ok(tightest)
             }
             Err(exceeded) => Err(exceeded),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Exceeded, Facts};
+use super::Facts;
 
 /// Least time between two lines of one limit.
 const QUIET: Duration = Duration::from_secs(60);
@@ -21,9 +21,9 @@ struct Seen {
 
 impl Watch {
     /// This request would have been refused.
-    pub(super) fn saw(&self, exceeded: &Exceeded, facts: &Facts<'_>) {
+    pub(super) fn saw(&self, limit: &str, facts: &Facts<'_>) {
         if let Some(requests) = self.0.lock().count(Instant::now()) {
-            let (limit, client) = (&*exceeded.standing.policy.name, facts.client);
+            let client = facts.client;
             tracing::info!(limit, %client, requests, "an observed limit would have refused, this client the last time");
         }
     }

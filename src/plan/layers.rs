@@ -96,6 +96,7 @@ settings!(
     client_cert,
     auth,
     rate_limit,
+    concurrency,
     max_body,
     cache,
     redirect,

@@ -13,6 +13,7 @@ pub mod change;
 mod client_cert;
 mod compile;
 mod compress;
+mod concurrency;
 mod cors;
 mod effective;
 mod edits;
@@ -46,7 +47,7 @@ use crate::config::Config;
 use crate::forward::compress::Compress;
 use crate::forward::cors::Cors;
 use crate::forward::{Edit, PathRule};
-use crate::limit::{Addresses, Limits, Nodes};
+use crate::limit::{Addresses, Concurrency, Limits, Nodes};
 use crate::listen::{Bounds, ByHost, Keyring, Listener, Policy};
 use crate::route::Table;
 use crate::telemetry::RouteMeters;
@@ -132,6 +133,8 @@ pub struct Route {
     pub door: Option<Door>,
     /// How often may be asked, where there are bounds.
     pub limits: Option<Limits>,
+    /// How many requests may be under way at once, where there are bounds.
+    pub concurrency: Option<Concurrency>,
     /// The largest request body in bytes.
     pub max_body: u64,
     /// How answers are cached, if they are.

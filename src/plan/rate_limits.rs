@@ -14,7 +14,6 @@ pub(super) fn rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<P
     let place = layered.place("rate_limit");
     let scope = if config.redis.is_some() { Scope::Fleet } else { Scope::Node };
     let forwards = layered.route.upstream.is_some();
-    let asks = matches!(layered.route.auth, Some(RouteAuth::Provider(_) | RouteAuth::Table(_)));
     written
         .iter()
         .enumerate()
@@ -26,7 +25,7 @@ pub(super) fn rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<P
                 forbid_idle(table, forwards, &place, problems);
                 forbid_alone(table, scope, &place, problems);
                 let rule = rule(table, scope);
-                forbid_unknown(&rule, asks, &place, problems);
+                forbid_unknown(&rule.key, layered, &place, problems);
                 rule
             }
         })
@@ -43,8 +42,14 @@ fn forbid_idle(table: &RateLimitTable, forwards: bool, place: &Place, problems: 
 }
 
 /// Where nobody vouches for callers, none would ever be known.
-fn forbid_unknown(rule: &Rule, asks: bool, place: &Place, problems: &mut Vec<Problem>) {
-    if rule.key.is_by_caller() && !asks {
+pub(super) fn forbid_unknown(
+    key: &KeyRule,
+    layered: &Layered<'_>,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) {
+    let asks = matches!(layered.route.auth, Some(RouteAuth::Provider(_) | RouteAuth::Table(_)));
+    if key.is_by_caller() && !asks {
         let message = "no caller is ever known here";
         let remedy = "set `auth` on the route, or count by something else";
         problems.push(Problem::new(place.then("key"), message, remedy));
@@ -62,15 +67,8 @@ fn forbid_alone(table: &RateLimitTable, scope: Scope, place: &Place, problems: &
 fn rule(table: &RateLimitTable, scope: Scope) -> Rule {
     Rule {
         rate: rate(table.rate, table.burst),
-        key: match &table.key {
-            None => KeyRule::client_ip(),
-            Some(LimitKey::One(text)) => KeyRule(vec![part(text)]),
-            Some(LimitKey::All(texts)) => KeyRule(texts.iter().map(|text| part(text)).collect()),
-        },
-        methods: match &table.methods {
-            None => Methods::All,
-            Some(methods) => methods.listed().map_or(Methods::Unsafe, Methods::Listed),
-        },
+        key: table.key.as_ref().map_or_else(KeyRule::client_ip, key),
+        methods: methods(table.methods.as_ref()),
         charge: match table.charge {
             LimitCharge::Request => Charge::Request,
             LimitCharge::Miss => Charge::Miss,
@@ -82,6 +80,22 @@ fn rule(table: &RateLimitTable, scope: Scope) -> Rule {
 
 fn rate(written: WrittenRate, burst: Option<u32>) -> Rate {
     Rate { count: written.count, per: written.per, burst: burst.unwrap_or(written.count) }
+}
+
+/// Which requests are counted together.
+pub(super) fn key(written: &LimitKey) -> KeyRule {
+    match written {
+        LimitKey::One(text) => KeyRule(vec![part(text)]),
+        LimitKey::All(texts) => KeyRule(texts.iter().map(|text| part(text)).collect()),
+    }
+}
+
+/// Which methods are counted.
+pub(super) fn methods(written: Option<&crate::config::methods::Methods>) -> Methods {
+    match written {
+        None => Methods::All,
+        Some(methods) => methods.listed().map_or(Methods::Unsafe, Methods::Listed),
+    }
 }
 
 /// The check of the file lets no other words through.

@@ -9,7 +9,7 @@ use crate::cache::Rules;
 use crate::config::route::{ClientCert, OneOrMany};
 use crate::config::{ByteSize, Config, Place, Problem};
 use crate::forward::Side;
-use crate::limit::{Commons, Limits, Nodes};
+use crate::limit::{CommonSeats, Commons, Concurrency, Limits, Nodes};
 use crate::listen::{ByHost, Policy};
 use crate::place;
 use crate::route::{BadPattern, HostPattern, PathPattern, Pattern, Table, Tie};
@@ -21,7 +21,7 @@ use super::edits::edit;
 use super::layers::{self, Layered};
 use super::upstreams::Upstreams;
 use super::{
-    MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, cors, hsts, rate_limits,
+    MAX_BODY, Plan, Route, addresses, caching, client_cert, compress, concurrency, cors, hsts, rate_limits,
     security_headers, tls,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn compile(
     let mut entries = Vec::new();
     let mut claims = Vec::new();
     let running = ground.running.into_iter().flat_map(|plan| plan.routes.entries());
-    let mut commons = Commons::of_running(running.filter_map(|route| route.limits.as_ref()));
+    let mut commons = Common::of_running(running);
     for name in config.routes.keys() {
         let layered = Layered::of(name, config, problems);
         let patterns = patterns(&layered, problems);
@@ -68,6 +68,21 @@ pub(super) fn compile(
         Err(ties) => {
             problems.extend(ties.iter().map(|tie| tied(tie, &claims)));
             None
+        }
+    }
+}
+
+/// What limits of several routes count in common.
+struct Common {
+    limits: Commons,
+    seats: CommonSeats,
+}
+
+impl Common {
+    fn of_running<'a>(running: impl Iterator<Item = &'a Arc<Route>> + Clone) -> Self {
+        Self {
+            limits: Commons::of_running(running.clone().filter_map(|route| route.limits.as_ref())),
+            seats: CommonSeats::of_running(running.filter_map(|route| route.concurrency.as_ref())),
         }
     }
 }
@@ -106,7 +121,7 @@ fn route(
     config: &Config,
     ground: Ground<'_>,
     upstreams: &mut Upstreams<'_>,
-    commons: &mut Commons,
+    commons: &mut Common,
     problems: &mut Vec<Problem>,
 ) -> Option<Route> {
     let written = &layered.route;
@@ -122,6 +137,7 @@ fn route(
     let door = auth::door(name, layered, ground.providers, config, problems);
     let hsts = written.hsts.as_ref().and_then(|hsts| hsts::value(hsts, &layered.place("hsts"), problems));
     let rules = rate_limits::rules(layered, config, problems);
+    let bounds = concurrency::rules(layered, problems);
     let ip = written.ip.as_ref();
     let addresses = ip.map(|ip| addresses::compile(ip, &layered.place("ip"), ground.directory, problems));
     if problems.len() > before {
@@ -130,14 +146,17 @@ fn route(
     // What is for one client is not for others, unless the operator says so.
     let apart = client_cert.is_some() || request_edit.tells_certificate();
     let cache = cache.map(|rules| Rules { key_client: rules.key_client.or(Some(apart)), ..rules });
-    let limited = ground.running.and_then(|plan| plan.route(name)).and_then(|route| route.limits.as_ref());
+    let running = ground.running.and_then(|plan| plan.route(name));
+    let limited = running.and_then(|route| route.limits.as_ref());
+    let seated = running.and_then(|route| route.concurrency.as_ref());
     Some(Route {
         name: name.into(),
         meters: RouteMeters::new(ground.meters, name),
         addresses,
         client_cert,
         door,
-        limits: Limits::new(name, &rules, limited, commons, ground.nodes, ground.meters),
+        limits: Limits::new(name, &rules, limited, &mut commons.limits, ground.nodes, ground.meters),
+        concurrency: Concurrency::new(name, &bounds, seated, &mut commons.seats, ground.meters),
         max_body: written.max_body.map_or(MAX_BODY, |ByteSize(bytes)| bytes),
         cache: cache.map(Arc::new),
         request_edit,

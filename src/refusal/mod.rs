@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::auth::{Denied, Why};
-use crate::limit::Exceeded;
+use crate::limit::{Exceeded, Full};
 use crate::listen::{self, BadHead, Session};
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
@@ -48,6 +48,8 @@ pub enum Refusal {
     Misdirected,
     /// More was asked than a limit allows.
     Exceeded(Exceeded),
+    /// As many requests are under way as may be.
+    Full(Full),
     /// The body is larger than the route takes.
     BodyTooLarge {
         /// The bound in bytes.
@@ -138,6 +140,8 @@ impl Refusal {
             },
             Self::Misdirected => &reason::MISDIRECTED,
             Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
+            Self::Full(Full { whole: false, .. }) => &reason::CONCURRENCY_EXCEEDED,
+            Self::Full(Full { whole: true, .. }) => &reason::ROUTE_FULL,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
             Self::BodyStalled => &reason::BODY_STALLED,
             Self::Loop => &reason::LOOP,
@@ -169,6 +173,7 @@ impl Refusal {
                 let (limit, wait) = (&exceeded.standing.policy.name, wait.to_str().unwrap_or("1"));
                 format!("limit `{limit}`: ask again in {wait} s").into()
             }
+            Self::Full(full) => full.to_string().into(),
             Self::Denied(denied) => denied.why.words().into(),
             Self::NotFound(NotFound::Method { allow }) => format!("served here: {}", methods(allow)).into(),
             _ => self.reason().title.into(),
@@ -191,7 +196,7 @@ impl Refusal {
                 // Rounded up: who comes a moment too early is refused once more.
                 head.insert_header(header::RETRY_AFTER, wait.as_millis().div_ceil(1000).to_string())
             }
-            Self::NoServer(_) | Self::Saturated(_) => head.insert_header(header::RETRY_AFTER, "1"),
+            Self::NoServer(_) | Self::Saturated(_) | Self::Full(_) => head.insert_header(header::RETRY_AFTER, "1"),
             _ => Ok(()),
         }
     }

@@ -83,6 +83,8 @@ reasons! {
         "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that. The client is to come by a connection made for this host.";
     LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",
         "More was asked than `rate_limit` of the route allows; the detail names the limit, and `Retry-After` says when to ask again.";
+    CONCURRENCY_EXCEEDED: TOO_MANY_REQUESTS "concurrency-exceeded", "Too many requests at once", "http_request_denied",
+        "As many requests of this client, or of whoever shares its `key`, are under way as `concurrency` of the route allows; the detail names the rule. The client is to wait until one of them has ended.";
     HEAD_TOO_LARGE: REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large", "The request head is too large", "http_request_denied",
         "The head has more bytes or more fields than `downstream.max_header_size` and `max_headers` allow.";
     INTERNAL: INTERNAL_SERVER_ERROR "internal", "Something went wrong in the gateway", "proxy_internal_error",
@@ -107,6 +109,8 @@ reasons! {
         "The issuer of the token has not been reached since the gateway started, so that none of its keys is known; or it is to be asked about each token and does not answer. The log of the gateway says why.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
+    ROUTE_FULL: SERVICE_UNAVAILABLE "route-full", "Too much is under way here", "connection_limit_reached",
+        "As many requests are under way as `concurrency` allows for the whole of the route, or for all routes that share its word; the detail names the rule. See how long they take.";
     UPSTREAM_REFUSED: SERVICE_UNAVAILABLE "upstream-refused", "The upstream takes no more", "connection_limit_reached",
         "The server refused the request before it looked at it (HTTP/2, `REFUSED_STREAM`), and so did those that were tried after it. See its load.";
     UPSTREAM_TIMEOUT: GATEWAY_TIMEOUT "upstream-timeout", "The upstream did not answer in time", "http_response_timeout",

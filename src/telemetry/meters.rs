@@ -173,6 +173,12 @@ meters! {
     limit_keys: gauge["route"] "limit_keys",
         "Keys, such as addresses, remembered by the limits of a route",
         "Bounded; at the bound, those with the least counted against them are forgotten first.";
+    concurrency_decisions: counter["route", "outcome"] "concurrency_decisions",
+        "Requests that asked for a seat under `concurrency` of a route (`admitted`, `refused`, of a rule that observes `would_refuse`)",
+        "Many `refused`: the route is slower than what is asked of it, or the bound is too low.";
+    concurrency_held: gauge["route"] "concurrency_seats",
+        "Seats under `concurrency` of a route that are taken: one for each rule that a request under way is counted by",
+        "Near the bound for long: see how long the route's answers take.";
     cache_outcomes: counter["route", "outcome"] "cache_requests",
         "Requests on caching routes, by outcome (`hit`, `hit-redis`, `stale`, `revalidated`, `collapsed`, `miss`, `uncacheable`, `bypass`)",
         "The share without `miss`, `uncacheable` and `bypass` is what the cache spares; many `uncacheable` mean that origins forbid what the route asks.";

@@ -130,7 +130,9 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 19] = [
+const ELSEWHERE: [&str; 21] = [
+    "concurrency-exceeded",
+    "route-full",
     "caller-refused",
     "credentials-ambiguous",
     "credentials-missing",

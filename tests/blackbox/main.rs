@@ -36,6 +36,7 @@ mod f_auth_callers;
 mod f_auth_dev;
 mod f_auth_hostile;
 mod f_auth_keys;
+mod f_concurrency;
 mod f_limit;
 mod f_limit_fleet;
 mod f_limit_rules;
