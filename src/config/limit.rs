@@ -50,6 +50,10 @@ pub struct RateLimitTable {
     #[serde(default)]
     #[schemars(example = &"node")]
     pub scope: Option<LimitScope>,
+    /// What becomes of requests while `redis` does not answer. Absent: `local`.
+    #[serde(default)]
+    #[schemars(example = &"deny")]
+    pub on_store_failure: Option<OnStoreFailure>,
 }
 
 /// Which requests are counted together.
@@ -82,6 +86,18 @@ pub enum LimitScope {
     Fleet,
     /// Each node for itself.
     Node,
+}
+
+/// What becomes of requests while Redis does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStoreFailure {
+    /// Each node admits its part: what is allowed over the number of nodes.
+    Local,
+    /// All are admitted, and counted where Redis comes back soon enough.
+    Allow,
+    /// None is: 503, `limits-unavailable`.
+    Deny,
 }
 
 /// What requests may be counted by.

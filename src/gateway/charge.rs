@@ -6,7 +6,7 @@ use pingora::http::RequestHeader;
 
 use crate::auth;
 use crate::exchange::Exchange;
-use crate::limit::{Caller, Exceeded, Facts, Limits, Moment, Standing};
+use crate::limit::{Caller, Facts, Limits, Moment, No, Standing};
 use crate::refusal::Refusal;
 
 /// Charges a request to the limits that are asked at this moment. One that is refused is not counted by the limit that
@@ -42,11 +42,7 @@ pub(super) fn is_ready(request: &RequestHeader, exchange: &Exchange, moment: Mom
 
 /// Counts a request among those that are under way, by the bounds that are asked at this moment. It is counted until its
 /// exchange ends, however that is; one that is refused is not.
-pub(super) fn enter(
-    request: &RequestHeader,
-    exchange: &mut Exchange,
-    moment: Moment,
-) -> Result<(), Refusal> {
+pub(super) fn enter(request: &RequestHeader, exchange: &mut Exchange, moment: Moment) -> Result<(), Refusal> {
     let mut seats = std::mem::take(&mut exchange.seats);
     let (_, facts) = of(request, exchange)?;
     if let Some(bounds) = exchange.route.as_ref().and_then(|route| route.concurrency.as_ref()) {
@@ -70,12 +66,16 @@ fn of<'e>(
 }
 
 /// Notes how the client stands.
-fn note(verdict: Result<Option<Standing>, Exceeded>, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let standing = verdict.as_ref().map_or_else(|no| Some(no.standing.clone()), Clone::clone);
+fn note(verdict: Result<Option<Standing>, No>, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let standing = match &verdict {
+        Ok(standing) => standing.clone(),
+        Err(No::Exceeded(exceeded)) => Some(exceeded.standing.clone()),
+        Err(No::Uncounted(_)) => None,
+    };
     if let Some(standing) = standing {
         exchange.standing = Some(standing.or_tighter(exchange.standing.take()));
     }
-    verdict.map(drop).map_err(Refusal::Exceeded)
+    verdict.map(drop).map_err(Refusal::Limited)
 }
 
 /// The stages do not know each other: here limits learn of callers what they want to know.

@@ -57,12 +57,12 @@ pub(super) async fn conclude(
 ) -> Result<After> {
     let Some(asking) = &mut exchange.cache else { return Ok(After::again(Pass::NotShared)) };
     let leads = came.follower.leads();
-    if let Some(Refusal::Exceeded(exceeded)) = came.tale.as_ref().and_then(|tale| tale.refusal.as_ref()) {
+    if let Some(Refusal::Limited(no)) = came.tale.as_ref().and_then(|tale| tale.refusal.as_ref()) {
         if !leads {
             return Ok(After::again(Pass::NotShared)); // the limit of another
         }
         exchange.cache = None; // nothing was asked for
-        answer::refusal(session, exchange, Refusal::Exceeded(exceeded.clone())).await?;
+        answer::refusal(session, exchange, Refusal::Limited(no.clone())).await?;
         return Ok(After::Answered);
     }
     if let Some((stored, stale)) = came.stand_in(session, asking, tiers) {

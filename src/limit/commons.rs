@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use governor::clock::{Clock, DefaultClock};
 
 use super::counted::Counted;
-use super::{KeyRule, Limits, Rate, Rule, Scope};
+use super::{KeyRule, Limits, Rate, Rule, Scope, StoreFailure};
 
 /// The counts of rules that have a word in their key, while a plan is made: rules of the same rate and key share them.
 #[derive(Debug)]
-pub struct Commons<C: Clock = DefaultClock>(HashMap<(Rate, KeyRule, Scope), Counted<C>>);
+pub struct Commons<C: Clock = DefaultClock>(HashMap<Common, Counted<C>>);
+
+/// What such rules have in common.
+type Common = (Rate, KeyRule, Scope, StoreFailure);
 
 impl<C: Clock + Clone> Commons<C> {
     /// Nothing is counted yet.
@@ -33,6 +36,6 @@ impl<C: Clock + Clone> Commons<C> {
     }
 }
 
-fn of(rule: &Rule) -> (Rate, KeyRule, Scope) {
-    (rule.rate, rule.key.clone(), rule.scope)
+fn of(rule: &Rule) -> Common {
+    (rule.rate, rule.key.clone(), rule.scope, rule.on_store_failure)
 }

@@ -10,8 +10,17 @@ use super::key::{Key, SECRET};
 use super::local::Local;
 use super::{Ground, Rule, Scope};
 
-/// What came of a request: how many more may come and when all are back, or how long to wait.
-pub(super) type Verdict = Result<(u32, Duration), Duration>;
+/// What came of a request: how many more may come and when all are back, or why it may not.
+pub(super) type Verdict = Result<(u32, Duration), Short>;
+
+/// Why a request may not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Short {
+    /// There were too many: one may come again after this time.
+    Spent(Duration),
+    /// Nobody knows whether there were, and the rule says no then.
+    Unknown,
+}
 
 /// What is used of a rate under each key; clones count together.
 #[derive(Clone, Debug)]
@@ -54,7 +63,7 @@ impl<C: Clock + Clone> Counted<C> {
     /// Counts one request.
     pub(super) async fn charge(&self, key: Key) -> Verdict {
         match self {
-            Self::Here(local) => local.charge(key),
+            Self::Here(local) => local.charge(key).map_err(Short::Spent),
             Self::Together(fleet) => fleet.charge(key).await,
         }
     }
@@ -62,7 +71,7 @@ impl<C: Clock + Clone> Counted<C> {
     /// Counts one request, without waiting.
     pub(super) fn charge_at_once(&self, key: Key) -> Verdict {
         match self {
-            Self::Here(local) => local.charge(key),
+            Self::Here(local) => local.charge(key).map_err(Short::Spent),
             Self::Together(fleet) => fleet.charge_at_once(key),
         }
     }

@@ -22,7 +22,7 @@ use tokio::time::timeout_at;
 use crate::telemetry::meters::Meters;
 
 use super::Rule;
-use super::counted::Verdict;
+use super::counted::{Short, Verdict};
 use super::key::Key;
 use super::places::{MOST, Places};
 
@@ -65,7 +65,7 @@ impl Fleet {
         let told = format!("{name}\0{rate:?}\0{key:?}");
         let lease = |outcome| meters.limit_leases.with([route, outcome]);
         Self {
-            terms: Terms::of(*rate),
+            terms: Terms::of(*rate).when_away(rule.on_store_failure),
             nodes,
             places: Places::new(MOST, meters.limit_keys.with([route])),
             secret: blake3::derive_key("tidegate: a limit that nodes share", told.as_bytes()),
@@ -98,7 +98,7 @@ impl Fleet {
             };
             // It ends when the asking does: nothing is ever sent.
             if timeout_at(deadline, asked.changed()).await.is_err() {
-                return self.charge_apart(&key);
+                return self.charge_apart(&key, Share::take_apart);
             }
         }
     }
@@ -107,7 +107,8 @@ impl Fleet {
     pub(super) fn charge_at_once(self: &Arc<Self>, key: Key) -> Verdict {
         match self.next(&key) {
             Next::Told(verdict) => verdict,
-            Next::Wait(_) => self.charge_apart(&key),
+            // Redis is not away for that.
+            Next::Wait(_) => self.charge_apart(&key, Share::take_part),
         }
     }
 
@@ -127,22 +128,25 @@ impl Fleet {
             self.ask(key, share, now);
         }
         match (taken, share.asked()) {
-            (Taken::Admitted { left }, _) => Next::Told(Ok((left, self.terms.all_back(left)))),
-            (Taken::Refused { wait }, _) => Next::Told(Err(wait)),
             (Taken::Later, Some(asked)) => Next::Wait(asked),
-            (Taken::Later, None) => Next::Told(Err(self.terms.interval())),
+            (taken, _) => Next::Told(self.verdict(taken)),
         }
     }
 
-    fn charge_apart(&self, key: &Key) -> Verdict {
+    fn verdict(&self, taken: Taken) -> Verdict {
+        match taken {
+            Taken::Admitted { left } => Ok((left, self.terms.all_back(left))),
+            Taken::Refused { wait } => Err(Short::Spent(wait)),
+            Taken::Unknown => Err(Short::Unknown),
+            Taken::Later => Err(Short::Spent(self.terms.interval())),
+        }
+    }
+
+    fn charge_apart(&self, key: &Key, take: fn(&mut Share, u64, &Terms, u32) -> Taken) -> Verdict {
         let now = self.now();
         let mut places = self.places.shard(key);
         let share = places.get_or_new(key, now, || Share::new(now, &self.terms));
-        match share.take_apart(now, &self.terms, self.nodes.live()) {
-            Taken::Admitted { left } => Ok((left, self.terms.all_back(left))),
-            Taken::Refused { wait } => Err(wait),
-            Taken::Later => Err(self.terms.interval()),
-        }
+        self.verdict(take(share, now, &self.terms, self.nodes.live()))
     }
 
     /// Asks Redis for more, in a task of its own: whoever waits for it may go.

@@ -18,6 +18,8 @@ mod places;
 mod rule;
 mod seats;
 mod watch;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::telemetry::meters::Meters;
 
-use counted::{Counted, Verdict};
+use counted::{Counted, Short, Verdict};
 use key::Key;
 use watch::Watch;
 
@@ -39,8 +41,8 @@ pub use fields::retry_after;
 pub use fleet::Nodes;
 pub use key::{Caller, Facts, KeyRule, Part};
 pub use networks::Networks;
+pub use rule::{Charge, Methods, Moment, Rate, Rule, Scope, StoreFailure};
 pub use seats::Seat;
-pub use rule::{Charge, Methods, Moment, Rate, Rule, Scope};
 
 /// A rate under the name that clients see.
 #[derive(Debug)]
@@ -62,6 +64,7 @@ pub struct Limit<C: Clock = DefaultClock> {
     counted: Counted<C>,
     admitted: Counter,
     refused: Counter,
+    uncounted: Counter,
     watch: Watch,
 }
 
@@ -97,6 +100,17 @@ pub struct Exceeded {
     pub retry_after: Duration,
 }
 
+/// Why a request is refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum No {
+    /// There were too many.
+    #[error(transparent)]
+    Exceeded(Exceeded),
+    /// Nobody knows whether there were, as what nodes count in is away, and the rule says no then.
+    #[error("limit `{}` cannot be counted", .0.name)]
+    Uncounted(Arc<Policy>),
+}
+
 impl Limit {
     /// A limit of its own, shown and metered by the name of its route.
     pub fn new(route: &str, rule: Rule, meters: &Meters) -> Self {
@@ -117,6 +131,10 @@ impl<C: Clock + Clone> Limit<C> {
     fn over(counted: Counted<C>, name: &str, rule: Rule, ground: &Ground<'_, C>) -> Self {
         let refused = if rule.observe { "would_refuse" } else { "refused" };
         let decisions = |outcome| ground.meters.limit_decisions.with([ground.route, outcome]);
+        let uncounted = match rule.on_store_failure {
+            StoreFailure::Deny => decisions("uncounted"),
+            StoreFailure::Local | StoreFailure::Allow => Counter::default(),
+        };
         Self {
             policy: Arc::new(Policy { name: name.into(), rate: rule.rate }),
             moment: rule.moment(),
@@ -124,6 +142,7 @@ impl<C: Clock + Clone> Limit<C> {
             counted,
             admitted: decisions("admitted"),
             refused: decisions(refused),
+            uncounted,
             watch: Watch::default(),
         }
     }
@@ -131,8 +150,8 @@ impl<C: Clock + Clone> Limit<C> {
     /// Counts one request, or refuses it. A refused request is not counted. Waits for the fleet where it must.
     ///
     /// # Errors
-    /// More was asked than the rate allows.
-    pub async fn charge(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
+    /// More was asked than the rate allows, or nobody knows.
+    pub async fn charge(&self, facts: &Facts<'_>) -> Result<Standing, No> {
         self.tell(self.counted.charge(self.key(facts)).await)
     }
 
@@ -140,7 +159,7 @@ impl<C: Clock + Clone> Limit<C> {
     ///
     /// # Errors
     /// More was asked than the rate allows, or than this node's part of it where the fleet would have to be asked.
-    pub fn charge_at_once(&self, facts: &Facts<'_>) -> Result<Standing, Exceeded> {
+    pub fn charge_at_once(&self, facts: &Facts<'_>) -> Result<Standing, No> {
         self.tell(self.counted.charge_at_once(self.key(facts)))
     }
 
@@ -148,16 +167,21 @@ impl<C: Clock + Clone> Limit<C> {
         self.rule.key.of(facts, self.counted.secret())
     }
 
-    fn tell(&self, verdict: Verdict) -> Result<Standing, Exceeded> {
+    fn tell(&self, verdict: Verdict) -> Result<Standing, No> {
         let policy = Arc::clone(&self.policy);
         match verdict {
             Ok((remaining, reset)) => {
                 self.admitted.inc();
                 Ok(Standing { policy, remaining, reset })
             }
-            Err(wait) => {
+            Err(Short::Spent(wait)) => {
                 self.refused.inc();
-                Err(Exceeded { standing: Standing { policy, remaining: 0, reset: wait }, retry_after: wait })
+                let standing = Standing { policy, remaining: 0, reset: wait };
+                Err(No::Exceeded(Exceeded { standing, retry_after: wait }))
+            }
+            Err(Short::Unknown) => {
+                self.uncounted.inc();
+                Err(No::Uncounted(policy))
             }
         }
     }
@@ -169,16 +193,16 @@ impl<C: Clock + Clone> Limit<C> {
     /// What a verdict means for the request, with the tightest standing so far.
     fn weigh(
         &self,
-        verdict: Result<Standing, Exceeded>,
+        verdict: Result<Standing, No>,
         facts: &Facts<'_>,
         tightest: Option<Standing>,
-    ) -> Result<Option<Standing>, Exceeded> {
+    ) -> Result<Option<Standing>, No> {
         match verdict {
-            Err(exceeded) if self.rule.observe => {
-                self.watch.saw(&exceeded.standing.policy.name, facts);
+            Err(_) if self.rule.observe => {
+                self.watch.saw(&self.policy.name, facts);
                 Ok(tightest)
             }
-            Err(exceeded) => Err(exceeded),
+            Err(no) => Err(no),
             Ok(_) if self.rule.observe => Ok(tightest),
             Ok(standing) => Ok(Some(standing.or_tighter(tightest))),
         }
@@ -251,7 +275,7 @@ impl<C: Clock + Clone> Limits<C> {
     ///
     /// # Errors
     /// A limit is exceeded.
-    pub async fn charge(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
+    pub async fn charge(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, No> {
         let mut tightest = None;
         for limit in self.for_it(facts, moment) {
             tightest = limit.weigh(limit.charge(facts).await, facts, tightest)?;
@@ -263,7 +287,7 @@ impl<C: Clock + Clone> Limits<C> {
     ///
     /// # Errors
     /// A limit is exceeded.
-    pub fn charge_at_once(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, Exceeded> {
+    pub fn charge_at_once(&self, facts: &Facts<'_>, moment: Moment) -> Result<Option<Standing>, No> {
         let mut tightest = None;
         for limit in self.for_it(facts, moment) {
             tightest = limit.weigh(limit.charge_at_once(facts), facts, tightest)?;
@@ -283,210 +307,5 @@ impl<C: Clock + Clone> Limits<C> {
     /// The value of `RateLimit-Policy`: every rule of the route that may refuse.
     pub fn policies(&self) -> &HeaderValue {
         &self.policies
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::LazyLock;
-    use std::thread;
-
-    use governor::clock::FakeRelativeClock;
-    use http::{HeaderMap, Method};
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    static NO_FIELDS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-
-    fn client(last: u8) -> Facts<'static> {
-        Facts { client: [192, 0, 2, last].into(), method: &Method::GET, fields: &NO_FIELDS, caller: None }
-    }
-
-    fn limit(rate: Rate, meters: &Meters, clock: &FakeRelativeClock) -> Limit<FakeRelativeClock> {
-        let ground = Ground { route: "users", nodes: &Nodes::default(), meters, clock };
-        let rule = Rule::per_client(rate);
-        Limit::over(Counted::new("users", &rule, &ground), "users", rule, &ground)
-    }
-
-    fn limits(rules: &[Rule], meters: &Meters, clock: &FakeRelativeClock) -> Limits<FakeRelativeClock> {
-        start("users", rules, None, &mut Commons::none(), meters, clock).unwrap()
-    }
-
-    fn start(
-        route: &str,
-        rules: &[Rule],
-        running: Option<&Limits<FakeRelativeClock>>,
-        commons: &mut Commons<FakeRelativeClock>,
-        meters: &Meters,
-        clock: &FakeRelativeClock,
-    ) -> Option<Limits<FakeRelativeClock>> {
-        let nodes = Nodes::default();
-        Limits::start(rules, running, commons, &Ground { route, nodes: &nodes, meters, clock })
-    }
-
-    fn per_client(count: u32, per: Duration, burst: u32) -> Rule {
-        Rule::per_client(Rate { count, per, burst })
-    }
-
-    #[test]
-    fn a_burst_is_admitted_then_refused_until_time_passes() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rate { count: 10, per: SECOND, burst: 3 }, &meters, &clock);
-        let left: Vec<u32> = (0..3).map(|_| limit.charge_at_once(&client(1)).unwrap().remaining).collect();
-        assert_eq!(left, [2, 1, 0]);
-
-        let exceeded = limit.charge_at_once(&client(1)).unwrap_err();
-        assert_eq!(exceeded.retry_after, Duration::from_millis(100));
-        assert_eq!(exceeded.standing.remaining, 0);
-        assert_eq!(exceeded.to_string(), "limit `users` exceeded");
-        assert!(limit.charge_at_once(&client(2)).is_ok(), "another client has its own count");
-
-        clock.advance(exceeded.retry_after);
-        assert_eq!(limit.charge_at_once(&client(1)).unwrap().remaining, 0);
-        assert!(limit.charge_at_once(&client(1)).is_err());
-    }
-
-    #[test]
-    fn the_standing_tells_when_the_burst_is_back() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rate { count: 60, per: 60 * SECOND, burst: 60 }, &meters, &clock);
-        for _ in 0..9 {
-            limit.charge_at_once(&client(1)).unwrap();
-        }
-        let standing = limit.charge_at_once(&client(1)).unwrap();
-        assert_eq!((standing.remaining, standing.reset), (50, 10 * SECOND));
-        clock.advance(standing.reset);
-        assert_eq!(limit.charge_at_once(&client(1)).unwrap().remaining, 59);
-    }
-
-    #[test]
-    fn threads_at_a_frozen_clock_get_exactly_the_burst() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rate { count: 1, per: SECOND, burst: 500 }, &meters, &clock);
-        let admitted: usize = thread::scope(|scope| {
-            let charge = || (0..200).filter(|_| limit.charge_at_once(&client(1)).is_ok()).count();
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(charge)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!(admitted, 500);
-        let text = meters.render();
-        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"admitted\"} 500"), "{text}");
-        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"refused\"} 1100"), "{text}");
-    }
-
-    #[test]
-    fn the_first_refusal_decides_and_the_tightest_standing_is_shown() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limits = limits(&[per_client(100, SECOND, 100), per_client(2, 60 * SECOND, 2)], &meters, &clock);
-        let standing = limits.charge_at_once(&client(1), Moment::Came).unwrap().unwrap();
-        assert_eq!((&*standing.policy.name, standing.remaining), ("users-2", 1));
-        limits.charge_at_once(&client(1), Moment::Came).unwrap();
-        let exceeded = limits.charge_at_once(&client(1), Moment::Came).unwrap_err();
-        assert_eq!((&*exceeded.standing.policy.name, exceeded.retry_after), ("users-2", 30 * SECOND));
-        assert_eq!(limits.policies(), "\"users\";q=100;w=1, \"users-2\";q=2;w=60");
-        assert!(start("users", &[], None, &mut Commons::none(), &meters, &clock).is_none());
-    }
-
-    #[test]
-    fn rules_are_for_their_methods_and_their_time() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let writes = Rule { methods: Methods::Unsafe, ..per_client(1, SECOND, 1) };
-        let lists = Rule { methods: Methods::Listed(vec![Method::GET]), ..per_client(1, SECOND, 2) };
-        let misses = Rule { charge: Charge::Miss, ..per_client(1, SECOND, 3) };
-        let limits = limits(&[writes, lists, misses], &meters, &clock);
-        let left = |method: &Method, moment| {
-            let standing = limits.charge_at_once(&Facts { method, ..client(1) }, moment).unwrap();
-            standing.map(|standing| standing.remaining)
-        };
-        assert_eq!(left(&Method::POST, Moment::Came), Some(0));
-        assert_eq!(left(&Method::GET, Moment::Came), Some(1));
-        assert_eq!(left(&Method::HEAD, Moment::Came), None);
-        assert_eq!(left(&Method::HEAD, Moment::Fetched), Some(2));
-        assert!(limits.charge_at_once(&Facts { method: &Method::PUT, ..client(1) }, Moment::Came).is_err());
-    }
-
-    #[test]
-    fn rules_by_caller_wait_until_it_is_known() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let by_claim = |charge| {
-            let key = KeyRule(vec![Part::Constant("all".to_owned()), Part::Claim("sub".to_owned())]);
-            Rule { key, charge, ..per_client(9, SECOND, 9) }
-        };
-        let limits = limits(
-            &[by_claim(Charge::Request), by_claim(Charge::Miss), per_client(5, SECOND, 5)],
-            &meters,
-            &clock,
-        );
-        let asked =
-            |moment| limits.charge_at_once(&client(1), moment).unwrap().map(|it| it.policy.name.clone());
-        assert_eq!(asked(Moment::Came).as_deref(), Some("users-3"));
-        assert_eq!(asked(Moment::Known).as_deref(), Some("users"));
-        assert_eq!(asked(Moment::Fetched).as_deref(), Some("users-2"));
-    }
-
-    #[test]
-    fn who_observes_refuses_nobody_and_is_not_shown() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let observed = Rule { observe: true, ..per_client(1, SECOND, 1) };
-        let limits = limits(&[observed], &meters, &clock);
-        for _ in 0..3 {
-            assert!(limits.charge_at_once(&client(1), Moment::Came).unwrap().is_none());
-        }
-        assert_eq!(limits.policies(), "");
-        let text = meters.render();
-        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"admitted\"} 1"), "{text}");
-        assert!(text.contains("limit_decisions_total{route=\"users\",outcome=\"would_refuse\"} 2"), "{text}");
-    }
-
-    #[test]
-    fn a_reload_forgives_nobody_whose_rate_and_key_stay() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let before = limits(&[per_client(1, SECOND, 1)], &meters, &clock);
-        before.charge_at_once(&client(1), Moment::Came).unwrap();
-
-        let anew = |rule: Rule| {
-            let mut commons = Commons::none();
-            let limits = start("users", &[rule], Some(&before), &mut commons, &meters, &clock);
-            limits.unwrap().charge_at_once(&client(1), Moment::Came).map(drop)
-        };
-        assert!(anew(per_client(1, SECOND, 1)).is_err());
-        assert!(
-            anew(Rule { methods: Methods::Listed(vec![Method::GET]), ..per_client(1, SECOND, 1) }).is_err()
-        );
-        assert!(anew(per_client(1, SECOND, 2)).is_ok(), "another rate counts anew");
-        let by_route = Rule { key: KeyRule(vec![Part::Route]), ..per_client(1, SECOND, 1) };
-        assert!(anew(by_route).is_ok(), "another key counts anew");
-    }
-
-    #[test]
-    fn a_word_is_common_to_routes_and_outlives_a_reload() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let rule =
-            Rule { key: KeyRule(vec![Part::Constant("writes".to_owned())]), ..per_client(1, SECOND, 2) };
-        let start = |route: &str, commons: &mut Commons<_>| {
-            start(route, std::slice::from_ref(&rule), None, commons, &meters, &clock).unwrap()
-        };
-        let mut commons = Commons::none();
-        let (users, orders) = (start("users", &mut commons), start("orders", &mut commons));
-        users.charge_at_once(&client(1), Moment::Came).unwrap();
-        orders.charge_at_once(&client(2), Moment::Came).unwrap();
-        assert!(users.charge_at_once(&client(3), Moment::Came).is_err());
-
-        let anew = start("anew", &mut Commons::of_running([&orders].into_iter()));
-        assert!(anew.charge_at_once(&client(4), Moment::Came).is_err());
-    }
-
-    #[test]
-    fn clients_remembered_are_metered_until_their_limit_goes() {
-        let (meters, clock) = (Meters::new(), FakeRelativeClock::default());
-        let limit = limit(Rate { count: 1, per: SECOND, burst: 1 }, &meters, &clock);
-        for last in 0..5 {
-            limit.charge_at_once(&client(last)).unwrap();
-        }
-        assert!(meters.render().contains("limit_keys{route=\"users\"} 5"));
-        drop(limit);
-        assert!(meters.render().contains("limit_keys{route=\"users\"} 0"));
     }
 }

@@ -32,18 +32,29 @@ pub struct Rule {
     pub observe: bool,
     /// Who counts together.
     pub scope: Scope,
+    /// What becomes of requests while those cannot count together.
+    pub on_store_failure: StoreFailure,
 }
 
 impl Rule {
     /// Of all requests, by the address of their clients.
     pub fn per_client(rate: Rate) -> Self {
         let key = KeyRule::client_ip();
-        Self { rate, key, methods: Methods::All, charge: Charge::Request, observe: false, scope: Scope::Node }
+        Self {
+            rate,
+            key,
+            methods: Methods::All,
+            charge: Charge::Request,
+            observe: false,
+            scope: Scope::Node,
+            on_store_failure: StoreFailure::Local,
+        }
     }
 
     /// Whether what was counted for this rule counts for the other.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
-        self.rate == other.rate && self.key == other.key && self.scope == other.scope
+        let of = |rule: &Self| (rule.rate, rule.scope, rule.on_store_failure);
+        of(self) == of(other) && self.key == other.key
     }
 
     /// When it is asked.
@@ -104,4 +115,15 @@ pub enum Scope {
     Node,
     /// All nodes of a fleet.
     Fleet,
+}
+
+/// What becomes of requests while what nodes count in does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoreFailure {
+    /// Each node admits its part.
+    Local,
+    /// All are admitted.
+    Allow,
+    /// None is.
+    Deny,
 }

@@ -29,7 +29,10 @@ pub(super) struct Seats {
 enum Taken {
     /// All requests have it in common.
     Whole(AtomicU32),
-    ByKey { shards: Box<[Mutex<HashMap<Key, u32>>]>, shard_of: RandomState },
+    ByKey {
+        shards: Box<[Mutex<HashMap<Key, u32>>]>,
+        shard_of: RandomState,
+    },
 }
 
 /// The right to be under way, for as long as it lives.
@@ -156,7 +159,8 @@ mod tests {
         for whole in [true, false] {
             let seats = seats(whole);
             let held: usize = thread::scope(|scope| {
-                let some = || (0..100).filter_map(|_| seats.take(|| Key::numbered(1), 250)).collect::<Vec<_>>();
+                let some =
+                    || (0..100).filter_map(|_| seats.take(|| Key::numbered(1), 250)).collect::<Vec<_>>();
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(some)).collect();
                 let held: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
                 held.iter().map(Vec::len).sum()

@@ -1,10 +1,10 @@
 //! `rate_limit`: how often may be asked.
 
 use crate::config::auth::RouteAuth;
-use crate::config::limit::{LimitCharge, LimitKey, LimitScope, RateLimit, RateLimitTable};
+use crate::config::limit::{LimitCharge, LimitKey, LimitScope, OnStoreFailure, RateLimit, RateLimitTable};
 use crate::config::route::OneOrMany;
 use crate::config::{Config, Place, Problem, Rate as WrittenRate};
-use crate::limit::{Charge, KeyRule, Methods, Part, Rate, Rule, Scope};
+use crate::limit::{Charge, KeyRule, Methods, Part, Rate, Rule, Scope, StoreFailure};
 
 use super::layers::Layered;
 
@@ -25,6 +25,7 @@ pub(super) fn rules(layered: &Layered<'_>, config: &Config, problems: &mut Vec<P
                 forbid_idle(table, forwards, &place, problems);
                 forbid_alone(table, scope, &place, problems);
                 let rule = rule(table, scope);
+                forbid_storeless(table, &rule, &place, problems);
                 forbid_unknown(&rule.key, layered, &place, problems);
                 rule
             }
@@ -64,6 +65,15 @@ fn forbid_alone(table: &RateLimitTable, scope: Scope, place: &Place, problems: &
     }
 }
 
+/// What a node counts for itself needs nothing that could be away.
+fn forbid_storeless(table: &RateLimitTable, rule: &Rule, place: &Place, problems: &mut Vec<Problem>) {
+    if table.on_store_failure.is_some() && rule.scope == Scope::Node {
+        let message = "nothing is counted in Redis here, so it does not matter whether it is away";
+        let remedy = "leave it out; it is for limits that nodes share, over `redis`";
+        problems.push(Problem::new(place.then("on_store_failure").key(), message, remedy));
+    }
+}
+
 fn rule(table: &RateLimitTable, scope: Scope) -> Rule {
     Rule {
         rate: rate(table.rate, table.burst),
@@ -75,6 +85,11 @@ fn rule(table: &RateLimitTable, scope: Scope) -> Rule {
         },
         observe: table.observe,
         scope: if table.scope == Some(LimitScope::Node) { Scope::Node } else { scope },
+        on_store_failure: match table.on_store_failure {
+            None | Some(OnStoreFailure::Local) => StoreFailure::Local,
+            Some(OnStoreFailure::Allow) => StoreFailure::Allow,
+            Some(OnStoreFailure::Deny) => StoreFailure::Deny,
+        },
     }
 }
 

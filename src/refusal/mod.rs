@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::auth::{Denied, Why};
-use crate::limit::{Exceeded, Full};
+use crate::limit::{Full, No};
 use crate::listen::{self, BadHead, Session};
 use crate::route::{NotFound, path::BadPath};
 use crate::upstream::{NoServer, Saturated};
@@ -46,8 +46,8 @@ pub enum Refusal {
     Denied(Denied),
     /// The connection is not one as the host wants it.
     Misdirected,
-    /// More was asked than a limit allows.
-    Exceeded(Exceeded),
+    /// More was asked than a limit allows, or nobody knows whether it was.
+    Limited(No),
     /// As many requests are under way as may be.
     Full(Full),
     /// The body is larger than the route takes.
@@ -139,7 +139,8 @@ impl Refusal {
                 Why::Unavailable => &reason::IDENTITY_UNAVAILABLE,
             },
             Self::Misdirected => &reason::MISDIRECTED,
-            Self::Exceeded(_) => &reason::LIMIT_EXCEEDED,
+            Self::Limited(No::Exceeded(_)) => &reason::LIMIT_EXCEEDED,
+            Self::Limited(No::Uncounted(_)) => &reason::LIMITS_UNAVAILABLE,
             Self::Full(Full { whole: false, .. }) => &reason::CONCURRENCY_EXCEEDED,
             Self::Full(Full { whole: true, .. }) => &reason::ROUTE_FULL,
             Self::BodyTooLarge { .. } => &reason::BODY_TOO_LARGE,
@@ -168,7 +169,8 @@ impl Refusal {
             Self::Head(bad) => bad.to_string().into(),
             Self::Path(bad) => bad.to_string().into(),
             Self::BodyTooLarge { limit } => format!("at most {limit} bytes are taken here").into(),
-            Self::Exceeded(exceeded) => {
+            Self::Limited(no @ No::Uncounted(_)) => no.to_string().into(),
+            Self::Limited(No::Exceeded(exceeded)) => {
                 let wait = exceeded.retry_after_field();
                 let (limit, wait) = (&exceeded.standing.policy.name, wait.to_str().unwrap_or("1"));
                 format!("limit `{limit}`: ask again in {wait} s").into()
@@ -185,7 +187,9 @@ impl Refusal {
         match self {
             Self::NotFound(NotFound::Method { allow }) => head.insert_header(header::ALLOW, methods(allow)),
             Self::Head(BadHead::Tunnel) => head.insert_header(header::ALLOW, ""),
-            Self::Exceeded(exceeded) => head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field()),
+            Self::Limited(No::Exceeded(exceeded)) => {
+                head.insert_header(header::RETRY_AFTER, exceeded.retry_after_field())
+            }
             Self::Denied(Denied { why: Why::Unavailable, .. }) => {
                 head.insert_header(header::RETRY_AFTER, "5")
             }
@@ -196,7 +200,9 @@ impl Refusal {
                 // Rounded up: who comes a moment too early is refused once more.
                 head.insert_header(header::RETRY_AFTER, wait.as_millis().div_ceil(1000).to_string())
             }
-            Self::NoServer(_) | Self::Saturated(_) | Self::Full(_) => head.insert_header(header::RETRY_AFTER, "1"),
+            Self::NoServer(_) | Self::Saturated(_) | Self::Full(_) | Self::Limited(No::Uncounted(_)) => {
+                head.insert_header(header::RETRY_AFTER, "1")
+            }
             _ => Ok(()),
         }
     }

@@ -109,6 +109,8 @@ reasons! {
         "The issuer of the token has not been reached since the gateway started, so that none of its keys is known; or it is to be asked about each token and does not answer. The log of the gateway says why.";
     SATURATED: SERVICE_UNAVAILABLE "upstream-saturated", "The upstream is busy", "connection_limit_reached",
         "As many requests as `limits` of the upstream allow are in flight and waiting.";
+    LIMITS_UNAVAILABLE: SERVICE_UNAVAILABLE "limits-unavailable", "Limits cannot be counted now", "http_request_denied",
+        "Redis, in which gateways count together, does not answer, and `rate_limit` of the route says `on_store_failure = \"deny\"`; the detail names the limit. See the Redis, or let each gateway admit its part (`local`).";
     ROUTE_FULL: SERVICE_UNAVAILABLE "route-full", "Too much is under way here", "connection_limit_reached",
         "As many requests are under way as `concurrency` allows for the whole of the route, or for all routes that share its word; the detail names the rule. See how long they take.";
     UPSTREAM_REFUSED: SERVICE_UNAVAILABLE "upstream-refused", "The upstream takes no more", "connection_limit_reached",

@@ -162,7 +162,7 @@ meters! {
         "When the keys of an issuer were fetched last, as Unix time; 0 where they were not",
         "Alert where it is older than a few times `jwks.refresh`: the issuer is away, and a key that it withdraws is believed meanwhile.";
     limit_decisions: counter["route", "outcome"] "limit_decisions",
-        "Requests counted against a limit (`admitted`, `refused`, of one that observes `would_refuse`)",
+        "Requests counted against a limit (`admitted`, `refused`, of one that observes `would_refuse`, of one that refuses while Redis is away `uncounted`)",
         "A large refused share on a route is an attack, or a limit set too low.";
     limit_leases: counter["route", "outcome"] "limit_leases",
         "How often Redis was asked for more of a rate that nodes share (`granted`, `refused`, `away`)",

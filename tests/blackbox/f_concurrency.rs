@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::support::cached::{ask, get, is_hit};
 use crate::support::speaker::{self, Speaker};
 use crate::support::{
-    Answer, Cached, Certs, Gate, Gateway, Issuer, Origin, PATIENCE, Raw, Reply, eventually, https, must, plain,
+    Answer, Cached, Certs, Gate, Gateway, Issuer, Origin, PATIENCE, Raw, Reply, eventually, https, must,
+    plain,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -42,7 +43,9 @@ async fn seats(gateway: &Gateway, wanted: u64) {
 }
 
 async fn count(gateway: &Gateway, outcome: &str) -> u64 {
-    gateway.count(&format!("tidegate_concurrency_decisions_total{{route=\"all\",outcome=\"{outcome}\"}}")).await
+    gateway
+        .count(&format!("tidegate_concurrency_decisions_total{{route=\"all\",outcome=\"{outcome}\"}}"))
+        .await
 }
 
 /// What is common to all refusals, and what this one says.
@@ -63,7 +66,8 @@ async fn a_route_has_so_many_at_once_whoever_asks() {
     origin.answer("/slow", Reply::ok("slow").behind(&gate));
     let gateway = start(&origin, "concurrency = 2").await;
 
-    let mut held = [underway(&gateway, "/slow", "192.0.2.1").await, underway(&gateway, "/slow", "192.0.2.2").await];
+    let mut held =
+        [underway(&gateway, "/slow", "192.0.2.1").await, underway(&gateway, "/slow", "192.0.2.2").await];
     seats(&gateway, 2).await;
     let full = get_for(&gateway, "/", "192.0.2.3").await;
     refused(&gateway, &full, 503, "route-full", "limit `all-concurrency`: at most 2 at once").await;
@@ -206,7 +210,8 @@ async fn a_reload_makes_no_room_and_loses_none() {
     let (origin, gate) = (Origin::start("one").await, Gate::closed());
     origin.answer("/slow", Reply::ok("slow").behind(&gate));
     let gateway = start(&origin, "concurrency = 5").await;
-    let mut held = [underway(&gateway, "/slow", "192.0.2.1").await, underway(&gateway, "/slow", "192.0.2.1").await];
+    let mut held =
+        [underway(&gateway, "/slow", "192.0.2.1").await, underway(&gateway, "/slow", "192.0.2.1").await];
     seats(&gateway, 2).await;
 
     gateway.rewrite(&config(&origin, "concurrency = 2"));
@@ -253,9 +258,8 @@ concurrency = { limit = 1, key = "jwt:tenant", methods = ["GET"] }
 "#;
     let cached = Cached::over("", &(issuer.provider("") + rules)).await;
     cached.origin.answer("/slow", Reply::ok("slow").behind(&gate));
-    let bearer = |sub: &str, tenant: &str| {
-        format!("Bearer {}", issuer.token(json!({ "sub": sub, "tenant": tenant })))
-    };
+    let bearer =
+        |sub: &str, tenant: &str| format!("Bearer {}", issuer.token(json!({ "sub": sub, "tenant": tenant })));
     let (ada, bob, eve) = (bearer("ada", "acme"), bearer("bob", "acme"), bearer("eve", "other"));
 
     let slow = get(&cached.http1, "/slow", &[("authorization", &ada)]);
@@ -263,7 +267,11 @@ concurrency = { limit = 1, key = "jwt:tenant", methods = ["GET"] }
         seats(&cached.gateway, 1).await;
         let full = get(&cached.http2, "/", &[("authorization", &bob)]).await;
         assert_eq!((full.status, full.json()["reason"].as_str()), (429, Some("concurrency-exceeded")));
-        assert_eq!(ask(&cached.http2, "POST", "/", &[("authorization", &bob)]).await.status, 200, "another method");
+        assert_eq!(
+            ask(&cached.http2, "POST", "/", &[("authorization", &bob)]).await.status,
+            200,
+            "another method"
+        );
         assert_eq!(get(&cached.http2, "/", &[("authorization", &eve)]).await.status, 200, "another tenant");
         assert_eq!(get(&cached.http2, "/", &[]).await.status, 401, "who is not let in takes no seat");
         seats(&cached.gateway, 1).await;

@@ -122,3 +122,39 @@ async fn while_redis_is_away_each_node_admits_its_part() {
         assert!(after <= 1, "{what}: one comes back in five minutes: {after}");
     }
 }
+
+#[tokio::test]
+async fn while_redis_is_away_a_rule_may_admit_all_or_none() {
+    for (passage, what) in [(Passage::Hole, "black-holed"), (Passage::Cut, "gone")] {
+        let redis = Redis::start().await;
+        let way = Way::to(redis.port).await;
+        let url = way.url();
+        let limit = r#"{ rate = "3/h", on_store_failure = "allow" }"#;
+        let denied = routes(r#"{ rate = "3/h", on_store_failure = "deny" }"#).replace("users", "orders");
+        let fleet = Fleet::over(&[&url, &url], "50ms", "", &(routes(limit) + &denied)).await;
+        assert_eq!(fleet.nodes[0].get("/orders").await.status, 200);
+
+        way.set(passage);
+        assert_eq!(admitted(&fleet, 20).await, [10, 10], "{what}: all");
+        for node in &fleet.nodes {
+            let answer = node.get("/orders").await;
+            let problem = answer.json();
+            assert_eq!(
+                (answer.status, problem["reason"].as_str()),
+                (503, Some("limits-unavailable")),
+                "{what}"
+            );
+            assert_eq!(problem["detail"], "limit `orders` cannot be counted");
+            assert_eq!((answer.field("retry-after"), answer.field("ratelimit")), (Some("1"), None));
+        }
+        let uncounted = "tidegate_limit_decisions_total{route=\"orders\",outcome=\"uncounted\"}";
+        assert_eq!(fleet.nodes[1].gateway.count(uncounted).await, 1);
+
+        way.set(Passage::Open);
+        let counts = async || fleet.nodes[0].get("/orders").await.status == 200;
+        eventually(PATIENCE, "redis is asked again", counts).await;
+        // Those that were let in while nobody could count them have used up the rate, as far as it goes.
+        let refuses = async || fleet.nodes[0].get("/users").await.status == 429;
+        eventually(PATIENCE, "all are counted again", refuses).await;
+    }
+}

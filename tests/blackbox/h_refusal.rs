@@ -130,7 +130,8 @@ fn post(framing: &str, body: &str) -> String {
 }
 
 /// What cannot be provoked by a request from outside, or is proven where its room is.
-const ELSEWHERE: [&str; 21] = [
+const ELSEWHERE: [&str; 22] = [
+    "limits-unavailable",
     "concurrency-exceeded",
     "route-full",
     "caller-refused",

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::super::Rate;
 use super::super::places::Owing;
+use super::super::{Rate, StoreFailure};
 use super::script::{Ask, Lease};
 
 /// Requests of a key that one node may hold at once: what the rate gives in this time. Three nodes with their hands full, when Redis
@@ -34,6 +34,8 @@ pub(super) struct Terms {
     batch: u32,
     /// Whether more are taken before they are needed: those that lapse are few, and soon there again.
     ahead: bool,
+    /// What becomes of requests while Redis is away.
+    away: StoreFailure,
 }
 
 /// What a node knows of a key.
@@ -70,6 +72,8 @@ pub(super) enum Taken {
     },
     /// Redis has to be asked.
     Later,
+    /// Redis is away, and without it there is no yes.
+    Unknown,
 }
 
 #[expect(
@@ -84,7 +88,13 @@ impl Terms {
         let burst = rate.burst.clamp(1, (LONGEST / cost).max(1.0) as u32);
         let batch = (BATCH.as_nanos() as f64 / cost) as u32;
         let ahead = burst >= 10 && cost <= LAPSE as f64 / 10.0;
-        Self { cost, burst, batch: batch.clamp(1, (burst / 10).max(1)), ahead }
+        let batch = batch.clamp(1, (burst / 10).max(1));
+        Self { cost, burst, batch, ahead, away: StoreFailure::Local }
+    }
+
+    /// The same, with this to be done while Redis is away.
+    pub(super) fn when_away(self, away: StoreFailure) -> Self {
+        Self { away, ..self }
     }
 
     /// The time that so many requests cost.
@@ -177,8 +187,20 @@ impl Share {
         }
     }
 
-    /// Decides on a request by this node's part of the rate.
+    /// Decides on a request while Redis is away, as the rule says. What is admitted is counted, so that Redis can be told of it.
     pub(super) fn take_apart(&mut self, now: u64, terms: &Terms, nodes: u32) -> Taken {
+        match terms.away {
+            StoreFailure::Local => self.take_part(now, terms, nodes),
+            StoreFailure::Deny => Taken::Unknown,
+            StoreFailure::Allow => match self.take_part(now, terms, nodes) {
+                Taken::Admitted { left } => Taken::Admitted { left },
+                _ => Taken::Admitted { left: 0 },
+            },
+        }
+    }
+
+    /// Decides on a request by this node's part of the rate.
+    pub(super) fn take_part(&mut self, now: u64, terms: &Terms, nodes: u32) -> Taken {
         let each = terms.span(nodes.max(1));
         let most = terms.span(terms.burst).max(each);
         let paid = self.apart.unwrap_or_else(|| self.paid_at(now, terms)).max(now).saturating_add(each);
@@ -378,6 +400,27 @@ mod tests {
             "three nodes have used up all of it, and a fifth of a second has come back"
         );
         assert_eq!(given(&mut share, PAUSE, &terms, (1, 19, 0)).owed, 0, "it is told once");
+    }
+
+    #[test]
+    fn apart_a_rule_may_admit_all_or_none() {
+        let of = |away| {
+            let terms = terms(100, 30).when_away(away);
+            let mut share = Share::new(0, &terms);
+            given(&mut share, 0, &terms, (2, 10, 0));
+            share.failed(0, &terms);
+            let before =
+                (0..2).map(|_| share.take(0, &terms, 3)).all(|taken| matches!(taken, Taken::Admitted { .. }));
+            assert!(before, "what is in hand is this node's");
+            let taken: Vec<_> = (0..100).map(|_| share.take(0, &terms, 3)).collect();
+            (taken, given(&mut share, MS, &terms, (1, 1, 0)).owed)
+        };
+        let (taken, owed) = of(StoreFailure::Allow);
+        assert!(taken.iter().all(|taken| matches!(taken, Taken::Admitted { .. })));
+        assert!(owed > 250 * MS, "and is told of it: {owed}");
+        let (taken, owed) = of(StoreFailure::Deny);
+        assert_eq!(taken, [Taken::Unknown; 100]);
+        assert!(owed <= 200 * MS, "who was refused owes nothing for it: {owed}");
     }
 
     #[test]
