@@ -17,6 +17,7 @@ pub(crate) mod fleet;
 mod tickets;
 mod follow;
 mod process;
+mod quotas;
 mod reload;
 mod source;
 

@@ -9,10 +9,10 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Problem};
-use super::{Admin, drain, reload, steer};
+use super::{Admin, drain, quota, reload, steer};
 
 /// The pages, for the index.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
     ("/metrics", "metrics, as OpenMetrics text"),
     ("/health", "200 while the process lives"),
     ("/ready", "200 while requests may be sent, 503 with what is missing else"),
@@ -24,6 +24,10 @@ const PAGES: [(&str, &str); 8] = [
     (
         "/cache",
         "what the cache holds; with `?url=URL`, what it holds of one URL, and why a request would hit or miss",
+    ),
+    (
+        "/quotas",
+        "which quotas there are; POST: what is left of one, forgets what was used of it (`reset`), or grants more (`grant`)",
     ),
     ("/purge", "POST only: makes the cache forget a `url`, a `tag`, a `prefix` or `all`"),
     (
@@ -43,6 +47,10 @@ pub(super) fn router(admin: Admin) -> Router {
         .route(
             guard::UPSTREAMS,
             get(upstreams).post(drain::drain).layer(DefaultBodyLimit::max(drain::ORDER_BYTES)),
+        )
+        .route(
+            guard::QUOTAS,
+            get(quota::list).post(quota::settle).layer(DefaultBodyLimit::max(quota::ORDER_BYTES)),
         )
         .route("/cache", get(steer::cache))
         .route(guard::PURGE, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))

@@ -32,6 +32,7 @@ pub(super) const PURGE: &str = "/purge";
 /// These are read as well.
 pub(super) const RELOAD: &str = "/reload";
 pub(super) const UPSTREAMS: &str = "/upstreams";
+pub(super) const QUOTAS: &str = "/quotas";
 
 /// Refuses what is neither a plain read nor an order, and what is not addressed to this listener.
 pub(super) async fn check(
@@ -68,10 +69,10 @@ fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Opt
     }
     let method = request.method();
     match request.uri().path() {
-        PURGE | RELOAD | UPSTREAMS if *method == Method::POST => None,
+        PURGE | RELOAD | UPSTREAMS | QUOTAS if *method == Method::POST => None,
         PURGE => Some(Problem::NotAllowed { allow: "POST" }),
         _ if matches!(*method, Method::GET | Method::HEAD) => None,
-        RELOAD | UPSTREAMS => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
+        RELOAD | UPSTREAMS | QUOTAS => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
         _ => Some(Problem::NotAllowed { allow: "GET, HEAD" }),
     }
 }

@@ -1,13 +1,14 @@
 //! The admin listener: how the gateway is, for operators and for what watches it.
 //!
-//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for three pages: what is
-//! posted to `/purge` makes the cache forget, to `/reload`, has the configuration read again, and to `/upstreams`, has a
-//! server drained. It keeps answering while the gateway drains.
+//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for four pages: what is
+//! posted to `/purge` makes the cache forget, to `/reload`, has the configuration read again, to `/upstreams`, has a
+//! server drained, and to `/quotas`, settles an account. It keeps answering while the gateway drains.
 
 mod api;
 mod drain;
 mod guard;
 mod order;
+mod quota;
 mod ready;
 mod reload;
 mod serve;
@@ -25,6 +26,7 @@ use crate::telemetry::Meters;
 
 pub use drain::{DrainDone, DrainOrder};
 pub use order::{Fleet, PurgeDone, PurgeOrder, Target, absolute_url};
+pub use quota::{NoAccount, QuotaDone, QuotaOrder};
 pub use ready::Ready;
 pub use reload::{InForce, Refused, Reload};
 pub use serve::serve;
@@ -46,6 +48,10 @@ pub struct Admin {
     pub upstreams: Show,
     /// Has a server drained, or no longer; an error says that there is none, for whoever asked.
     pub drain: Drain,
+    /// Which quotas there are.
+    pub quotas: Show,
+    /// Reads an account of a quota, and settles it.
+    pub settle: Settle,
     /// What the cache holds in all.
     pub cache: Show,
     /// What the cache holds of one URL, and what would become of a request for it. Must leave secrets out.
@@ -63,6 +69,11 @@ pub type Show = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// Has a server drained, or no longer, at once; an error says to whoever asked why it cannot be.
 pub type Drain = Arc<dyn Fn(&DrainOrder) -> Result<DrainDone, String> + Send + Sync>;
+
+/// Reads an account of a quota, and settles it.
+pub type Settle = Arc<
+    dyn Fn(QuotaOrder) -> Pin<Box<dyn Future<Output = Result<QuotaDone, NoAccount>> + Send>> + Send + Sync,
+>;
 
 /// Does something that takes a while; an error says to whoever asked why it cannot be done as asked.
 pub type Do<T, U> = Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<U, String>> + Send>> + Send + Sync>;

@@ -28,11 +28,28 @@ fn admin(token: Option<Arc<str>>) -> Admin {
         config: Arc::new(|| json!({ "admin": "127.0.0.1:9000" })),
         upstreams: Arc::new(|| json!({ "users": { "servers": [] } })),
         drain: Arc::new(drained),
+        quotas: Arc::new(|| json!([{ "limit": "users-3", "quota": "10/month" }])),
+        settle: Arc::new(|order| Box::pin(async move { settled(&order) })),
         cache: Arc::new(|| json!({ "bytes": 1024 })),
         inspect: Arc::new(|asked: Inspect| Box::pin(async move { inspected(&asked) })),
         purge: Arc::new(|order: PurgeOrder| Box::pin(async move { purged(&order) })),
         in_force: Arc::new(in_force),
         reload: Arc::new(|| Box::pin(async { Err(refused()) })),
+    }
+}
+
+fn settled(order: &QuotaOrder) -> Result<QuotaDone, NoAccount> {
+    match order.limit.as_str() {
+        "users-3" => Ok(QuotaDone {
+            quota: "10/month".to_owned(),
+            used: 7,
+            granted: order.grant.unwrap_or(0).into(),
+            left: 3 + order.grant.unwrap_or(0),
+            from: "2026-12-01T00:00:00.000Z".to_owned(),
+            until: "2027-01-01T00:00:00.000Z".to_owned(),
+        }),
+        "away" => Err(NoAccount::Away),
+        other => Err(NoAccount::Wrong(format!("no quota is called `{other}`"))),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use super::desk::Desk;
 use super::reload::{Reloader, Started};
 use super::source::{Compiled, Source};
-use super::{Failure, drain, fleet, follow, surroundings, tickets};
+use super::{Failure, drain, fleet, follow, quotas, surroundings, tickets};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, DrainDone, DrainOrder, Ready, Socket};
 use crate::cache::Tiers;
@@ -215,6 +215,8 @@ fn admin_of(
             serde_json::to_value(views).unwrap_or_default()
         }),
         drain: Arc::new(move |order| drain(&drained.load(), order)),
+        quotas: quotas::list(live.clone()),
+        settle: quotas::settle(live.clone()),
         cache: Arc::new(move || {
             let (entries, bytes) = tiers.held();
             serde_json::json!({ "entries": entries, "bytes": bytes, "redis": tiers.fleet().is_some() })

@@ -5,6 +5,7 @@
 
 mod drain;
 mod purge;
+mod quota;
 mod reach;
 mod reload;
 mod token;
@@ -73,6 +74,7 @@ enum Command {
     Purge(purge::Purge),
     Reload(reload::Reload),
     Drain(drain::Drain),
+    Quota(quota::Quota),
     Warm(warm::Warm),
     Token(token::Token),
     /// Prints the JSON Schema of the configuration, for editors.
@@ -118,6 +120,7 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         Some(Command::Purge(words)) => ask(async { purge::run(&words).await.map(|line| print(&line)) }),
         Some(Command::Reload(words)) => ask(async { reload::run(&words).await.map(|text| print(&text)) }),
         Some(Command::Drain(words)) => ask(async { drain::run(&words).await.map(|text| print(&text)) }),
+        Some(Command::Quota(words)) => ask(async { quota::run(&words).await.map(|line| print(&line)) }),
         Some(Command::Warm(words)) => ask(async {
             let warmed = warm::run(&words).await?;
             let printed = print(&warmed.summary);

@@ -105,7 +105,6 @@ const LATER: &[Later] = &[
     (&["Route"], &["observe"], "leave it out"),
     (&["ConcurrencyTable"], &["priority"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),
-    (&["RateLimitTable"], &["quota"], "leave it out"),
 ];
 
 /// Tables in which the word is found (none: any), whose it is, the words, and what it is here.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::methods::Methods;
 use super::text;
-use super::units::Rate;
+use super::units::{Quota, Rate};
 
 /// A bound on how often may be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,9 +21,16 @@ pub enum RateLimit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitTable {
-    /// How many requests, within which time.
-    pub rate: Rate,
-    /// How many may come at once after a pause; the count of the rate when absent.
+    /// How many requests, within which time. Either this or `quota`.
+    #[serde(default)]
+    #[schemars(example = &"100/s")]
+    pub rate: Option<Rate>,
+    /// How many requests in each window of the calendar, in UTC: `hour`, `day`, `week` (from Monday) or `month`. Kept in `redis`, where
+    /// what was used survives restarts of every node; all nodes have it together. Either this or `rate`.
+    #[serde(default)]
+    #[schemars(example = &"1M/month")]
+    pub quota: Option<Quota>,
+    /// Of a rate, how many may come at once after a pause; its count when absent.
     #[schemars(range(min = 1), example = 200)]
     #[serde(default)]
     pub burst: Option<u32>,
@@ -46,7 +53,7 @@ pub struct RateLimitTable {
     /// What is counted: requests, or only those that go to an upstream.
     #[serde(default)]
     pub charge: LimitCharge,
-    /// Who counts together. Absent: all nodes where `redis` is set, else this one.
+    /// Who counts together at a rate. Absent: all nodes where `redis` is set, else this one.
     #[serde(default)]
     #[schemars(example = &"node")]
     pub scope: Option<LimitScope>,

@@ -50,7 +50,7 @@ pub use problem::{Place, Problem, Rejected, Step, nearest};
 pub use redis::Redis;
 pub use route::Route;
 pub use tls::{Certificate, Tls, TlsVersion};
-pub use units::{ByteSize, Period, Rate, Share};
+pub use units::{ByteSize, Period, Quota, Rate, Share};
 pub use upstream::Upstream;
 
 /// The whole of a configuration file, includes and all.

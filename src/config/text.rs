@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::addresses::{admin_address, bad_port, listen_url};
 use super::problem::nearest;
 use super::servers::{name_server, server, server_name};
-use super::units::{ByteSize, Period, Rate, Share};
+use super::units::{ByteSize, Period, Quota, Rate, Share};
 use super::upstream::ErrorStatus;
 use super::{acme, auth, cache, compress, cors, limit, meant, redis, upstream};
 
@@ -34,6 +34,7 @@ const KINDS: &[Kind] = &[
     Kind { format: "time", noun: "a time", example: "30s", check: time },
     Kind { format: "size", noun: "a size", example: "4MiB", check: size },
     Kind { format: "rate", noun: "a rate", example: "100/s", check: rate },
+    Kind { format: "quota", noun: "a quota", example: "1M/month", check: quota },
     Kind { format: "share", noun: "a share", example: "20%", check: share },
     Kind { format: "error-status", noun: "the status of an error", example: "500", check: error_status },
     Kind { format: "listen-url", noun: "a URL", example: "https://[::]:443", check: listen_url },
@@ -178,6 +179,10 @@ fn size(text: &str) -> Result<(), String> {
 
 fn rate(text: &str) -> Result<(), String> {
     Rate::from_str(text).map(drop).map_err(|shape| meant::or(meant::rate(text), shape))
+}
+
+fn quota(text: &str) -> Result<(), String> {
+    Quota::from_str(text).map(drop)
 }
 
 fn share(text: &str) -> Result<(), String> {

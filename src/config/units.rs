@@ -29,6 +29,29 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// How much may be had in each window of the calendar: a count per `hour`, `day`, `week` or `month`, such as `1M/month`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Quota {
+    /// How many; at least 1.
+    pub count: u32,
+    /// In each of these.
+    pub window: Window,
+}
+
+/// Windows of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A week, from Monday.
+    Week,
+    /// A month.
+    Month,
+}
+
 /// A part of a whole, a whole number of percent from `0%` to `100%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -54,6 +77,11 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 ];
 
 const RATE_UNITS: &[(&str, u64)] = &[("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+
+const WINDOWS: &[(&str, Window)] =
+    &[("hour", Window::Hour), ("day", Window::Day), ("week", Window::Week), ("month", Window::Month)];
+
+const COUNT_UNITS: &[(&str, u64)] = &[("M", 1_000_000), ("k", 1_000), ("", 1)];
 
 impl FromStr for Period {
     type Err = String;
@@ -131,6 +159,36 @@ impl fmt::Display for Rate {
     }
 }
 
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const SHAPE: &str =
+            "a quota is a count per `hour`, `day`, `week` or `month`: `1000/day`, `50k/week`, `1M/month`";
+        let (count, window) = text.split_once('/').ok_or(SHAPE)?;
+        let (_, window) = WINDOWS.iter().find(|(word, _)| *word == window).ok_or(SHAPE)?;
+        let (number, unit) = leading_number(count).ok_or(SHAPE)?;
+        let unit = unit_size(COUNT_UNITS, unit).ok_or(SHAPE)?;
+        let count = number.checked_mul(unit).and_then(|count| u32::try_from(count).ok());
+        match count {
+            Some(0) => Err("a quota of 0 would refuse everybody; the least is 1".to_owned()),
+            Some(count) => Ok(Self { count, window: *window }),
+            None => Err("so large a quota is none; the most is `4294M`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = u64::from(self.count);
+        let (unit, size) =
+            COUNT_UNITS.iter().find(|(_, size)| count.is_multiple_of(*size)).unwrap_or(&("", 1));
+        let window =
+            WINDOWS.iter().find(|(_, window)| *window == self.window).map_or("day", |(word, _)| word);
+        write!(f, "{}{unit}/{window}", count / size)
+    }
+}
+
 impl FromStr for Share {
     type Err = String;
 
@@ -193,6 +251,7 @@ macro_rules! quantity {
 quantity!(Period, "Period", "time", r"^([0-9]+(us|ms|s|m|h|d))+$");
 quantity!(ByteSize, "ByteSize", "size", r"^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)$");
 quantity!(Rate, "Rate", "rate", r"^[1-9][0-9]*/(s|m|h|d)$");
+quantity!(Quota, "Quota", "quota", r"^[1-9][0-9]*[kM]?/(hour|day|week|month)$");
 pub(super) use quantity;
 
 quantity!(Share, "Share", "share", r"^(100|[0-9]{1,2})%$");
@@ -222,6 +281,7 @@ mod tests {
         }
         for text in ["100", "0/s", "100/fortnight", "/s"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
+            assert!(text.parse::<Quota>().is_err(), "{text}");
         }
         for text in ["20", "101%", "-1%", "%"] {
             assert!(text.parse::<Share>().is_err(), "{text}");
@@ -235,6 +295,34 @@ mod tests {
             prop_assert_eq!(period.to_string().parse(), Ok(period));
             prop_assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
             prop_assert_eq!(Share(percent).to_string().parse(), Ok(Share(percent)));
+        }
+    }
+
+    #[test]
+    fn quotas_are_counts_per_window() {
+        for (text, count, window, written) in [
+            ("1M/month", 1_000_000, Window::Month, "1M/month"),
+            ("1500k/week", 1_500_000, Window::Week, "1500k/week"),
+            ("2000/day", 2000, Window::Day, "2k/day"),
+            ("1001/hour", 1001, Window::Hour, "1001/hour"),
+            ("4294M/hour", 4_294_000_000, Window::Hour, "4294M/hour"),
+        ] {
+            let quota: Quota = text.parse().unwrap();
+            assert_eq!((quota.count, quota.window, quota.to_string()), (count, window, written.to_owned()));
+            assert_eq!(written.parse(), Ok(quota));
+        }
+        for text in [
+            "1M",
+            "M/month",
+            "1m/month",
+            "1M/months",
+            "0/day",
+            "1G/month",
+            "5000M/month",
+            "1 M/month",
+            "-1/day",
+        ] {
+            assert!(text.parse::<Quota>().is_err(), "{text}");
         }
     }
 }

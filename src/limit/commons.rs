@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use governor::clock::{Clock, DefaultClock};
 
 use super::counted::Counted;
-use super::{KeyRule, Limits, Rate, Rule, Scope, StoreFailure};
+use super::{Amount, KeyRule, Limits, Rule, Scope, StoreFailure};
 
 /// The counts of rules that have a word in their key, while a plan is made: rules of the same rate and key share them.
 #[derive(Debug)]
 pub struct Commons<C: Clock = DefaultClock>(HashMap<Common, Counted<C>>);
 
 /// What such rules have in common.
-type Common = (Rate, KeyRule, Scope, StoreFailure);
+type Common = (Amount, KeyRule, Scope, Option<StoreFailure>);
 
 impl<C: Clock + Clone> Commons<C> {
     /// Nothing is counted yet.
@@ -37,5 +37,7 @@ impl<C: Clock + Clone> Commons<C> {
 }
 
 fn of(rule: &Rule) -> Common {
-    (rule.rate, rule.key.clone(), rule.scope, rule.on_store_failure)
+    // A quota is told with each request what is to be done while Redis is away.
+    let on_failure = matches!(rule.amount, Amount::Rate(_)).then_some(rule.on_store_failure);
+    (rule.amount.counted_by(), rule.key.clone(), rule.scope, on_failure)
 }

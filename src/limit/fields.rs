@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{Exceeded, Policy, Standing};
+use super::{Amount, Exceeded, Policy, Standing};
 
 impl Standing {
     /// The value of `RateLimit`: `"users";r=42;t=3`. Seconds are rounded up.
@@ -33,13 +33,19 @@ pub fn retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(seconds(wait).max(1))
 }
 
-/// The value of `RateLimit-Policy`: `"users";q=100;w=1`, one member per policy.
+/// The value of `RateLimit-Policy`: `"users";q=100;w=1`, one member per policy. A month has no `w`, as it has no one length.
 pub(super) fn policies<'a>(policies: impl Iterator<Item = &'a Policy>) -> HeaderValue {
     let members: Vec<String> = policies
         .map(|policy| {
             let mut text = name(policy);
-            push(&mut text, 'q', u64::from(policy.rate.count));
-            push(&mut text, 'w', seconds(policy.rate.per).max(1));
+            let (count, window) = match policy.amount {
+                Amount::Rate(rate) => (rate.count, Some(seconds(rate.per).max(1))),
+                Amount::Quota(quota) => (quota.count, quota.window.seconds()),
+            };
+            push(&mut text, 'q', u64::from(count));
+            if let Some(window) = window {
+                push(&mut text, 'w', window);
+            }
             text
         })
         .collect();
@@ -79,10 +85,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::limit::Rate;
+    use crate::limit::{Quota, Rate, Window};
 
     fn policy(name: &str, count: u32, per: u64) -> Policy {
-        Policy { name: name.into(), rate: Rate { count, per: Duration::from_secs(per), burst: count } }
+        let rate = Rate { count, per: Duration::from_secs(per), burst: count };
+        Policy { name: name.into(), amount: Amount::Rate(rate) }
     }
 
     #[test]
@@ -101,6 +108,19 @@ mod tests {
         assert_eq!(exceeded.retry_after_field(), "1");
         assert_eq!(retry_after(Duration::ZERO), "1");
         assert_eq!(retry_after(Duration::from_secs(7)), "7");
+    }
+
+    #[test]
+    fn a_quota_has_the_seconds_of_its_window_where_those_are_always_the_same() {
+        for (window, field) in [
+            (Window::Hour, "\"a\";q=9;w=3600"),
+            (Window::Day, "\"a\";q=9;w=86400"),
+            (Window::Week, "\"a\";q=9;w=604800"),
+            (Window::Month, "\"a\";q=9"),
+        ] {
+            let policy = Policy { name: "a".into(), amount: Amount::Quota(Quota { count: 9, window }) };
+            assert_eq!(policies([&policy].into_iter()), field);
+        }
     }
 
     #[test]

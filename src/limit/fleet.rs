@@ -21,12 +21,12 @@ use tokio::time::timeout_at;
 
 use crate::telemetry::meters::Meters;
 
-use super::Rule;
 use super::counted::{Short, Verdict};
 use super::key::Key;
 use super::places::{MOST, Places};
+use super::{Rate, Rule};
 
-use script::{Ask, LEASE};
+use script::{Ask, LEASE, Lease};
 use share::{Share, Taken, Terms};
 
 pub use nodes::Nodes;
@@ -60,12 +60,19 @@ enum Next {
 
 impl Fleet {
     /// Counts a rate of the rule `name`, which is the same on all nodes.
-    pub(super) fn new(name: &str, rule: &Rule, nodes: Nodes, meters: &Meters, route: &str) -> Self {
-        let Rule { rate, key, .. } = rule;
+    pub(super) fn new(
+        name: &str,
+        rate: Rate,
+        rule: &Rule,
+        nodes: Nodes,
+        meters: &Meters,
+        route: &str,
+    ) -> Self {
+        let key = &rule.key;
         let told = format!("{name}\0{rate:?}\0{key:?}");
         let lease = |outcome| meters.limit_leases.with([route, outcome]);
         Self {
-            terms: Terms::of(*rate).when_away(rule.on_store_failure),
+            terms: Terms::of(rate).when_away(rule.on_store_failure),
             nodes,
             places: Places::new(MOST, meters.limit_keys.with([route])),
             secret: blake3::derive_key("tidegate: a limit that nodes share", told.as_bytes()),
@@ -161,7 +168,10 @@ impl Fleet {
     }
 
     async fn lease(&self, key: Key, ask: Ask) {
-        let answer = self.nodes.lease(&LEASE, &self.name_of(&key), &ask).await;
+        let name = format!("limit:{}", key.hidden(&self.secret));
+        let arguments = ask.arguments();
+        let arguments = arguments.each_ref().map(String::as_bytes);
+        let answer = self.nodes.ask("limit", &LEASE, &name, &arguments, Lease::read).await;
         let counter = match &answer {
             Some(lease) if lease.granted > 0 => &self.leases.granted,
             Some(_) => &self.leases.refused,
@@ -175,12 +185,6 @@ impl Fleet {
             Some(lease) => share.came(&lease, &ask, now, &self.terms),
             None => share.failed(now, &self.terms),
         }
-    }
-
-    /// What a key is called in Redis: nobody reads an address from it.
-    fn name_of(&self, key: &Key) -> String {
-        let hash = blake3::keyed_hash(&self.secret, &key.bytes());
-        hash.to_hex().chars().take(32).collect()
     }
 
     /// Nanoseconds since it began.

@@ -55,7 +55,27 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRule(pub Vec<Part>);
 
+impl Part {
+    /// As it is written in the configuration.
+    pub fn written(&self) -> String {
+        match self {
+            Self::ClientIp => "client_ip".to_owned(),
+            Self::Header(name) => format!("header:{name}"),
+            Self::Cookie(name) => format!("cookie:{name}"),
+            Self::ApiKey => "api_key".to_owned(),
+            Self::Claim(name) => format!("jwt:{name}"),
+            Self::Route => "route".to_owned(),
+            Self::Constant(word) => format!("const:{word}"),
+        }
+    }
+}
+
 impl KeyRule {
+    /// As it is written in the configuration, in lines.
+    pub(super) fn written(&self) -> String {
+        self.0.iter().map(Part::written).collect::<Vec<_>>().join("\n")
+    }
+
     /// The client's address alone.
     pub fn client_ip() -> Self {
         Self(vec![Part::ClientIp])
@@ -115,8 +135,14 @@ impl Key {
         }
     }
 
+    /// What it is called in Redis: nobody reads an address from it.
+    pub(super) fn hidden(&self, secret: &[u8; 32]) -> String {
+        let hash = blake3::keyed_hash(secret, &self.bytes());
+        hash.to_hex().chars().take(32).collect()
+    }
+
     /// It, written down.
-    pub(super) fn bytes(&self) -> [u8; 16] {
+    fn bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let (front, back) = bytes.split_at_mut(8);
         front.copy_from_slice(&self.0[0].to_be_bytes());

@@ -4,7 +4,9 @@
 //! A [`Limit`] is one rate with a count for each key; [`Limits`] are those of a route. Counting is the generic
 //! cell rate algorithm (GCRA): no windows at whose edges a client gets twice its share, one number per key.
 
+mod account;
 mod addresses;
+mod calendar;
 mod commons;
 mod concurrency;
 mod counted;
@@ -12,6 +14,7 @@ mod counts;
 mod fields;
 mod fleet;
 mod key;
+mod ledger;
 mod local;
 mod networks;
 mod places;
@@ -34,23 +37,26 @@ use counted::{Counted, Short, Verdict};
 use key::Key;
 use watch::Watch;
 
+pub use account::{Question, Told};
 pub use addresses::Addresses;
+pub use calendar::{Span, Window};
 pub use commons::Commons;
 pub use concurrency::{CommonSeats, Concurrency, ConcurrencyRule, Full};
 pub use fields::retry_after;
 pub use fleet::Nodes;
 pub use key::{Caller, Facts, KeyRule, Part};
+pub use ledger::{Account, Deed};
 pub use networks::Networks;
-pub use rule::{Charge, Methods, Moment, Rate, Rule, Scope, StoreFailure};
+pub use rule::{Amount, Charge, Methods, Moment, Quota, Rate, Rule, Scope, StoreFailure};
 pub use seats::Seat;
 
-/// A rate under the name that clients see.
+/// A rate or a quota under the name that clients see.
 #[derive(Debug)]
 pub struct Policy {
     /// The name in `RateLimit` and `RateLimit-Policy`.
     pub name: Box<str>,
-    /// The rate.
-    pub rate: Rate,
+    /// How much may be asked.
+    pub amount: Amount,
 }
 
 /// One rule, and what is used of its rate.
@@ -136,7 +142,7 @@ impl<C: Clock + Clone> Limit<C> {
             StoreFailure::Local | StoreFailure::Allow => Counter::default(),
         };
         Self {
-            policy: Arc::new(Policy { name: name.into(), rate: rule.rate }),
+            policy: Arc::new(Policy { name: name.into(), amount: rule.amount }),
             moment: rule.moment(),
             rule,
             counted,
@@ -252,9 +258,9 @@ impl<C: Clock + Clone> Limits<C> {
             let before = running
                 .and_then(|running| running.limits.get(place))
                 .filter(|limit| limit.rule.counts_as(rule))
-                .map(|limit| limit.counted.clone());
+                .map(|limit| limit.counted.clone().under(rule));
             let counted = if rule.key.is_common() {
-                commons.of(rule, || Counted::new("", rule, ground))
+                commons.of(rule, || Counted::new("", rule, ground)).under(rule)
             } else {
                 before.unwrap_or_else(|| Counted::new(&name, rule, ground))
             };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::KeyRule;
+use super::{KeyRule, Window};
 
 /// A rate: `count` requests per `per`, of which `burst` may come at once after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,11 +17,39 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// A rate, and of which requests.
+/// A quota: so many requests in each window of the calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// How many requests; at least 1.
+    pub count: u32,
+    /// In which windows.
+    pub window: Window,
+}
+
+/// How much may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Amount {
+    /// At a rate.
+    Rate(Rate),
+    /// A quota, which nodes share.
+    Quota(Quota),
+}
+
+impl Amount {
+    /// That of which counts go on where another takes its place: a rate as a whole, of a quota its window.
+    pub(super) fn counted_by(self) -> Self {
+        match self {
+            Self::Rate(_) => self,
+            Self::Quota(Quota { window, .. }) => Self::Quota(Quota { count: 0, window }),
+        }
+    }
+}
+
+/// A rate or a quota, and of which requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The rate.
-    pub rate: Rate,
+    /// How much may be asked.
+    pub amount: Amount,
     /// Which requests are counted together.
     pub key: KeyRule,
     /// Which methods are counted.
@@ -41,7 +69,7 @@ impl Rule {
     pub fn per_client(rate: Rate) -> Self {
         let key = KeyRule::client_ip();
         Self {
-            rate,
+            amount: Amount::Rate(rate),
             key,
             methods: Methods::All,
             charge: Charge::Request,
@@ -53,8 +81,33 @@ impl Rule {
 
     /// Whether what was counted for this rule counts for the other.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
-        let of = |rule: &Self| (rule.rate, rule.scope, rule.on_store_failure);
-        of(self) == of(other) && self.key == other.key
+        match (self.amount, other.amount) {
+            (Amount::Rate(rate), Amount::Rate(another)) => {
+                let of = |rule: &Self| (rule.scope, rule.on_store_failure);
+                rate == another && of(self) == of(other) && self.key == other.key
+            }
+            _ => self.is_account_of(other),
+        }
+    }
+
+    /// Whether both count in one account.
+    pub fn is_account_of(&self, other: &Self) -> bool {
+        self.account().is_some_and(|account| other.account().as_ref() == Some(&account))
+    }
+
+    /// What all nodes call the accounts of a quota on its route: what is counted, without how much there is of it, so that a
+    /// larger quota is a larger one of the same.
+    pub fn account(&self) -> Option<String> {
+        let Amount::Quota(Quota { window, .. }) = self.amount else { return None };
+        let (key, window) = (self.key.written(), window.word());
+        if self.key.is_common() {
+            return Some(format!("{key}\0{window}"));
+        }
+        let charge = match self.charge {
+            Charge::Request => "request",
+            Charge::Miss => "miss",
+        };
+        Some(format!("{key}\0{window}\0{charge}\0{}", self.methods.written()))
     }
 
     /// When it is asked.
@@ -79,6 +132,14 @@ pub enum Methods {
 }
 
 impl Methods {
+    fn written(&self) -> String {
+        match self {
+            Self::All => "all".to_owned(),
+            Self::Unsafe => "unsafe".to_owned(),
+            Self::Listed(methods) => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(" "),
+        }
+    }
+
     pub(super) fn have(&self, method: &Method) -> bool {
         match self {
             Self::All => true,

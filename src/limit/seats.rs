@@ -92,7 +92,9 @@ impl Seats {
         if let Entry::Occupied(mut taken) = shard.lock().entry(*key) {
             match *taken.get() {
                 2.. => *taken.get_mut() -= 1,
-                _ => drop(taken.remove()),
+                _ => {
+                    taken.remove();
+                }
             }
         }
     }

@@ -29,7 +29,7 @@ impl fmt::Display for Timestamp {
 ///
 /// Years are counted from March, so that the leap day is the last of its year and months have lengths that a
 /// straight line gives; 400 years hold 146 097 days.
-fn date(days: u64) -> (u64, u64, u64) {
+pub fn date(days: u64) -> (u64, u64, u64) {
     let from_march_0000 = days + 719_468;
     let (era, day_of_era) = (from_march_0000 / 146_097, from_march_0000 % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

@@ -303,3 +303,37 @@ async fn what_is_answered_to_a_certificate_is_for_its_caller() {
         assert_eq!((answer.text(), is_hit(&answer)), (name, hit), "{member:?}");
     }
 }
+
+#[tokio::test]
+async fn requests_with_the_same_key_share_a_limit_wherever_they_come_from() {
+    let top = format!("trusted_proxies = [\"127.0.0.1/32\"]\n{PARTNERS}");
+    let rules = "auth = \"partners\"\nrate_limit = { rate = \"2/h\", key = \"api_key\" }";
+    let shop = Shop::open(&top, rules).await;
+    let ask = async |key: Option<&str>, client: &str| {
+        let from = ("x-forwarded-for", client);
+        match key {
+            Some(key) => shop.get(&[("x-api-key", key), from]).await,
+            None => shop.get(&[from]).await,
+        }
+    };
+    let mut statuses = Vec::new();
+    for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1"] {
+        statuses.push(ask(Some(ADA), client).await.status);
+    }
+    assert_eq!(statuses, [200, 200, 429, 429]);
+    let refused = ask(Some(ADA), "192.0.2.4").await;
+    assert_eq!(reason(&refused), "limit-exceeded");
+    assert!(refused.field("ratelimit").unwrap().starts_with("\"all\";r=0;"), "{refused:?}");
+    assert_eq!(ask(Some(BOB), "192.0.2.1").await.status, 200, "another key has its own");
+
+    // Keys that nobody knows, and none, are counted by the address: who guesses uses up nobody's rate.
+    let guesses = [Some("key-of-nobody-012345"), Some("key-of-eve"), None, Some("key-of-nobody-543210")];
+    let mut statuses = Vec::new();
+    for key in guesses {
+        statuses.push(ask(key, "192.0.2.9").await.status);
+    }
+    assert_eq!(statuses, [401, 401, 429, 429]);
+    assert_eq!(ask(None, "192.0.2.10").await.status, 401);
+    assert_eq!(ask(Some(BOB), "192.0.2.9").await.status, 200, "and those have a rate of their own");
+    assert_eq!(shop.origin.seen().len(), 4, "who is refused does not come through");
+}

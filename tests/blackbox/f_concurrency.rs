@@ -262,7 +262,8 @@ concurrency = { limit = 1, key = "jwt:tenant", methods = ["GET"] }
         |sub: &str, tenant: &str| format!("Bearer {}", issuer.token(json!({ "sub": sub, "tenant": tenant })));
     let (ada, bob, eve) = (bearer("ada", "acme"), bearer("bob", "acme"), bearer("eve", "other"));
 
-    let slow = get(&cached.http1, "/slow", &[("authorization", &ada)]);
+    let as_ada = [("authorization", &*ada)];
+    let slow = get(&cached.http1, "/slow", &as_ada);
     let meanwhile = async {
         seats(&cached.gateway, 1).await;
         let full = get(&cached.http2, "/", &[("authorization", &bob)]).await;

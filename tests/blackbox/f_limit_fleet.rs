@@ -1,6 +1,6 @@
 //! Limits that nodes count together over one Redis, and each by itself while it is away.
 
-use crate::support::redis::{Passage, Redis, Way};
+use crate::support::redis::{Cluster, Passage, Redis, Watched, Way, until};
 use crate::support::{Fleet, PATIENCE, eventually};
 
 /// A route that answers by itself, with this limit; and one with another, so that nodes can be waited for.
@@ -157,4 +157,104 @@ async fn while_redis_is_away_a_rule_may_admit_all_or_none() {
         let refuses = async || fleet.nodes[0].get("/users").await.status == 429;
         eventually(PATIENCE, "all are counted again", refuses).await;
     }
+}
+
+/// Two routes that answer by themselves: one with a rate, one with a quota, of each tenant.
+fn by_tenant() -> String {
+    let by_tenant = |amount: &str| routes(&format!("{{ {amount}, key = \"header:x-tenant\" }}"));
+    by_tenant("rate = \"5/h\"") + &by_tenant("quota = \"4/month\"").replace("users", "orders")
+}
+
+/// How many of so many requests of a tenant are admitted, the nodes asked in turn.
+async fn admitted_of(fleet: &Fleet, path: &str, tenant: &str, requests: usize) -> usize {
+    let mut admitted = 0;
+    for turn in 0..requests {
+        let node = &fleet.nodes[turn % fleet.nodes.len()];
+        let answer = node.get_with(path, &[("x-tenant", tenant)]).await;
+        assert!([200, 429].contains(&answer.status), "{answer:?}");
+        admitted += usize::from(answer.status == 200);
+    }
+    admitted
+}
+
+/// How often these nodes were told by Redis.
+async fn told(fleet: &Fleet) -> Vec<f64> {
+    let mut told = Vec::new();
+    for node in &fleet.nodes {
+        let of = async |outcome| {
+            node.gateway.metric(&format!("tidegate_limit_leases_total{{outcome=\"{outcome}\"}}")).await
+        };
+        told.push(of("granted").await + of("refused").await);
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_failover_forgets_nobody_and_fails_no_request() {
+    let mut watched = Watched::start().await;
+    let url = watched.url();
+    let fleet = Fleet::over(&[&url, &url, &url], "1s", "", &by_tenant()).await;
+    all_seen(&fleet).await;
+    assert_eq!(admitted_of(&fleet, "/users", "acme", 9).await, 5);
+    assert_eq!(admitted_of(&fleet, "/orders", "acme", 9).await, 4);
+    let [master, replica] = &watched.servers;
+    let held = |server: &Redis| {
+        let mut keys: Vec<_> =
+            server.cli(&["KEYS", "*:????????????????????????????????"]).lines().map(str::to_owned).collect();
+        keys.sort();
+        keys
+    };
+    until("the replica has it all", async || held(master).len() == 2 && held(master) == held(replica)).await;
+
+    watched.servers[0].kill9();
+    let before = told(&fleet).await;
+    let mut admitted = 0;
+    let mut others = 0;
+    let all_told = async || {
+        admitted += admitted_of(&fleet, "/users", "acme", 3).await;
+        admitted += admitted_of(&fleet, "/orders", "acme", 3).await;
+        others += admitted_of(&fleet, "/users", "other", 3).await;
+        told(&fleet).await.iter().zip(&before).all(|(now, before)| now > before)
+    };
+    until("every node is told by the new master", all_told).await;
+    assert!(admitted <= 1, "one comes back in twelve minutes: {admitted}");
+    // Of one whom nobody knew, nodes that were alone admit a part each, of which the new master is told.
+    assert!((1..=6).contains(&others), "{others} of 5");
+    assert_eq!(
+        admitted_of(&fleet, "/users", "acme", 6).await + admitted_of(&fleet, "/orders", "acme", 6).await,
+        0
+    );
+    assert_eq!(watched.servers[1].cli(&["ROLE"]).lines().next(), Some("master"));
+}
+
+#[tokio::test]
+async fn nodes_of_a_cluster_hold_a_part_of_the_keys_each_and_all_are_counted() {
+    let cluster = Cluster::start().await;
+    let url = cluster.url();
+    let fleet = Fleet::over(&[&url, &url, &url], "10s", "", &by_tenant()).await;
+    all_seen(&fleet).await;
+    let tenants: Vec<String> = (0..12).map(|number| format!("tenant-{number}")).collect();
+    for tenant in &tenants {
+        assert_eq!(admitted_of(&fleet, "/users", tenant, 9).await, 5, "{tenant}");
+        assert_eq!(admitted_of(&fleet, "/orders", tenant, 9).await, 4, "{tenant}");
+    }
+    let keys = |pattern: &str| {
+        let of = |node: &Redis| node.cli(&["KEYS", pattern]).lines().filter(|key| !key.is_empty()).count();
+        cluster.nodes.iter().map(of).collect::<Vec<_>>()
+    };
+    for pattern in ["*:limit:????????????????????????????????", "*:quota:*"] {
+        let held = keys(pattern);
+        assert_eq!(held.iter().sum::<usize>(), 12, "{pattern}: {held:?}");
+        assert!(held.iter().filter(|keys| **keys > 0).count() > 1, "{pattern}: {held:?}");
+    }
+
+    // A slot that moves takes what is counted in it along.
+    let owner = cluster.nodes.iter().find_map(|node| {
+        node.cli(&["KEYS", "*:quota:*"]).lines().next().filter(|key| !key.is_empty()).map(str::to_owned)
+    });
+    cluster.move_slot_of(&owner.unwrap());
+    for tenant in &tenants {
+        assert_eq!(admitted_of(&fleet, "/orders", tenant, 3).await, 0, "{tenant}");
+    }
+    assert_eq!(keys("*:quota:*").iter().sum::<usize>(), 12);
 }

@@ -40,6 +40,7 @@ mod f_concurrency;
 mod f_limit;
 mod f_limit_fleet;
 mod f_limit_rules;
+mod f_quota;
 mod g_compress;
 mod g_cors;
 mod g_forward;

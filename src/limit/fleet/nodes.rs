@@ -8,7 +8,6 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep};
 
-use super::script::{Ask, Lease};
 use crate::redis::{Away, PATIENCE, Redis, Script, Value};
 
 /// How often a node says that it is there, how often while not all are, and after how long without that it is taken for gone.
@@ -99,31 +98,35 @@ impl Nodes {
     }
 
     /// How many nodes there are, as far as was seen; this one at least.
-    pub(super) fn live(&self) -> u32 {
+    pub(in crate::limit) fn live(&self) -> u32 {
         self.0.live.load(Ordering::Relaxed).max(1)
     }
 
     /// Whether Redis is known not to answer: nobody waits for it.
-    pub(super) fn are_away(&self) -> bool {
+    pub(in crate::limit) fn are_away(&self) -> bool {
         self.0.joined.get().is_none_or(|joined| joined.redis.is_open())
     }
 
     /// How long Redis is waited for.
-    pub(super) fn patience(&self) -> Duration {
+    pub(in crate::limit) fn patience(&self) -> Duration {
         self.0.joined.get().map_or(PATIENCE, |joined| joined.redis.patience(0))
     }
 
-    /// Takes requests for a key; `None` where Redis does not answer.
-    pub(super) async fn lease(&self, script: &Script, key: &str, ask: &Ask) -> Option<Lease> {
+    /// Runs a script on one key; `None` where Redis does not answer.
+    pub(in crate::limit) async fn ask<T>(
+        &self,
+        what: &'static str,
+        script: &Script,
+        key: &str,
+        arguments: &[&[u8]],
+        read: fn(Value) -> Result<T, Away>,
+    ) -> Option<T> {
         let redis = &self.0.joined.get()?.redis;
-        let key = format!("{}:limit:{key}", redis.prefix());
-        let arguments = ask.arguments();
-        let arguments = arguments.each_ref().map(String::as_bytes);
-        let answer = redis.script("limit", script, &[&key], &arguments).await;
-        match answer.and_then(Lease::read) {
-            Ok(lease) => Some(lease),
+        let key = format!("{}:{key}", redis.prefix());
+        match redis.script(what, script, &[&key], arguments).await.and_then(read) {
+            Ok(told) => Some(told),
             Err(Away::Nonsense) => {
-                tracing::debug!("redis has said something else than a lease");
+                tracing::debug!(what, "redis has said something that makes no sense here");
                 None
             }
             Err(_) => None,

@@ -27,8 +27,10 @@ impl Node {
         let nodes = Nodes::default();
         nodes.join(Redis::new(settings, Counters::unread()), Gauge::default());
         tokio::spawn(nodes.clone().keep());
-        let rule = Rule::per_client(Rate { count: burst, per: HOUR, burst });
-        let fleet = Arc::new(Fleet::new("users", &rule, nodes.clone(), &Meters::new(), "users"));
+        let rate = Rate { count: burst, per: HOUR, burst };
+        let rule = Rule::per_client(rate);
+        let fleet = Fleet::new("users", rate, &rule, nodes.clone(), &Meters::new(), "users");
+        let fleet = Arc::new(fleet);
         Self { fleet, nodes }
     }
 
