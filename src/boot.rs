@@ -19,6 +19,7 @@ mod follow;
 mod process;
 mod quotas;
 mod reload;
+mod revoke;
 mod source;
 
 use std::io::{IsTerminal as _, Write as _};

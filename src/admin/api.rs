@@ -9,10 +9,10 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::guard::{self, Problem};
-use super::{Admin, drain, quota, reload, steer};
+use super::{Admin, drain, quota, reload, revoke, steer};
 
 /// The pages, for the index.
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 10] = [
     ("/metrics", "metrics, as OpenMetrics text"),
     ("/health", "200 while the process lives"),
     ("/ready", "200 while requests may be sent, 503 with what is missing else"),
@@ -29,6 +29,7 @@ const PAGES: [(&str, &str); 9] = [
         "/quotas",
         "which quotas there are; POST: what is left of one, forgets what was used of it (`reset`), or grants more (`grant`)",
     ),
+    ("/revoked", "POST only: takes a token back, by its `provider` and `jti`, on all gateways"),
     ("/purge", "POST only: makes the cache forget a `url`, a `tag`, a `prefix` or `all`"),
     (
         "/reload",
@@ -52,6 +53,7 @@ pub(super) fn router(admin: Admin) -> Router {
             guard::QUOTAS,
             get(quota::list).post(quota::settle).layer(DefaultBodyLimit::max(quota::ORDER_BYTES)),
         )
+        .route(guard::REVOKED, post(revoke::revoke).layer(DefaultBodyLimit::max(revoke::ORDER_BYTES)))
         .route("/cache", get(steer::cache))
         .route(guard::PURGE, post(steer::purge).layer(DefaultBodyLimit::max(steer::ORDER_BYTES)))
         .route(

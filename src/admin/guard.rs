@@ -29,6 +29,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 4] = [
 
 /// The pages that change something. They take POST, and everything else is read.
 pub(super) const PURGE: &str = "/purge";
+pub(super) const REVOKED: &str = "/revoked";
 /// These are read as well.
 pub(super) const RELOAD: &str = "/reload";
 pub(super) const UPSTREAMS: &str = "/upstreams";
@@ -69,8 +70,8 @@ fn refusal(request: &Request, local: Option<IpAddr>, token: Option<&str>) -> Opt
     }
     let method = request.method();
     match request.uri().path() {
-        PURGE | RELOAD | UPSTREAMS | QUOTAS if *method == Method::POST => None,
-        PURGE => Some(Problem::NotAllowed { allow: "POST" }),
+        PURGE | REVOKED | RELOAD | UPSTREAMS | QUOTAS if *method == Method::POST => None,
+        PURGE | REVOKED => Some(Problem::NotAllowed { allow: "POST" }),
         _ if matches!(*method, Method::GET | Method::HEAD) => None,
         RELOAD | UPSTREAMS | QUOTAS => Some(Problem::NotAllowed { allow: "GET, HEAD, POST" }),
         _ => Some(Problem::NotAllowed { allow: "GET, HEAD" }),

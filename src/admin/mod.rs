@@ -1,8 +1,8 @@
 //! The admin listener: how the gateway is, for operators and for what watches it.
 //!
-//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for four pages: what is
+//! It is a listener of its own, on loopback. It answers GET and HEAD and changes nothing, but for five pages: what is
 //! posted to `/purge` makes the cache forget, to `/reload`, has the configuration read again, to `/upstreams`, has a
-//! server drained, and to `/quotas`, settles an account. It keeps answering while the gateway drains.
+//! server drained, to `/quotas`, settles an account, and to `/revoked`, takes a token back. It keeps answering while the gateway drains.
 
 mod api;
 mod drain;
@@ -11,6 +11,7 @@ mod order;
 mod quota;
 mod ready;
 mod reload;
+mod revoke;
 mod serve;
 mod socket;
 mod steer;
@@ -29,6 +30,7 @@ pub use order::{Fleet, PurgeDone, PurgeOrder, Target, absolute_url};
 pub use quota::{NoAccount, QuotaDone, QuotaOrder};
 pub use ready::Ready;
 pub use reload::{InForce, Refused, Reload};
+pub use revoke::{NotTakenBack, RevokeOrder};
 pub use serve::serve;
 pub use socket::Socket;
 pub use steer::{Inspect, header_field};
@@ -52,6 +54,8 @@ pub struct Admin {
     pub quotas: Show,
     /// Reads an account of a quota, and settles it.
     pub settle: Settle,
+    /// Takes a token back on all nodes.
+    pub revoke: Revoke,
     /// What the cache holds in all.
     pub cache: Show,
     /// What the cache holds of one URL, and what would become of a request for it. Must leave secrets out.
@@ -74,6 +78,10 @@ pub type Drain = Arc<dyn Fn(&DrainOrder) -> Result<DrainDone, String> + Send + S
 pub type Settle = Arc<
     dyn Fn(QuotaOrder) -> Pin<Box<dyn Future<Output = Result<QuotaDone, NoAccount>> + Send>> + Send + Sync,
 >;
+
+/// Takes a token back on all nodes.
+pub type Revoke =
+    Arc<dyn Fn(RevokeOrder) -> Pin<Box<dyn Future<Output = Result<(), NotTakenBack>> + Send>> + Send + Sync>;
 
 /// Does something that takes a while; an error says to whoever asked why it cannot be done as asked.
 pub type Do<T, U> = Arc<dyn Fn(T) -> Pin<Box<dyn Future<Output = Result<U, String>> + Send>> + Send + Sync>;

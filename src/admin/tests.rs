@@ -30,6 +30,7 @@ fn admin(token: Option<Arc<str>>) -> Admin {
         drain: Arc::new(drained),
         quotas: Arc::new(|| json!([{ "limit": "users-3", "quota": "10/month" }])),
         settle: Arc::new(|order| Box::pin(async move { settled(&order) })),
+        revoke: Arc::new(|order| Box::pin(async move { taken_back(&order) })),
         cache: Arc::new(|| json!({ "bytes": 1024 })),
         inspect: Arc::new(|asked: Inspect| Box::pin(async move { inspected(&asked) })),
         purge: Arc::new(|order: PurgeOrder| Box::pin(async move { purged(&order) })),
@@ -50,6 +51,14 @@ fn settled(order: &QuotaOrder) -> Result<QuotaDone, NoAccount> {
         }),
         "away" => Err(NoAccount::Away),
         other => Err(NoAccount::Wrong(format!("no quota is called `{other}`"))),
+    }
+}
+
+fn taken_back(order: &RevokeOrder) -> Result<(), NotTakenBack> {
+    match order.provider.as_str() {
+        "idp" => Ok(()),
+        "away" => Err(NotTakenBack::Here),
+        other => Err(NotTakenBack::Wrong(format!("no provider `{other}` heeds this"))),
     }
 }
 

@@ -10,7 +10,7 @@
 //! | `keys`, `fetch` | where an issuer's keys come from, and how they are kept new |
 //! | `api_key`, `certificate` | callers by their API keys, and by the certificates of their connections |
 //! | `introspect`, `inquiry` | tokens of which their issuer is asked |
-//! | `revoked` | tokens that were taken back |
+//! | `revoked`, with `taken_back` | tokens that were taken back: in a list, and on any node |
 //! | `remembered` | tokens that were verified before |
 //! | `counts` | what came of tokens, for the metrics |
 //! | `caller` | who was found to ask |
@@ -39,6 +39,7 @@ mod keys;
 mod provider;
 mod remembered;
 mod revoked;
+mod taken_back;
 pub mod token;
 
 pub use algorithm::Algorithm;
@@ -56,3 +57,4 @@ pub use jwt::JwtSettings;
 pub use keys::{KeySettings, KeySource, Pace};
 pub use provider::{By, Headers, Provider, Settings};
 pub use revoked::Revoked;
+pub use taken_back::{LONGEST, NAME_BYTES, TakenBack};

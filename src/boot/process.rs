@@ -13,9 +13,10 @@ use tokio::runtime::Runtime;
 use super::desk::Desk;
 use super::reload::{Reloader, Started};
 use super::source::{Compiled, Source};
-use super::{Failure, drain, fleet, follow, quotas, surroundings, tickets};
+use super::{Failure, drain, fleet, follow, quotas, revoke, surroundings, tickets};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, DrainDone, DrainOrder, Ready, Socket};
+use crate::auth::TakenBack;
 use crate::cache::Tiers;
 use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
@@ -93,9 +94,10 @@ impl Process {
         let fleet = plan.redis.as_ref().map(|redis| fleet::join(redis, &plan.cache, &meters));
         let redis = fleet.as_ref().map(|(redis, _)| redis.clone());
         if let Some(redis) = &redis {
-            source.nodes().join(redis.clone(), meters.limit_nodes.with([]));
+            source.join(redis, &meters);
         }
-        let _nodes = tokio::spawn(source.nodes().clone().keep());
+        let _shared = source.keep();
+        let taken_back = source.taken_back().clone();
         let acme = Acme::new(&edge, &certs, redis.clone(), &meters);
         acme.follow(plan.acme.clone()).await;
         let _acme = tokio::spawn(acme.clone().run());
@@ -120,7 +122,7 @@ impl Process {
         let listeners = Listeners::start(listeners, &edge, gateway);
         let started = Started { source, files, meters: meters.clone(), live, certs, acme, edge, https_port };
         let reloader = Reloader::new(started, listeners);
-        let shown = admin_of(&reloader, &meters, &ready, fetching.tiers);
+        let shown = admin_of(&reloader, &meters, &ready, fetching.tiers, &taken_back);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
         let _following = [
             tokio::spawn(follow::on_hangup(reloader.clone(), hangups)),
@@ -199,6 +201,7 @@ fn admin_of(
     meters: &Arc<Meters>,
     ready: &Arc<Ready>,
     tiers: &'static Tiers,
+    taken_back: &TakenBack,
 ) -> Admin {
     let live = reloader.live();
     let (config, upstreams, drained) = (live.clone(), live.clone(), live.clone());
@@ -217,6 +220,7 @@ fn admin_of(
         drain: Arc::new(move |order| drain(&drained.load(), order)),
         quotas: quotas::list(live.clone()),
         settle: quotas::settle(live.clone()),
+        revoke: revoke::orders(live.clone(), taken_back.clone()),
         cache: Arc::new(move || {
             let (entries, bytes) = tiers.held();
             serde_json::json!({ "entries": entries, "bytes": bytes, "redis": tiers.fleet().is_some() })

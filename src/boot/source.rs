@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use tokio::task::JoinHandle;
+
+use crate::auth::TakenBack;
 use crate::config::{self, Loaded, Problem, Rejected, Sources};
 use crate::limit::Nodes;
 use crate::listen::{self, Print, Ticketing};
 use crate::place;
 use crate::plan::{self, Plan, Running, Surroundings};
+use crate::redis::Redis;
 use crate::telemetry::Meters;
 
 /// Where development certificates are made, from where the process was started.
@@ -70,9 +74,21 @@ impl Source {
         &self.ticketing
     }
 
-    /// Who counts limits together, which outlives plans, too.
-    pub(super) fn nodes(&self) -> &Nodes {
-        &self.around.nodes
+    /// Shares over this Redis what outlives plans, too: who counts limits together, and tokens that were taken back.
+    pub(super) fn join(&self, redis: &Redis, meters: &Meters) {
+        self.around.nodes.join(redis.clone(), meters.limit_nodes.with([]));
+        self.around.taken_back.join(redis.clone());
+    }
+
+    /// Keeps those up to date for as long as the process lives.
+    pub(super) fn keep(&self) -> [JoinHandle<()>; 2] {
+        let Surroundings { nodes, taken_back, .. } = &self.around;
+        [tokio::spawn(nodes.clone().keep()), tokio::spawn(taken_back.clone().keep())]
+    }
+
+    /// Tokens that were taken back on any node, which outlive plans, too.
+    pub(super) fn taken_back(&self) -> &TakenBack {
+        &self.around.taken_back
     }
 
     /// Reads the files.
@@ -138,5 +154,6 @@ fn around(path: &Path) -> Surroundings {
         directory: directory.to_owned(),
         dev_certs: PathBuf::from(DEV_CERTS),
         nodes: Nodes::default(),
+        taken_back: TakenBack::default(),
     }
 }

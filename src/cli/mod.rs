@@ -8,6 +8,7 @@ mod purge;
 mod quota;
 mod reach;
 mod reload;
+mod revoke;
 mod token;
 mod warm;
 mod wire;
@@ -75,6 +76,7 @@ enum Command {
     Reload(reload::Reload),
     Drain(drain::Drain),
     Quota(quota::Quota),
+    Revoke(revoke::Revoke),
     Warm(warm::Warm),
     Token(token::Token),
     /// Prints the JSON Schema of the configuration, for editors.
@@ -121,6 +123,7 @@ fn dispatch(cli: Cli, hooks: &Hooks) -> ExitCode {
         Some(Command::Reload(words)) => ask(async { reload::run(&words).await.map(|text| print(&text)) }),
         Some(Command::Drain(words)) => ask(async { drain::run(&words).await.map(|text| print(&text)) }),
         Some(Command::Quota(words)) => ask(async { quota::run(&words).await.map(|line| print(&line)) }),
+        Some(Command::Revoke(words)) => ask(async { revoke::run(&words).await.map(|line| print(&line)) }),
         Some(Command::Warm(words)) => ask(async {
             let warmed = warm::run(&words).await?;
             let printed = print(&warmed.summary);

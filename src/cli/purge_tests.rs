@@ -40,6 +40,7 @@ fn admin(token: Option<&str>, here: Option<u64>, fleet: Fleet) -> (Admin, Arc<Mu
         drain: Arc::new(|_| Err("nothing is drained here".to_owned())),
         quotas: Arc::new(|| json!([])),
         settle: Arc::new(|_| panic!("not asked here")),
+        revoke: Arc::new(|_| panic!("not asked here")),
         cache: Arc::new(|| json!({})),
         inspect: Arc::new(|_| Box::pin(async { Err("not asked here".to_owned()) })),
         purge: Arc::new(move |order: PurgeOrder| {

@@ -83,6 +83,10 @@ pub struct AuthJwt {
     #[serde(default)]
     #[schemars(extend("format" = "file"), example = &"/etc/tidegate/revoked.txt")]
     pub revoked_file: Option<PathBuf>,
+    /// Whether tokens that were taken back on any node (`tidegate revoke`) are refused on all, within a second, by way of `redis`. What
+    /// is known stays while Redis is away. Tokens without a name (`jti`) are refused then.
+    #[serde(default)]
+    pub revoked_redis: bool,
     /// Fields by which the upstream is told of the caller, each with its claim; dots lead into tables (`realm_access.roles`), lists
     /// become words with commas between them. From all requests of all routes, fields of these names are removed first: no
     /// client can claim to be somebody.

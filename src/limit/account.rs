@@ -189,7 +189,7 @@ mod tests {
     struct Ada;
 
     impl Caller for Ada {
-        fn provider(&self) -> &str {
+        fn provider(&self) -> &'static str {
             "idp"
         }
 

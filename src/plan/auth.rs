@@ -42,8 +42,10 @@ pub(super) fn providers(
     let mut providers = Providers::new();
     for (name, written) in &config.auth {
         let place = place!["auth", name, "jwt"];
-        let revoked =
-            written.jwt.as_ref().map(|jwt| revoked::revoked(jwt, &around.directory, &place, problems));
+        let shared = config.redis.is_some();
+        let revoked = written.jwt.as_ref().map(|jwt| {
+            revoked::revoked(jwt, &around.directory, &around.taken_back, shared, &place, problems)
+        });
         if let Some(settings) = settings(name, written, around, problems) {
             let running = running.and_then(|running| running.get(name));
             let revoked = revoked.unwrap_or_else(Revoked::none);

@@ -41,7 +41,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use crate::acme::Settings as Obtained;
-use crate::auth::{Door, Provider};
+use crate::auth::{Door, Provider, TakenBack};
 use crate::cache;
 use crate::config::Config;
 use crate::forward::compress::Compress;
@@ -200,6 +200,8 @@ pub struct Surroundings {
     pub dev_certs: PathBuf,
     /// Who counts limits together. Outlives plans.
     pub nodes: Nodes,
+    /// Tokens that were taken back on any node. Outlives plans.
+    pub taken_back: TakenBack,
 }
 
 /// What is in force while the next plan is compiled; nothing at a start.

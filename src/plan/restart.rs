@@ -53,6 +53,7 @@ mod tests {
 
     use super::super::{Running, Surroundings, compile};
     use super::*;
+    use crate::auth::TakenBack;
     use crate::config::{read_text, reference};
     use crate::limit::Nodes;
     use crate::listen::Ticketing;
@@ -65,6 +66,7 @@ mod tests {
             directory: PathBuf::from("."),
             dev_certs: PathBuf::from("certs"),
             nodes: Nodes::default(),
+            taken_back: TakenBack::default(),
         };
         let config = read_text("test.toml", text).unwrap().config;
         let ticketing = Ticketing::new().unwrap();

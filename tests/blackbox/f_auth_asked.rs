@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::now;
 use crate::support::origin::Seen;
-use crate::support::{Answer, Gate, Gateway, Issuer, Origin, PATIENCE, Raw, Reply, eventually, plain};
+use crate::support::redis::Redis;
+use crate::support::{
+    Answer, Fleet, Gate, Gateway, Issuer, Node, Origin, PATIENCE, Raw, Reply, eventually, plain,
+};
 
 /// Where the issuer is asked.
 const INTROSPECT: &str = "/introspect";
@@ -292,4 +295,53 @@ async fn a_token_on_the_list_is_refused_though_it_is_remembered() {
     list("two\n");
     eventually(PATIENCE, "the one comes back", async || ask(&gateway, &one).await.status == 200).await;
     assert_eq!(ask(&gateway, &two).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_back_on_one_node_is_refused_on_all() {
+    let (redis, issuer) = (Redis::start().await, Issuer::start().await);
+    let provider = issuer.provider("revoked_redis = true");
+    let other = issuer.provider("").replace("auth.idp.", "auth.other.");
+    let routes = "[routes.all]\nrespond = { body = \"in\" }\nauth = \"idp\"\n";
+    let url = redis.url();
+    let mut fleet = Fleet::over(&[&url, &url], "10s", "", &(provider + &other + routes)).await;
+    let bearer = |id: &str| format!("Bearer {}", issuer.token(json!({ "jti": id })));
+    let (one, two) = (bearer("one"), bearer("two"));
+    let status =
+        async |node: &Node, token: &str| node.get_with("/", &[("authorization", token)]).await.status;
+    for node in &fleet.nodes {
+        assert_eq!((status(node, &one).await, status(node, &two).await), (200, 200));
+    }
+
+    let revoke = async |node: &Node, words: &[&str]| {
+        let admin = node.gateway.admin().to_string();
+        Gateway::run(&[&["revoke", "--admin", &admin], words].concat()).await
+    };
+    let (code, said) = revoke(&fleet.nodes[0], &["one", "--provider", "idp", "--for", "1h"]).await;
+    assert_eq!((code, &*said), (Some(0), "the token `one` of `idp` is refused for 1h\n"));
+    assert_eq!(status(&fleet.nodes[0], &one).await, 401, "here at once, though it is remembered");
+    eventually(PATIENCE, "the other hears", async || status(&fleet.nodes[1], &one).await == 401).await;
+    let refused = fleet.nodes[1].get_with("/", &[("authorization", &one)]).await;
+    assert_eq!(refused.json()["detail"], "the token was revoked");
+    assert_eq!(status(&fleet.nodes[1], &two).await, 200);
+
+    fleet.restart(1).await;
+    eventually(PATIENCE, "who starts later hears", async || status(&fleet.nodes[1], &one).await == 401).await;
+    let nameless = format!("Bearer {}", issuer.token(json!({})));
+    assert_eq!(
+        status(&fleet.nodes[1], &nameless).await,
+        401,
+        "nobody could take back a token without a name"
+    );
+    for (words, why) in [
+        (["two", "--provider", "other"], "no provider `other` heeds this"),
+        (["two", "--provider", "none"], "no provider `none` heeds this"),
+    ] {
+        let (code, said) = revoke(&fleet.nodes[0], &words).await;
+        assert!(code == Some(2) && said.contains(why), "{code:?} {said}");
+    }
+
+    // What is known stays, whatever becomes of Redis.
+    drop(redis);
+    assert_eq!((status(&fleet.nodes[0], &one).await, status(&fleet.nodes[1], &two).await), (401, 200));
 }

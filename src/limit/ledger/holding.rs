@@ -269,7 +269,6 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
-    const SECOND: u64 = 1000 * MS;
 
     fn scene(now: u64, quota: u32, nodes: u32) -> Scene {
         let (span, remains) = (Span { from: 0, until: 3600 }, Duration::from_secs(3600));
