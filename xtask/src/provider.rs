@@ -1,8 +1,8 @@
 //! `cargo xtask provider`: the gateway before a real, certified OpenID Connect provider.
 //!
 //! The provider is `oidc-provider`, from npm under `target/`. A client obtains tokens there, signed ones and opaque ones, and
-//! shows them to a gateway that verifies the first and asks about the second; keys change, tokens are taken back, and the
-//! provider goes away and comes back.
+//! shows them to a gateway that verifies the first and asks about the second; a page obtains them for its user, as in a browser; keys
+//! change, tokens are taken back, and the provider goes away and comes back.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -30,9 +30,10 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
     install(&folder)?;
     carry_out(&mut cargo(&["build", "--quiet", "--package", "tidegate"]))?;
     let mut stage = Stage::set(&folder)?;
-    let scenes: [(&str, Scene); 5] = [
+    let scenes: [(&str, Scene); 6] = [
         ("signed tokens of a client (client credentials)", signed),
         ("opaque tokens, of which the provider is asked", opaque),
+        ("tokens of a user in a browser (authorization code with PKCE)", in_a_browser),
         ("a token that is taken back", taken_back),
         ("keys that change", rotation),
         ("a provider that is away", away),
@@ -47,11 +48,19 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
 /// What is played, and looked at.
 type Scene = fn(&mut Stage) -> Outcome;
 
-/// Puts the provider and our script beside it, with all that it needs; from npm the first time.
+/// What is played beside the provider.
+const SCRIPTS: [(&str, &str); 2] = [
+    ("provider.mjs", include_str!("provider/provider.mjs")),
+    ("browser.mjs", include_str!("provider/browser.mjs")),
+];
+
+/// Puts the provider and our scripts beside it, with all that it needs; from npm the first time.
 fn install(folder: &Path) -> Outcome {
     fs::create_dir_all(folder).doing(|| folder.display().to_string())?;
-    let script = folder.join("provider.mjs");
-    fs::write(&script, include_str!("provider/provider.mjs")).doing(|| script.display().to_string())?;
+    for (name, text) in SCRIPTS {
+        let script = folder.join(name);
+        fs::write(&script, text).doing(|| script.display().to_string())?;
+    }
     if !folder.join("node_modules/oidc-provider/package.json").is_file() {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
@@ -100,22 +109,47 @@ impl Stage {
     fn token(&self, resource: &str, scope: &str) -> Outcome<String> {
         let form = format!("grant_type=client_credentials&resource={resource}&scope={scope}");
         let (status, body) = post(self.provider, "/token", &form)?;
-        let token = body.split_once("\"access_token\":\"").and_then(|(_, rest)| rest.split('"').next());
-        token.map(str::to_owned).ok_or_else(|| Failure(format!("no token but {status} {body}")))
+        member(&body, "access_token").ok_or_else(|| Failure(format!("no token but {status} {body}")))
+    }
+
+    /// What the provider tells a page for this resource and scope, whose user has signed in, and which shows the verifier of its challenge
+    /// (PKCE), or another.
+    fn signs_in(&self, resource: &str, scope: &str, verifies: bool) -> Outcome<String> {
+        let mut node = Command::new("node");
+        node.arg("--no-warnings")
+            .arg(self.folder.join("browser.mjs"))
+            .arg(format!("http://{}", self.provider));
+        node.args([resource, scope, if verifies { "yes" } else { "no" }]);
+        let told = node.output().doing(|| "node".to_owned())?;
+        if !told.status.success() {
+            return Err(Failure(format!("the browser: {}", String::from_utf8_lossy(&told.stderr))));
+        }
+        Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+    }
+
+    /// The token of this name, told so.
+    fn page_token(&self, resource: &str, scope: &str, name: &str) -> Outcome<String> {
+        let told = self.signs_in(resource, scope, true)?;
+        member(&told, name).ok_or_else(|| Failure(format!("no {name} in {told}")))
     }
 
     /// Sees this status for a write with this token.
     fn expect(&self, token: &str, status: u16) -> Outcome {
-        match write(self.gateway, token)? {
+        self.expect_at("/", token, status)
+    }
+
+    /// The same at this path.
+    fn expect_at(&self, path: &str, token: &str, status: u16) -> Outcome {
+        match write(self.gateway, path, token)? {
             (found, _) if found == status => Ok(()),
-            (found, body) => Err(Failure(format!("{found} in place of {status}: {body}"))),
+            (found, body) => Err(Failure(format!("{found} in place of {status} at {path}: {body}"))),
         }
     }
 
     /// The same, within a time.
     fn await_status(&mut self, token: &str, status: u16) -> Outcome {
         let gateway = self.gateway;
-        let is = || write(gateway, token).is_ok_and(|(found, _)| found == status);
+        let is = || write(gateway, "/", token).is_ok_and(|(found, _)| found == status);
         self.children.wait_until(PATIENCE, &format!("a write is answered with {status}"), is)
     }
 }
@@ -129,7 +163,9 @@ fn configuration(provider: SocketAddr, gateway: SocketAddr) -> String {
          [auth.signed.jwt]\nissuer = \"http://{provider}\"\naudience = \"users\"\ntyp = \"at+jwt\"\n{often}\n\
          [auth.opaque.introspection]\nurl = \"http://{provider}/token/introspection\"\nissuer = \"http://{provider}\"\n\
          audience = \"users\"\n{client}\n\
-         [routes.all]\nrespond = {{ body = \"done\" }}\nauth = {rules}\n"
+         [routes.all]\nrespond = {{ body = \"done\" }}\nauth = {rules}\n\
+         [routes.ada]\npath = \"/ada\"\nrespond = {{ body = \"done\" }}\n\
+         auth = {{ providers = [\"signed\", \"opaque\"], claims = {{ sub = \"ada\", client_id = \"page\" }} }}\n"
     )
 }
 
@@ -150,6 +186,25 @@ fn opaque(stage: &mut Stage) -> Outcome {
     stage.expect(&stage.token("urn:users:opaque", "users:read")?, 403)?;
     stage.expect(&stage.token("urn:orders:opaque", "users:write")?, 401)?;
     stage.expect("made-up", 401)
+}
+
+fn in_a_browser(stage: &mut Stage) -> Outcome {
+    for resource in ["urn:users:jwt", "urn:users:opaque"] {
+        let token = stage.page_token(resource, "users:write", "access_token")?;
+        stage.expect(&token, 200)?;
+        stage.expect_at("/ada", &token, 200)?;
+        stage.expect_at("/ada", &stage.token(resource, "users:write")?, 403)?;
+        stage.expect(&stage.page_token(resource, "users:read", "access_token")?, 403)?;
+    }
+    stage.expect(&stage.page_token("urn:orders:jwt", "users:write", "access_token")?, 401)?;
+    // What tells the page who its user is opens no door here.
+    stage.expect(&stage.page_token("urn:users:jwt", "users:write", "id_token")?, 401)?;
+    // A code that was stolen is of no use to who has not its verifier.
+    let told = stage.signs_in("urn:users:jwt", "users:write", false)?;
+    match member(&told, "error") {
+        Some(error) if error == "invalid_grant" => Ok(()),
+        _ => Err(Failure(format!("a code was taken without its verifier: {told}"))),
+    }
 }
 
 fn taken_back(stage: &mut Stage) -> Outcome {
@@ -189,6 +244,12 @@ fn listens(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
+/// A text of this name in JSON that is not escaped.
+fn member(json: &str, name: &str) -> Option<String> {
+    let (_, rest) = json.split_once(&format!("\"{name}\":\""))?;
+    rest.split('"').next().map(str::to_owned)
+}
+
 /// A form to the provider, from the client that obtains tokens.
 fn post(provider: SocketAddr, path: &str, form: &str) -> Outcome<(u16, String)> {
     // `shop` and its secret, escaped as forms are.
@@ -204,12 +265,12 @@ fn post(provider: SocketAddr, path: &str, form: &str) -> Outcome<(u16, String)> 
 }
 
 /// A write at the gateway.
-fn write(gateway: SocketAddr, token: &str) -> Outcome<(u16, String)> {
+fn write(gateway: SocketAddr, path: &str, token: &str) -> Outcome<(u16, String)> {
     let shown = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
     http::ask(
         gateway,
         &format!(
-            "POST / HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n{shown}Content-Length: 0\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: {gateway}\r\nConnection: close\r\n{shown}Content-Length: 0\r\n\r\n"
         ),
     )
 }

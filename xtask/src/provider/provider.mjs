@@ -1,4 +1,5 @@
-// A certified OpenID Connect provider, with two clients: one that obtains tokens and one that asks about them.
+// A certified OpenID Connect provider, with three clients: one that obtains tokens for itself, a page that obtains them for its user, and one
+// that asks about them.
 import crypto from 'node:crypto'
 import fs from 'node:fs'
 import http from 'node:http'
@@ -25,8 +26,21 @@ const client = (client_id, grant_types) => ({
   response_types: [],
 })
 
+/** A page in a browser: it has no secret, so it proves with a verifier that a code is its own (PKCE, RFC 7636). */
+const page = {
+  client_id: 'page',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code'],
+  response_types: ['code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+}
+
 const provider = new Provider(`http://127.0.0.1:${port}`, {
-  clients: [client('shop', ['client_credentials']), client('gateway', [])],
+  clients: [client('shop', ['client_credentials']), client('gateway', []), page],
+  cookies: { keys: ['of this run'] },
+  findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+  interactions: { url: (_, { uid }) => `/interaction/${uid}` },
   jwks: { keys: names.map(key) },
   features: {
     devInteractions: { enabled: false },
@@ -44,4 +58,24 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   },
 })
 
-http.createServer(provider.callback()).listen(Number(port), '127.0.0.1')
+/** Ada is asked who she is and whether the page may act for her, and says so at once. */
+async function interact(request, response) {
+  const { prompt, params, session, grantId } = await provider.interactionDetails(request, response)
+  if (prompt.name === 'login') {
+    return provider.interactionFinished(request, response, { login: { accountId: 'ada' } })
+  }
+  const { accountId } = session
+  const grant = grantId ? await provider.Grant.find(grantId) : new provider.Grant({ accountId, clientId: params.client_id })
+  grant.addOIDCScope('openid')
+  for (const [resource, scopes] of Object.entries(prompt.details.missingResourceScopes ?? {})) {
+    grant.addResourceScope(resource, scopes.join(' '))
+  }
+  return provider.interactionFinished(request, response, { consent: { grantId: await grant.save() } })
+}
+
+const answer = provider.callback()
+const server = http.createServer((request, response) => {
+  if (!request.url.startsWith('/interaction/')) return answer(request, response)
+  interact(request, response).catch((error) => response.writeHead(500).end(String(error)))
+})
+server.listen(Number(port), '127.0.0.1')
