@@ -98,7 +98,7 @@ pub enum BadHead {
 }
 
 impl BadHead {
-    /// The status of the refusal: 400, 405, 408, 414, 417, 431 or 501.
+    /// The status of the refusal: 400, 405, 408, 414, 417 or 431.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Tunnel => StatusCode::METHOD_NOT_ALLOWED,
@@ -106,7 +106,6 @@ impl BadHead {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::Encoding => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -562,7 +561,7 @@ mod tests {
         assert_eq!(BadHead::TooLarge.status(), 431);
         assert_eq!(BadHead::TooManyFields.status(), 431);
         assert_eq!(BadHead::TargetTooLong.status(), 414);
-        assert_eq!(BadHead::Encoding.status(), 501);
+        assert_eq!(BadHead::Encoding.status(), 400);
         assert_eq!(BadHead::Expectation.status(), 417);
         assert_eq!(BadHead::Late.status(), 408);
         assert_eq!(BadHead::Tunnel.status(), 405);

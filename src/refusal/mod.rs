@@ -110,6 +110,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static Reason {
         match self {
             Self::Body | Self::Head(BadHead::Chunks) => &reason::BAD_BODY,
+            Self::Head(BadHead::Encoding) => &reason::CODING_UNKNOWN,
             Self::Head(bad) => match bad.status().as_u16() {
                 405 => &reason::METHOD_NOT_ALLOWED,
                 408 => &reason::BODY_STALLED,
@@ -117,7 +118,6 @@ impl Refusal {
                 414 => &reason::TARGET_TOO_LONG,
                 417 => &reason::EXPECTATION_FAILED,
                 431 => &reason::HEAD_TOO_LARGE,
-                501 => &reason::CODING_UNKNOWN,
                 _ => &reason::BAD_HEAD,
             },
             Self::Host => &reason::BAD_HOST,

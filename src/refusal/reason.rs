@@ -43,6 +43,8 @@ reasons! {
         "The `Host` or `:authority` of the request is missing or not a host name. The client must mend it.";
     BAD_PATH: BAD_REQUEST "bad-path", "The path cannot be read safely", "http_request_error",
         "The path climbs above its root, hides a separator in an escape, or holds an invalid escape. The client must mend it.";
+    CODING_UNKNOWN: BAD_REQUEST "transfer-coding-unknown", "That transfer coding is not understood", "http_request_error",
+        "The request body has a transfer coding other than `chunked`. The client must mend it.";
     BAD_BODY: BAD_REQUEST "bad-body", "The request body is malformed", "http_request_error",
         "The chunks of the request body break the rules of HTTP. The client must mend it.";
     CREDENTIALS_AMBIGUOUS: BAD_REQUEST "credentials-ambiguous", "There is more than one credential", "http_request_error",
@@ -80,7 +82,7 @@ reasons! {
     EXPECTATION_FAILED: EXPECTATION_FAILED "expectation-failed", "That expectation cannot be met", "http_request_error",
         "The request has an `Expect` other than `100-continue`. The client must do without.";
     MISDIRECTED: MISDIRECTED_REQUEST "misdirected", "Not over this connection", "http_request_denied",
-        "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that. The client is to come by a connection made for this host.";
+        "The connection was made for another host, of which less or something else is asked (`tls.hosts`), or before a change of that; or the certificate that the client has shown on it has been revoked since, or its authority was taken away. The client is to come by a connection made for this host.";
     LIMIT_EXCEEDED: TOO_MANY_REQUESTS "limit-exceeded", "Too many requests", "http_request_denied",
         "More was asked than `rate_limit` of the route allows; the detail names the limit, and `Retry-After` says when to ask again.";
     CONCURRENCY_EXCEEDED: TOO_MANY_REQUESTS "concurrency-exceeded", "Too many requests at once", "http_request_denied",
@@ -89,8 +91,6 @@ reasons! {
         "The head has more bytes or more fields than `downstream.max_header_size` and `max_headers` allow.";
     INTERNAL: INTERNAL_SERVER_ERROR "internal", "Something went wrong in the gateway", "proxy_internal_error",
         "A fault of the gateway itself. Please report it with the log line of the same request id.";
-    CODING_UNKNOWN: NOT_IMPLEMENTED "transfer-coding-unknown", "That transfer coding is not understood", "http_request_error",
-        "The request body has a transfer coding other than `chunked`. The client must mend it.";
     UPSTREAM_UNREACHABLE: BAD_GATEWAY "upstream-unreachable", "The upstream cannot be reached", "destination_unavailable",
         "No connection to any server that was tried. See `/upstreams` on the admin listener.";
     UPSTREAM_TLS: BAD_GATEWAY "upstream-tls-failed", "No TLS with the upstream", "tls_protocol_error",

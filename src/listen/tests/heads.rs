@@ -151,7 +151,7 @@ async fn odd_heads_are_refused_by_their_reasons() {
         ),
         (
             "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            "501",
+            "400",
             "transfer-encoding-unknown",
         ),
         (&long, "431", "head-too-large"),
