@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::account;
 use super::order::Failure;
-use super::store::Store;
+use super::store::{LAPSES, Store};
 use super::when::{self, Kind};
 
 /// How often it is looked whether another node that orders has finished.
@@ -57,7 +57,7 @@ async fn tell(settings: &Settings, store: &Store) -> Result<bool, Failure> {
     if account::knows_contact(settings, store).await? {
         return Ok(true);
     }
-    let Some(lock) = store.lock().await? else { return Ok(false) };
+    let Some(lock) = store.lock(LAPSES).await? else { return Ok(false) };
     let told = account::keep_contact(settings, store).await;
     lock.release().await;
     told.map(|()| true)

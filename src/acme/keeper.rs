@@ -9,7 +9,7 @@ use super::contact::Contact;
 use super::order::{Failure, Ordering};
 use super::pending::Pending;
 use super::proofs::Proofs;
-use super::store::{Lock, Record, Store, StoreError};
+use super::store::{LAPSES, Lock, Record, Store, StoreError};
 use super::when::{self, Kind};
 use super::{Counts, Settings};
 use crate::listen::{Cert, CertWatch};
@@ -47,6 +47,10 @@ struct Host {
     due: SystemTime,
     /// Until when it is left alone although it is due, after a failure.
     paused: Option<SystemTime>,
+    /// What became of its tries, where storage did not take that.
+    unwritten: Option<Pending>,
+    /// Its certificate in force, where storage did not take that.
+    unstored: Option<Unstored>,
     /// When it is looked at next.
     next: Instant,
     /// What was last told of its orders.
@@ -61,6 +65,14 @@ impl Host {
             self.told = Some(why);
         }
     }
+}
+
+/// A certificate in force that is in no storage yet.
+struct Unstored {
+    /// How often storage did not take it.
+    failures: u32,
+    /// When it is offered again.
+    next: Instant,
 }
 
 /// A certificate in force.
@@ -83,6 +95,8 @@ impl Keeper {
             held: None,
             due: SystemTime::now(),
             paused: None,
+            unwritten: None,
+            unstored: None,
             next: Instant::now(),
             told: None,
         };
@@ -169,20 +183,37 @@ impl Keeper {
         if let Ok(left) = self.hosts[at].due.duration_since(now).map(|left| left.min(GLANCE))
             && !left.is_zero()
         {
-            return Ok(left);
+            let again = self.hosts[at].unstored.as_ref().map(|unstored| unstored.next);
+            return Ok(again.map_or(left, |again| left.min(again.saturating_duration_since(Instant::now()))));
         }
         if let Some(left) = self.pausing(at, now).await? {
             return Ok(left);
         }
-        let Some(lock) = self.store.lock().await? else { return Ok(POLL) };
+        let Some(lock) = self.store.lock(self.lapses(at, now)).await? else { return Ok(POLL) };
         let outcome = self.step_alone(at, &lock).await;
         lock.release().await;
         outcome
     }
 
+    /// How long the right to order is to outlive this node: others have time for an order of their own before the certificate
+    /// ends.
+    fn lapses(&self, at: usize, now: SystemTime) -> Duration {
+        let held = self.hosts[at].held.as_ref();
+        let left = held.and_then(|held| held.cert.not_after.duration_since(now).ok());
+        left.map_or(LAPSES, |left| (left / 4).clamp(LAPSES / 5, LAPSES))
+    }
+
+    /// What became of the last tries.
+    async fn pending(&self, at: usize) -> Result<Pending, StoreError> {
+        match &self.hosts[at].unwritten {
+            Some(pending) => Ok(pending.clone()),
+            None => Pending::read(&self.store, &self.hosts[at].name).await,
+        }
+    }
+
     /// How long there is to be no try yet; looked at more often, as another node may come to have what this one lacks.
     async fn pausing(&mut self, at: usize, now: SystemTime) -> Result<Option<Duration>, StoreError> {
-        let not_before = Pending::read(&self.store, &self.hosts[at].name).await?.not_before();
+        let not_before = self.pending(at).await?.not_before();
         let left = not_before.duration_since(now).unwrap_or_default();
         if left.is_zero() {
             self.hosts[at].paused = None;
@@ -199,7 +230,10 @@ impl Keeper {
         if self.hosts[at].due > now || self.pausing(at, now).await?.is_some() {
             return Ok(Duration::ZERO);
         }
-        let mut pending = Pending::read(&self.store, &self.hosts[at].name).await?;
+        let mut pending = self.pending(at).await?;
+        // Where storage takes nothing, the authority is asked for nothing: what it gives could be lost.
+        pending.reserve(&self.store, &self.hosts[at].name).await?;
+        self.hosts[at].unwritten = None;
         let outcome = tokio::select! {
             outcome = timeout(ORDERING, self.order(at, &mut pending)) => {
                 outcome.unwrap_or_else(|_| Err(Failure::passing("the order took too long")))
@@ -207,32 +241,73 @@ impl Keeper {
             () = lock.lost() => Err(Failure::passing("the right to order was lost to another node")),
         };
         match outcome {
-            Ok(held) => self.issued(at, held).await?,
+            Ok((held, stored)) => self.issued(at, held, stored).await?,
             Err(failure) => self.failed(at, &failure, pending).await?,
         }
         Ok(Duration::ZERO)
     }
 
-    /// A certificate that was looked through and is stored.
-    async fn order(&self, at: usize, pending: &mut Pending) -> Result<Held, Failure> {
+    /// A certificate that was looked through, and whether it is stored.
+    async fn order(
+        &self,
+        at: usize,
+        pending: &mut Pending,
+    ) -> Result<(Held, Result<(), StoreError>), Failure> {
         let host = &*self.hosts[at].name;
+        let is_taken_up = pending.order.is_some();
         let ordering = Ordering { settings: &self.settings, store: &self.store, proofs: &self.proofs, host };
         let text = ordering.obtain(pending).await?.into_bytes();
-        let cert =
-            Cert::from_pem(&self.store.place(Record::Certificate(host)), &text).map_err(Failure::refused)?;
-        if !cert.covers(host) {
-            return Err(Failure::refused("the authority gave a certificate for something else"));
-        }
-        self.store.write(Record::Certificate(host), text.clone()).await?;
-        Ok(Held { cert, text })
+        let found = Cert::from_pem(&self.store.place(Record::Certificate(host)), &text);
+        let wrong = match found {
+            Ok(cert) if cert.covers(host) => {
+                let stored = self.store.write(Record::Certificate(host), text.clone()).await;
+                return Ok((Held { cert, text }, stored));
+            }
+            Ok(_) => "the authority gave a certificate for something else".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // Whatever is wrong with it is wrong for ever: the next try begins another order. That of somebody who has died may
+        // have had another key, which is nothing that the authority said.
+        pending.order = None;
+        Err(if is_taken_up { Failure::passing(wrong) } else { Failure::refused(wrong) })
     }
 
-    async fn issued(&mut self, at: usize, held: Held) -> Result<(), StoreError> {
+    /// Shows what was obtained. Where storage does not take it, the order is left there, by which it can be fetched again.
+    async fn issued(
+        &mut self,
+        at: usize,
+        held: Held,
+        stored: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.counts.issued.inc();
         self.hosts[at].told = None;
-        tracing::info!(host = &*self.hosts[at].name, "certificate obtained");
+        let host = self.hosts[at].name.clone();
+        tracing::info!(host = &*host, "certificate obtained");
         self.take(at, held);
-        self.store.remove(Record::Pending(&self.hosts[at].name)).await
+        if let Err(error) = stored {
+            tracing::warn!(host = &*host, %error, "the certificate is shown and not stored; that is tried again");
+            self.hosts[at].unstored = Some(Unstored { failures: 0, next: Instant::now() + POLL });
+            return Ok(());
+        }
+        self.store.remove(Record::Pending(&host)).await
+    }
+
+    /// Offers storage what it did not take before, if it is time.
+    async fn store_again(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let (Some(unstored), Some(held)) = (&mut host.unstored, &host.held) else { return };
+        if unstored.next > Instant::now() {
+            return;
+        }
+        if self.store.write(Record::Certificate(&host.name), held.text.clone()).await.is_err() {
+            unstored.failures = unstored.failures.saturating_add(1);
+            unstored.next = Instant::now() + when::pause(Kind::Passing, unstored.failures);
+            return;
+        }
+        host.unstored = None;
+        tracing::info!(host = &*host.name, "the certificate is stored");
+        // An order that is left is found, and done, by whoever orders next.
+        let _ = self.store.remove(Record::Pending(&host.name)).await;
     }
 
     async fn failed(&mut self, at: usize, failure: &Failure, mut pending: Pending) -> Result<(), StoreError> {
@@ -240,7 +315,9 @@ impl Keeper {
             Kind::Passing => self.counts.failed.inc(),
             Kind::Refused | Kind::TooMany => self.counts.refused.inc(),
         };
-        pending.failed(failure.kind, SystemTime::now());
+        let now = SystemTime::now();
+        let life = self.hosts[at].held.as_ref().map(|held| held.cert.life());
+        pending.failed(failure.kind, now, life);
         let host = &mut self.hosts[at];
         host.paused = Some(pending.not_before());
         let what = failure.to_string();
@@ -249,7 +326,9 @@ impl Keeper {
             tracing::warn!(host = &*host.name, reason = what, next, "no certificate obtained");
             host.told = Some(what);
         }
-        pending.write(&self.store, &self.hosts[at].name).await
+        let written = pending.write(&self.store, &host.name).await;
+        host.unwritten = written.is_err().then_some(pending);
+        written
     }
 
     /// Shows what is stored of a host where it is better than what is shown; puts back what storage has lost.
@@ -258,7 +337,9 @@ impl Keeper {
         let record = Record::Certificate(&host.name);
         let stored = self.store.read(record).await?;
         let Some(text) = stored else {
-            if let Some(held) = &host.held {
+            if host.unstored.is_some() {
+                self.store_again(at).await;
+            } else if let Some(held) = &host.held {
                 tracing::warn!(
                     host = &*host.name,
                     "the certificate in force was not in the storage; it is put back"
@@ -268,6 +349,7 @@ impl Keeper {
             return Ok(());
         };
         if host.held.as_ref().is_some_and(|held| held.text == text) {
+            host.unstored = None;
             return Ok(());
         }
         let cert = match Cert::from_pem(&self.store.place(record), &text) {
@@ -276,27 +358,36 @@ impl Keeper {
                 let why =
                     found.map_or_else(|error| error.to_string(), |_| "it is for another host".to_owned());
                 host.cannot_use(why);
+                // Where there is none in force another one is ordered.
+                if let Some(held) = host.held.as_ref().filter(|_| host.unstored.is_none()) {
+                    self.store.write(Record::Certificate(&host.name), held.text.clone()).await?;
+                }
+                self.store_again(at).await;
                 return Ok(());
             }
         };
         if host.held.as_ref().is_none_or(|held| held.cert.not_after < cert.not_after) {
             self.take(at, Held { cert, text });
         }
+        self.store_again(at).await;
         Ok(())
     }
 
     /// Shows a certificate, and settles when it is to be renewed.
     fn take(&mut self, at: usize, held: Held) {
         let host = &mut self.hosts[at];
-        host.paused = None;
+        (host.paused, host.unstored) = (None, None);
         host.due = when::renewal(held.cert.not_before, held.cert.not_after);
         self.certs.put(&host.name, held.cert.clone());
         host.held = Some(held);
     }
 
     fn show(&self) {
-        let missing = self.hosts.iter().filter(|host| host.held.is_none()).count();
-        self.counts.missing.set(i64::try_from(missing).unwrap_or(i64::MAX));
+        let count = |is_it: fn(&&Host) -> bool| {
+            i64::try_from(self.hosts.iter().filter(is_it).count()).unwrap_or(i64::MAX)
+        };
+        self.counts.missing.set(count(|host| host.held.is_none()));
+        self.counts.unstored.set(count(|host| host.unstored.is_some()));
         for host in &self.hosts {
             let next = host.paused.unwrap_or(host.due).duration_since(UNIX_EPOCH).unwrap_or_default();
             self.counts.next.with([&host.name]).set(i64::try_from(next.as_secs()).unwrap_or(i64::MAX));
@@ -307,6 +398,7 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.counts.missing.set(0);
+        self.counts.unstored.set(0);
         for host in &self.hosts {
             self.counts.next.forget([&host.name]);
         }
@@ -375,6 +467,7 @@ mod tests {
                 refused: issued.clone(),
                 failed: issued,
                 missing,
+                unstored: meters.acme_unstored.with([]),
                 next: meters.acme_next.clone(),
             };
             let keeper = Keeper::new(settings, store, certs, Proofs::new(None, &meters), counts);
@@ -451,5 +544,66 @@ mod tests {
         desk.look().await;
         assert!(desk.held().is_none());
         assert_eq!(desk.due(), 0, "another one is to be ordered");
+    }
+
+    #[tokio::test]
+    async fn what_is_in_force_takes_the_place_of_what_cannot_be_used() {
+        let mut desk = Desk::new();
+        let text = desk.store("a.test", 89);
+        desk.look().await;
+        let (key, chain) = text.split_once("-----BEGIN CERTIFICATE").unwrap();
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        let cases = [
+            format!("{other}-----BEGIN CERTIFICATE{chain}"),
+            format!("{key}-----BEGIN CERTIFICATE{}", &chain[..chain.len() / 2]),
+            String::new(),
+        ];
+        for unusable in cases {
+            fs::write(desk.file(), &unusable).unwrap();
+            desk.look().await;
+            assert_eq!(fs::read_to_string(desk.file()).unwrap(), text, "{unusable:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_storage_did_not_take_is_shown_and_offered_again() {
+        let mut desk = Desk::new();
+        let text = desk.store("a.test", 89).into_bytes();
+        let cert = Cert::from_pem(&desk.file(), &text).unwrap();
+        fs::remove_file(desk.file()).unwrap();
+        // In the way of the file that is written first.
+        let obstacle = desk.file().with_extension(format!("{}.new", std::process::id()));
+        fs::create_dir(&obstacle).unwrap();
+        let stored = desk.keeper.store.write(Record::Certificate("a.test"), text.clone()).await;
+        assert!(stored.is_err());
+        desk.keeper.issued(0, Held { cert, text: text.clone() }, stored).await.unwrap();
+        desk.keeper.show();
+        assert_eq!((desk.held(), desk.keeper.counts.unstored.get()), (Some(&*text), 1));
+        assert!(desk.edge.tls().unwrap().for_name(Some("a.test")).is_some());
+
+        let offer = async |desk: &mut Desk| {
+            desk.keeper.hosts[0].unstored.as_mut().unwrap().next = Instant::now();
+            desk.look().await;
+            desk.keeper.hosts[0].unstored.as_ref().map(|unstored| unstored.failures)
+        };
+        assert_eq!([offer(&mut desk).await, offer(&mut desk).await], [Some(1), Some(2)]);
+        fs::remove_dir(obstacle).unwrap();
+        assert_eq!(offer(&mut desk).await, None);
+        assert_eq!(fs::read(desk.file()).unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn the_right_to_order_does_not_outlive_a_short_certificate() {
+        let mut desk = Desk::new();
+        let now = SystemTime::now();
+        assert_eq!(desk.keeper.lapses(0, now), LAPSES, "there is no certificate to outlive");
+        desk.store("a.test", 89);
+        desk.look().await;
+        assert_eq!(desk.keeper.lapses(0, now), LAPSES);
+        let end = desk.keeper.hosts[0].held.as_ref().unwrap().cert.not_after;
+        for (left, lapses) in [(20, 5_000), (12, 3_000), (1, 2_000)] {
+            let lapses = Duration::from_millis(lapses);
+            assert_eq!(desk.keeper.lapses(0, end - Duration::from_secs(left)), lapses, "{left} s are left");
+        }
     }
 }

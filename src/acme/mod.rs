@@ -120,6 +120,7 @@ struct Counts {
     refused: Counter,
     failed: Counter,
     missing: Gauge,
+    unstored: Gauge,
     next: Metric<Gauge, 1>,
 }
 
@@ -131,6 +132,7 @@ impl Acme {
             refused: meters.acme_orders.with(["refused"]),
             failed: meters.acme_orders.with(["failed"]),
             missing: meters.acme_missing.with([]),
+            unstored: meters.acme_unstored.with([]),
             next: meters.acme_next.clone(),
         };
         let proofs = Proofs::new(redis.clone(), meters);
@@ -140,17 +142,30 @@ impl Acme {
 
     /// Obtains by these settings from now on, instead of those before, and shows what is stored already; an order that is
     /// under way is left, to be found again. Waits for storage, no longer than a few seconds, and never for an authority.
-    pub async fn follow(&self, settings: Option<Settings>) {
+    ///
+    /// What is to be in force with them, `rest` puts there: behind all waiting, with what is stored for new hosts shown and
+    /// nothing taken away yet.
+    pub async fn follow(&self, settings: Option<Settings>, rest: impl FnOnce()) {
         let settings = settings.map(Arc::new);
         if *self.settings.borrow() == settings {
-            return;
+            return rest();
+        }
+        let had_place = self.certs.has_place();
+        self.load(settings.as_ref()).await;
+        rest();
+        if !had_place {
+            // There was nowhere to show it before.
+            self.load(settings.as_ref()).await;
         }
         self.certs.keep_only(settings.as_ref().map_or(&[], |settings| &settings.hosts));
         self.proofs.share(settings.as_ref().is_some_and(|settings| settings.keep == Keep::Redis));
-        if let Some(mut keeper) = settings.clone().and_then(|settings| self.keeper(settings)) {
+        self.settings.send_replace(settings);
+    }
+
+    async fn load(&self, settings: Option<&Arc<Settings>>) {
+        if let Some(mut keeper) = settings.cloned().and_then(|settings| self.keeper(settings)) {
             keeper.load().await;
         }
-        self.settings.send_replace(settings);
     }
 
     /// Obtains and renews for as long as the process lives.

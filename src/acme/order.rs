@@ -68,7 +68,9 @@ impl Ordering<'_> {
 
     /// The order under way, if the authority still has it, else a new one.
     async fn begin(&self, account: &Account, pending: &mut Pending) -> Result<(Order, Draft), Failure> {
-        if let Some(draft) = pending.order.take() {
+        // With a key that is none, nothing can be made of it.
+        let draft = pending.order.take().filter(|draft| KeyPair::from_pem(&draft.key).is_ok());
+        if let Some(draft) = draft {
             match account.order(draft.url.clone()).await {
                 Ok(mut order) => {
                     if order.state().status != OrderStatus::Invalid {

@@ -43,6 +43,11 @@ pub(super) fn pause(kind: Kind, failures: u32) -> Duration {
     doubled.min(longest).mul_f64(1.0 - 0.2 * fastrand::f64())
 }
 
+/// The longest pause while a certificate of this life is to be renewed: of the third that is left then, a quarter.
+pub(super) fn longest(life: Duration) -> Duration {
+    (life / 12).max(Duration::from_secs(1))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -64,6 +69,16 @@ mod tests {
             tries += 1;
         }
         assert_eq!(tries, 5);
+    }
+
+    #[test]
+    fn lives_of_any_length_are_renewed_in_their_last_third() {
+        let from = SystemTime::UNIX_EPOCH + 60 * MINUTE;
+        for life in [Duration::from_secs(30), 5 * MINUTE, 6 * 24 * 60 * MINUTE] {
+            let left = (from + life).duration_since(renewal(from, from + life)).unwrap();
+            assert!(left > life.mul_f64(0.3) && left < life.mul_f64(0.36), "{left:?} of {life:?}");
+            assert!(longest(life) * 3 < left, "and there is time for three tries more");
+        }
     }
 
     proptest! {

@@ -99,7 +99,7 @@ impl Process {
         let _shared = source.keep();
         let taken_back = source.taken_back().clone();
         let acme = Acme::new(&edge, &certs, redis.clone(), &meters);
-        acme.follow(plan.acme.clone()).await;
+        acme.follow(plan.acme.clone(), || {}).await;
         let _acme = tokio::spawn(acme.clone().run());
         let shared = redis.filter(|_| plan.config.tls.share_tickets);
         let _tickets = tokio::spawn(tickets::keep(source.ticketing().clone(), shared));

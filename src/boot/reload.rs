@@ -132,12 +132,15 @@ impl Reloader {
         self.warm_up(&plan, &running).await;
         let (plan, tls) = plan.split_tls();
         let Started { live, certs, acme, edge, https_port: port, .. } = &self.it;
-        certs.hold(tls);
-        acme.follow(plan.acme.clone()).await;
-        edge.set_bounds(plan.bounds);
-        edge.set_trusted(plan.trusted_proxies.clone());
-        port.store(https_port(lineup.listeners()), Ordering::Relaxed);
-        live.store(Arc::new(plan));
+        let plan = Arc::new(plan);
+        let put_in_force = || {
+            edge.set_bounds(plan.bounds);
+            edge.set_trusted(plan.trusted_proxies.clone());
+            port.store(https_port(lineup.listeners()), Ordering::Relaxed);
+            // Nothing is waited for between the two: what connections are asked for, and what requests over them rest on.
+            certs.hold_along(tls, || live.store(plan.clone()));
+        };
+        acme.follow(plan.acme.clone(), put_in_force).await;
         listeners.take(lineup).await;
         self.forget_former(files);
         Ok(change)

@@ -210,6 +210,11 @@ impl Cert {
         [early, nameless, strange].into_iter().flatten()
     }
 
+    /// How long it is valid, in all.
+    pub fn life(&self) -> Duration {
+        self.not_after.duration_since(self.not_before).unwrap_or_default()
+    }
+
     /// That it ends within `soon` of `now`, or has ended, in one sentence; none while it is good for longer.
     pub(super) fn ending(&self, now: SystemTime, soon: Duration) -> Option<String> {
         let (file, end) = (self.file.display(), date(self.not_after));

@@ -16,7 +16,8 @@ use super::client_ca::{ClientCa, ClientCaSource, Policy};
 use super::tickets::Ticketing;
 use super::tls::{MinVersion, TlsTable};
 
-/// An end that is nearer is warned of.
+/// An end that is nearer is warned of, unless a certificate's whole life is short: then one that is in its last third, or, of those
+/// that are renewed here, in the last quarter, as that is behind the time of a renewal.
 const SOON: Duration = Duration::from_secs(14 * DAY.as_secs());
 /// How often it is warned of.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -117,9 +118,19 @@ impl Keyring {
         self.obtained.retain(|(of, _)| hosts.contains(of));
     }
 
-    /// Takes over what another ring has obtained.
+    /// Takes over what another ring has obtained, and what it has of the same files: that was loaded later, if either was.
     pub(super) fn take_over(&mut self, before: Self) {
         self.obtained = before.obtained;
+        for kept in &mut self.kept {
+            if let Some(known) = before.kept.iter().find(|known| known.source == kept.source) {
+                *kept = known.clone();
+            }
+        }
+        for asked in &mut self.authorities {
+            if let Some(known) = before.authorities.iter().find(|known| known.ca.source == asked.ca.source) {
+                *asked = known.clone();
+            }
+        }
     }
 
     /// The certificates in force: those from files in the order of the configuration, then those that were obtained.
@@ -209,7 +220,8 @@ impl Kept {
         if self.reminded.is_some_and(today) {
             return None;
         }
-        let ending = self.cert.ending(now, SOON)?;
+        let share = self.cert.life() / if self.source.is_some() { 3 } else { 4 };
+        let ending = self.cert.ending(now, SOON.min(share))?;
         self.reminded = Some(now);
         Some(ending)
     }
@@ -390,6 +402,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_loaded_meanwhile_is_not_lost_to_a_ring_that_was_made_before() {
+        let mut desk = Desk::new();
+        let (cert, key) = (desk.at("a.pem"), desk.at("a.key"));
+        let source = CertSource::Pair { cert, key };
+        let mut made_before =
+            Keyring::load(vec![source], MinVersion::Tls12, &Ticketing::new().unwrap(), Some(&desk.ring))
+                .unwrap();
+        let next = desk.spare("b", &["a.test"]);
+        desk.put(&next.cert, "a.pem");
+        desk.put(&next.key, "a.key");
+        assert_eq!(desk.looks(2), "loaded a.test. ");
+        made_before.take_over(desk.ring.clone());
+        desk.ring = made_before;
+        assert!(desk.shows(&next));
+    }
+
+    #[test]
     fn what_is_put_back_mends_and_another_bad_change_is_another_refusal() {
         let mut desk = Desk::new();
         let first = desk.at("first.pem");
@@ -475,6 +504,25 @@ mod tests {
         let mut said = |days: u64| desk.ring.reminders(end - DAY * u32::try_from(days).unwrap()).len();
         assert_eq!([said(15), said(14), said(14), said(13)], [0, 1, 0, 1]);
         assert_eq!(desk.ring.reminders(end + DAY).len(), 1);
+    }
+
+    #[test]
+    fn a_short_life_is_warned_of_in_its_last_part_alone() {
+        let mut desk = Desk::new();
+        let begin = SystemTime::UNIX_EPOCH + DAY * 20_000;
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (begin.into(), (begin + DAY * 6).into());
+        let short = make_from(desk.dir.path(), "short", &params);
+        let pair = CertSource::Pair { cert: short.cert, key: short.key };
+        desk.ring = ring(vec![pair.clone()]);
+        let hour = Duration::from_secs(60 * 60);
+        let mut said = |hours: u32| desk.ring.reminders(begin + hour * hours).len();
+        assert_eq!([said(1), said(95), said(97), said(98)], [0, 0, 1, 0]);
+        // One that is renewed here is due by then, and may be under way.
+        let mut ring = ring(Vec::new());
+        ring.put("a.test", Cert::load(&pair).unwrap());
+        let mut said = |hours: u32| ring.reminders(begin + hour * hours).len();
+        assert_eq!([said(97), said(107), said(109)], [0, 0, 1]);
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl CertWatch {
 
     /// Shows the certificates of `ring` from now on, and watches their files instead of those before.
     pub fn hold(&self, ring: Option<Keyring>) {
+        self.hold_along(ring, || {});
+    }
+
+    /// The same, along with what rests on it: `rest` is put in force right behind it, when all work is done that takes time.
+    pub fn hold_along(&self, ring: Option<Keyring>, rest: impl FnOnce()) {
         let now = SystemTime::now();
         let mut held = self.held.lock();
         let before: Vec<_> = held.ring.iter().flat_map(Keyring::certs).collect();
@@ -68,7 +73,9 @@ impl CertWatch {
         if let (Some(ring), Some(before)) = (&mut ring, held.ring.take()) {
             ring.take_over(before);
         }
-        self.edge.set_tls(ring.as_ref().map(Keyring::table));
+        let table = ring.as_ref().map(Keyring::table);
+        self.edge.set_tls(table);
+        rest();
         held.ring = ring;
         self.show(&mut held);
     }
@@ -93,6 +100,11 @@ impl CertWatch {
         ring.keep_only(hosts);
         self.edge.set_tls(Some(ring.table()));
         self.show(&mut held);
+    }
+
+    /// Whether there is a place for certificates that are obtained.
+    pub fn has_place(&self) -> bool {
+        self.held.lock().ring.is_some()
     }
 
     /// The certificates in force, with where they came from.

@@ -71,6 +71,9 @@ meters! {
     connections_open: gauge["listener"] "connections_open",
         "Connections open now",
         "Near `downstream.max_connections`, new clients are turned away: raise it, or add nodes.";
+    connections_arriving: gauge[] "connections_arriving",
+        "Connections that were accepted and are not served yet: their clients shake hands",
+        "Many for long: clients that do not come to an end with it, which `handshake_timeout` bounds. A node that ends lets them finish within `shutdown_grace`.";
     connections_sending: gauge[] "connections_sending",
         "Connections whose clients are waited for to take what they are sent",
         "Slow clients: `min_send_rate` and `send_timeout` bound them. A node that ends waits for them within `shutdown_grace`.";
@@ -91,7 +94,7 @@ meters! {
         "Rises with the distance to clients and with CPU load.";
     certificate_expiry: gauge["name"] "certificate_expiry_seconds",
         "When a certificate in force expires, as Unix time, by the first name in it (`-` where it has none; of two with one name, what ends first)",
-        "Alert where it is less than 14 days after `time()`: renewal has failed.";
+        "Alert where it is less than 14 days after `time()`, or than a quarter of a life that is shorter than eight weeks: renewal has failed.";
     certificate_reloads: counter["result"] "certificate_reloads",
         "Changes of certificate files, by result (`loaded`, `refused`: the certificate before stays in force)",
         "`refused`: the log says which file, and what is wrong with it.";
@@ -104,6 +107,9 @@ meters! {
     acme_missing: gauge[] "acme_certificates_missing",
         "Hosts of `tls.acme` without a certificate to show",
         "Alert where it stays above 0: handshakes for these hosts fail, or show the certificate of another.";
+    acme_unstored: gauge[] "acme_certificates_unstored",
+        "Hosts of `tls.acme` whose certificate is shown and not stored, because storage did not take it",
+        "Above 0: the disk of `storage` is full or broken, or Redis takes no more; a restart would have to ask the authority again.";
     acme_next: gauge["name"] "acme_next_try_seconds",
         "When a certificate is ordered next for a host of `tls.acme`, as Unix time: its renewal, or another try after a failure",
         "With `certificate_expiry_seconds` it says how much time is left; a renewal is due at two thirds of a certificate's life.";

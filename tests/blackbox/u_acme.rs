@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
@@ -11,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::support::handshake::{handshake, is_served, leaf};
 use crate::support::pebble::{EAB_KEY, LONG, Pebble, Relay};
-use crate::support::{Certs, Gateway, Origin, PATIENCE, Raw, eventually};
+use crate::support::{Certs, Gateway, Origin, PATIENCE, Raw, eventually, pass};
 
 const ISSUED: &str = "tidegate_acme_orders_total{outcome=\"issued\"}";
 const REFUSED: &str = "tidegate_acme_orders_total{outcome=\"refused\"}";
@@ -195,6 +196,102 @@ async fn where_the_authority_refuses_the_old_certificate_stays_and_it_is_asked_r
     eventually(PATIENCE, "the pause goes on", same).await;
     assert_eq!(gateway.metric("tidegate_acme_orders_total").await, 0.0);
     assert_eq!(shown(&gateway, &client).await, old);
+}
+
+const UNSTORED: &str = "tidegate_acme_certificates_unstored";
+
+/// A gateway that has obtained a certificate which storage did not take, and what stands in the way of that.
+async fn unstored(relay: &Relay, pebble: &Pebble) -> (Gateway, std::path::PathBuf) {
+    let mut gateway = Gateway::start(&config(&pebble.acme(""))).await;
+    // The order is under way, and stored.
+    relay.is_asked().await;
+    let obstacle = format!("a.test.{}.new", gateway.process().id());
+    let obstacle = gateway.folder().join("acme").join(pebble.name()).join(obstacle);
+    fs::create_dir(&obstacle).unwrap();
+    relay.point(gateway.http(), gateway.https());
+    counts(&gateway, UNSTORED, 1.0).await;
+    (gateway, obstacle)
+}
+
+#[tokio::test]
+async fn what_storage_does_not_take_is_shown_and_stored_later() {
+    let relay = Relay::open().await;
+    let pebble = Pebble::start(&relay, LONG).await;
+    let (gateway, obstacle) = unstored(&relay, &pebble).await;
+    shown(&gateway, &pebble.client().await).await;
+    let stored = gateway.folder().join("acme").join(pebble.name());
+    assert!(!stored.join("a.test.pem").exists());
+    assert!(stored.join("a.test.order.json").exists(), "by which it can be fetched again");
+
+    fs::remove_dir(obstacle).unwrap();
+    let there = async || stored.join("a.test.pem").exists();
+    eventually(PATIENCE, "it is stored", there).await;
+    let none = async || gateway.metric(UNSTORED).await == 0.0;
+    eventually(PATIENCE, "nothing is left to be stored", none).await;
+    assert_eq!(gateway.metric(ISSUED).await, 1.0);
+    assert_eq!(gateway.metric(FAILED).await, 0.0);
+    assert_eq!(gateway.wrote().matches("shown and not stored").count(), 1, "told once");
+}
+
+#[tokio::test]
+async fn an_order_whose_certificate_is_for_another_key_is_made_anew() {
+    let relay = Relay::open().await;
+    let pebble = Pebble::start(&relay, LONG).await;
+    let (gateway, _) = unstored(&relay, &pebble).await;
+    let client = pebble.client().await;
+    let first = shown(&gateway, &client).await;
+    let file = gateway.folder().join("acme").join(pebble.name()).join("a.test.order.json");
+    let mut order: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    order["order"]["key"] = KeyPair::generate().unwrap().serialize_pem().into();
+    fs::write(&file, order.to_string()).unwrap();
+
+    let gateway = gateway.restart().await;
+    relay.point(gateway.http(), gateway.https());
+    assert_ne!(shown(&gateway, &client).await, first);
+    assert_eq!(gateway.metric(REFUSED).await, 0.0, "the authority has said nothing against it");
+}
+
+#[tokio::test]
+async fn where_storage_takes_nothing_the_authority_is_asked_for_nothing() {
+    let relay = Relay::open().await;
+    let mut pebble = Pebble::absent(LONG);
+    let mut gateway = Gateway::start(&config(&pebble.acme(""))).await;
+    relay.point(gateway.http(), gateway.https());
+    counts(&gateway, FAILED, 1.0).await;
+    let obstacle = format!("a.test.order.{}.new", gateway.process().id());
+    let obstacle = gateway.folder().join("acme").join(pebble.name()).join(obstacle);
+    fs::create_dir(&obstacle).unwrap();
+    pebble.come(&relay).await;
+    let said = async || gateway.wrote().contains("the storage of certificates fails");
+    eventually(PATIENCE, "it fails", said).await;
+    // Long enough for some tries.
+    pass(Duration::from_secs(5)).await;
+    assert!(!pebble.wrote().contains("order-plz"), "{}", pebble.wrote());
+
+    fs::remove_dir(obstacle).unwrap();
+    shown(&gateway, &pebble.client().await).await;
+    assert_eq!(pebble.wrote().matches("POST /order-plz").count(), 1);
+}
+
+#[tokio::test]
+async fn a_stored_certificate_that_cannot_be_used_is_ordered_anew() {
+    let relay = Relay::open().await;
+    let mut pebble = Pebble::absent(LONG);
+    let gateway = Gateway::start(&config(&pebble.acme(""))).await;
+    relay.point(gateway.http(), gateway.https());
+    counts(&gateway, FAILED, 1.0).await;
+    let file = gateway.folder().join("acme").join(pebble.name()).join("a.test.pem");
+    // The key of another.
+    let params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let cert = Certs::for_names(&["b.test"]).sign(&params, &KeyPair::generate().unwrap());
+    let bad = KeyPair::generate().unwrap().serialize_pem() + &cert;
+    fs::write(&file, &bad).unwrap();
+    let said = async || gateway.wrote().contains("the stored certificate cannot be used");
+    eventually(PATIENCE, "it says so", said).await;
+    pebble.come(&relay).await;
+    shown(&gateway, &pebble.client().await).await;
+    let replaced = async || fs::read_to_string(&file).is_ok_and(|text| text != bad);
+    eventually(PATIENCE, "it is replaced", replaced).await;
 }
 
 const LONG_AGO: std::time::Duration = std::time::Duration::from_secs(80 * 24 * 60 * 60);

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use crate::support::handshake::{handshake, leaf};
 use crate::support::pebble::{LONG, Pebble, Relay};
 use crate::support::redis::Redis;
-use crate::support::{Gateway, PATIENCE, eventually};
+use crate::support::{Certs, Gateway, PATIENCE, Raw, eventually, https, must};
 
 const ISSUED: &str = "tidegate_acme_orders_total{outcome=\"issued\"}";
 const FAILED: &str = "tidegate_acme_orders_total{outcome=\"failed\"}";
@@ -196,4 +196,47 @@ async fn storage_that_cannot_be_written_to_is_refused_and_nothing_changes() {
     assert!(printed.contains("tidegate.toml/acme cannot be read or written"), "{printed}");
     assert_eq!(shown(&gateway, "a.test", &client).await, Some(first));
     assert_eq!(gateway.metric("tidegate_config_generation").await, 1.0);
+}
+
+/// While storage is slow, nothing of a new configuration is in force, and then all of it is: no connection is made by the one
+/// and asked over by the other.
+#[tokio::test]
+async fn a_reload_that_waits_for_storage_changes_nothing_until_it_changes_all() {
+    let certs = Certs::for_names(&["a.test"]);
+    let pebble = Pebble::absent(LONG);
+    let config = |top: &str, hosts: &str, more: &str| {
+        let route = "[routes.a]\nhost = \"a.test\"\nrespond = { status = 200, body = \"fine\" }\n";
+        format!("{}watch = false\n{top}{hosts}{route}{more}", https(&certs))
+    };
+    let before = config("", "", "");
+    let gateway = Gateway::start_with(&before, &[("ca.pem", &certs.authority_pem())]).await;
+    let stored = gateway.folder().join("acme").join(pebble.name());
+    fs::create_dir_all(&stored).unwrap();
+    let slow = stored.join("b.test.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+
+    let hosts = "[tls.hosts.\"a.test\"]\nclient_ca = { file = \"ca.pem\", mode = \"optional\" }\n";
+    let more = "[routes.b]\nhost = \"b.test\"\nrespond = { status = 200, body = \"fine\" }\n";
+    gateway.rewrite(&config(&pebble.acme(""), hosts, more));
+    // Whoever opens it to write waits until it is read.
+    let reading = slow.clone();
+    let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(reading).unwrap());
+    let asks = async || {
+        let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        Raw::tls(gateway.https(), "a.test", &certs).await.ask(request).await.status
+    };
+    let meanwhile = async {
+        let opened = must("storage is read", opened).await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(asks().await, 200, "by what was in force, all of it");
+        }
+        fs::remove_file(&slow).unwrap();
+        drop(opened);
+    };
+    let admin = gateway.admin().to_string();
+    let words = ["reload", "--admin", &admin];
+    let ((code, printed), ()) = tokio::join!(Gateway::run(&words), meanwhile);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("routes added: `b`"), "{printed}");
+    assert_eq!(asks().await, 200);
 }

@@ -6,6 +6,7 @@ mod shared;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Keep, Settings};
 use crate::redis::{Away, Redis};
@@ -13,6 +14,9 @@ use crate::redis::{Away, Redis};
 pub use files::Files;
 
 use shared::Shared;
+
+/// How long the right to order outlives a node that has died, at most.
+pub(super) const LAPSES: Duration = Duration::from_secs(10);
 
 /// What is kept, of one authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +121,14 @@ impl Store {
         }
     }
 
-    /// The right to order, unless another one has it.
-    pub(super) async fn lock(&self) -> Result<Option<Lock>, StoreError> {
+    /// The right to order, unless another one has it. It outlives a node that dies by so long at most.
+    pub(super) async fn lock(&self, lapses: Duration) -> Result<Option<Lock>, StoreError> {
         match self {
             Self::Files { files, .. } => {
                 let files = files.clone();
                 Ok(aside(move || files.lock()).await?.map(Lock::Files))
             }
-            Self::Shared(shared) => Ok(shared.lock().await?.map(Lock::Shared)),
+            Self::Shared(shared) => Ok(shared.lock(lapses).await?.map(Lock::Shared)),
         }
     }
 }

@@ -16,9 +16,8 @@ use tokio::time::{Instant, sleep};
 use super::{Record, StoreError};
 use crate::redis::{Redis, Script, Value, cmd};
 
-/// How long the lock outlives a node that has died, and how often one that lives says so.
-const LAPSES: Duration = Duration::from_secs(10);
-const RENEWED: Duration = Duration::from_secs(3);
+/// How many times a node that lives says so before its lock would lapse.
+const SAID: u32 = 3;
 
 /// `KEYS[1]` the lock, `ARGV` the token and the time to live: 1 while the token has it.
 static RENEW: LazyLock<Script> = LazyLock::new(|| {
@@ -92,14 +91,15 @@ impl Shared {
         Ok(self.redis.call("acme record", &del).await?)
     }
 
-    pub(super) async fn lock(&self) -> Result<Option<Lock>, StoreError> {
+    pub(super) async fn lock(&self, lapses: Duration) -> Result<Option<Lock>, StoreError> {
         let lock = Lock {
+            lapses,
             redis: self.redis.clone(),
             key: format!("{}:lock", self.prefix),
             token: uuid::Uuid::now_v7().to_string(),
         };
         let mut set = cmd("SET");
-        set.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(LAPSES));
+        set.arg(&lock.key).arg(&lock.token).arg("NX").arg("PX").arg(millis(lapses));
         let taken: Option<String> = self.redis.call("acme lock", &set).await?;
         Ok(taken.map(|_| lock))
     }
@@ -110,19 +110,21 @@ pub(in crate::acme) struct Lock {
     redis: Redis,
     key: String,
     token: String,
+    /// How long it outlives a node that has died.
+    lapses: Duration,
 }
 
 impl Lock {
     /// Says again and again that this node lives; returns when another may have the lock.
     pub(super) async fn lost(&self) {
-        let mut held_until = Instant::now() + LAPSES;
+        let mut held_until = Instant::now() + self.lapses;
         while Instant::now() < held_until {
-            sleep(RENEWED).await;
+            sleep(self.lapses / SAID).await;
             let asked = Instant::now();
-            let lapses = millis(LAPSES).to_string();
+            let lapses = millis(self.lapses).to_string();
             let args: &[&[u8]] = &[self.token.as_bytes(), lapses.as_bytes()];
             match self.redis.script("acme lock", &RENEW, &[&self.key], args).await {
-                Ok(Value::Int(1)) => held_until = asked + LAPSES,
+                Ok(Value::Int(1)) => held_until = asked + self.lapses,
                 Ok(_) => return,
                 // It may come back before the lock lapses.
                 Err(_) => {}
@@ -142,6 +144,7 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LAPSES;
     use super::*;
     use crate::boot::fleet::tests::address_at;
     use crate::redis::{Counters, Settings};
@@ -181,18 +184,18 @@ mod tests {
     async fn one_node_has_the_lock_until_it_gives_it_back_or_another_has_it() {
         let server = Server::start().await;
         let (one, other) = (shared(&server), shared(&server));
-        let held = one.lock().await.unwrap().unwrap();
-        assert!(other.lock().await.unwrap().is_none());
+        let held = one.lock(LAPSES).await.unwrap().unwrap();
+        assert!(other.lock(LAPSES).await.unwrap().is_none());
         held.release().await;
-        let held = other.lock().await.unwrap().unwrap();
+        let held = other.lock(LAPSES).await.unwrap().unwrap();
 
         // As after a pause in which it lapsed: the one before must notice, and must not take the lock from another.
         server.cli(&["DEL", &held.key]);
-        let another = one.lock().await.unwrap().unwrap();
+        let another = one.lock(LAPSES).await.unwrap().unwrap();
         tokio::time::timeout(Duration::from_secs(30), held.lost()).await.unwrap();
         held.release().await;
-        assert!(other.lock().await.unwrap().is_none());
+        assert!(other.lock(LAPSES).await.unwrap().is_none());
         another.release().await;
-        assert!(other.lock().await.unwrap().is_some());
+        assert!(other.lock(LAPSES).await.unwrap().is_some());
     }
 }
