@@ -13,7 +13,7 @@ use crate::{Doing as _, Outcome};
 
 /// What an idle connection of ours may cost at most.
 pub(crate) const TARGET_KIB: f64 = 20.0;
-const CONNECTIONS: u32 = 2_000;
+const CONNECTIONS: u32 = 5_000;
 /// Connections that are made in each tenth of a second. More at once would measure how well an allocator bears a thousand
 /// handshakes at a time.
 const RATE: u32 = 50;

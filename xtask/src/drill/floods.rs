@@ -4,6 +4,8 @@
 //! An attack that is one burst of requests and silence then is judged by what it costs to hold them: the burst is work like
 //! any other.
 //!
+//! Honest clients are those of HTTP/1.1, in the clear, and of HTTP/2, under TLS like the attackers.
+//!
 //! The other gateway is the measure because the attackers, who encrypt whatever they send, take more of a small machine
 //! than the gateway does.
 
@@ -16,10 +18,11 @@ use std::time::Duration;
 
 use super::figures::{Verdict, Window, number};
 use super::frames::{
-    CONTINUATION, DATA, END_HEADERS, Ends, HEADERS, PING, Pipe, RST_STREAM, SETTINGS, WINDOW_UPDATE, begin,
-    fields, frame, get,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Ends, HEADERS, PING, Pipe, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, begin, fields, frame, get,
 };
 use super::gateway::{self, Gateway};
+use super::http2::{Answers, Http2};
 use super::load::{End, Load, Sample, Script};
 use super::origin::{self, Origin, Reply};
 use super::stage::{Stage, pause};
@@ -55,7 +58,7 @@ struct Attack {
     unread: bool,
 }
 
-const ATTACKS: [Attack; 9] = [
+const ATTACKS: [Attack; 10] = [
     attack("ping", || begin(1, 4096), |_| frame(PING, 0, 0, &[7; 8]).repeat(500)),
     Attack {
         unread: true,
@@ -87,6 +90,12 @@ const ATTACKS: [Attack; 9] = [
         || [begin(1, 4096), frame(HEADERS, 0, 1, &fields("GET", "/k/1"))].concat(),
         |_| frame(CONTINUATION, 0, 1, &[]).repeat(500),
     ),
+    // A field of 3 KB that is remembered, and then stands in one byte, thousands of times.
+    attack(
+        "hpack bomb",
+        || begin(1, 4096),
+        |time| frame(HEADERS, END_STREAM | END_HEADERS, 2 * time + 1, &bomb()),
+    ),
     attack(
         "empty data",
         || [begin(1, 4096), frame(HEADERS, END_HEADERS, 1, &fields("POST", "/k/1"))].concat(),
@@ -106,6 +115,15 @@ const fn attack(name: &'static str, first: fn() -> Vec<u8>, again: fn(u32) -> Ve
     Attack { name, first, again, unread: false }
 }
 
+/// Packed fields of a request that stand for 36 MB (RFC 7541 sections 6.1 and 6.2.1).
+fn bomb() -> Vec<u8> {
+    let mut bomb = fields("GET", "/k/1");
+    bomb.extend([0x40, 1, b'x', 0x7f, 0xb9, 0x16]);
+    bomb.extend([b'a'; 3_000]);
+    bomb.extend([0xbe; 12_000]);
+    bomb
+}
+
 /// Looks at honest clients in calm, then beside each attack.
 pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let origin = Origin::start(2, |question| {
@@ -123,9 +141,9 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
             config(address, admin, secure, &folder, [origin.door(0), origin.door(1)])
         })
     };
-    let secure = free_address()?;
+    let [secure, quiet] = [free_address()?, free_address()?];
     let mut gateway = start("tidegate", secure)?;
-    let mut control = start("control", free_address()?)?;
+    let mut control = start("control", quiet)?;
     let time = stage.scale.time(Duration::from_secs(1), Duration::from_secs(10));
     let rate = stage.scale.pick(50, 200);
     let path = |number: u64| format!("/k/{}", number % 50);
@@ -134,10 +152,11 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let (load, beside) = (Load::start(script(&gateway)), Load::start(script(&control)));
     stage.rest(Duration::from_secs(1))?;
 
-    let mut parts = vec![part(stage, &load, &gateway, "calm", time, None)?];
+    let asks = Asks { load: &load, http2: [secure, quiet], rate, time };
+    let mut parts = vec![part(stage, &asks, &gateway, "calm", None)?];
     for attack in &ATTACKS {
         let attackers = Attackers::start(attack, secure);
-        parts.push(part(stage, &load, &gateway, attack.name, time, Some(&attackers))?);
+        parts.push(part(stage, &asks, &gateway, attack.name, Some(&attackers))?);
         let connections = attackers.end()?;
         parts.last_mut().into_iter().for_each(|part| part.connections = connections);
         // What attackers left behind is over before the next come.
@@ -147,6 +166,28 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     gateway.still_there()?;
     control.still_there()?;
     Ok(judge(&parts, &samples, &beside))
+}
+
+/// Who asks honestly.
+struct Asks<'a> {
+    /// Over HTTP/1.1, all the time.
+    load: &'a Load,
+    /// Where those of HTTP/2 ask that come for each part: of the gateway that is attacked, and of the other.
+    http2: [SocketAddr; 2],
+    /// How often in a second, each kind.
+    rate: u32,
+    /// How long a part lasts.
+    time: Duration,
+}
+
+impl Asks<'_> {
+    /// Those of HTTP/2, for as long as a part lasts.
+    fn over_http2(&self, stage: &Stage) -> Outcome<[Http2; 2]> {
+        let requests = self.rate * u32::try_from(self.time.as_secs()).unwrap_or(u32::MAX).max(1);
+        let [one, other] = self.http2.map(|address| format!("https://{address}/k/1"));
+        let start = |url: &str| Http2::start(stage, url, self.rate, requests);
+        Ok([start(&one)?, start(&other)?])
+    }
 }
 
 /// What was measured beside one attack.
@@ -159,19 +200,24 @@ struct Part {
     grown_mib: f64,
     cpu_percent: f64,
     connections: u64,
+    /// How clients of HTTP/2 were served here, and by the other gateway.
+    http2: [Answers; 2],
 }
 
 fn part(
     stage: &Stage,
-    load: &Load,
+    asks: &Asks<'_>,
     gateway: &Gateway,
     name: &'static str,
-    time: Duration,
     attackers: Option<&Attackers>,
 ) -> Outcome<Part> {
+    let Asks { load, time, .. } = *asks;
     let pids = [gateway.pid()];
     let (from, memory, cpu) = (load.now(), resident_kib(&pids)?, used_us(&pids)?);
     let mut most = memory;
+    let hold = if attackers.is_some_and(Attackers::hold) { time / 5 } else { Duration::ZERO };
+    stage.rest(hold)?;
+    let http2 = asks.over_http2(stage)?;
     while load.now() < from + time {
         stage.rest(Duration::from_millis(100))?;
         most = most.max(resident_kib(&pids)?);
@@ -181,26 +227,39 @@ fn part(
     }
     let to = load.now();
     let cpu_percent = (used_us(&pids)? - cpu) / to.saturating_sub(from).as_secs_f64() / 1e4;
-    let judged = from + if attackers.is_some_and(Attackers::hold) { time / 5 } else { Duration::ZERO };
-    Ok(Part { name, from, judged, to, grown_mib: (most - memory) / 1024.0, cpu_percent, connections: 0 })
+    let [here, there] = http2;
+    // The attack goes on until they have all been served.
+    let http2 = [here.end(stage)?, there.end(stage)?];
+    let (judged, grown_mib) = (from + hold, (most - memory) / 1024.0);
+    Ok(Part { name, from, judged, to, grown_mib, cpu_percent, connections: 0, http2 })
 }
 
 /// Both loads began together, so that a time is the same for both.
 fn judge(parts: &[Part], samples: &[Sample], beside: &[Sample]) -> Verdict {
     let mut verdict = Verdict::default();
     verdict.line(
-        "                     honest      p99 ms  beside ms   CPU %   grown MiB   attackers' connections",
+        "                     honest      p99 ms  beside ms  h2 p99 ms  beside ms   CPU %   grown MiB   attackers' connections",
     );
     for part in parts {
-        let Part { name, grown_mib, cpu_percent, connections, .. } = part;
+        let Part { name, grown_mib, cpu_percent, connections, http2: [here, there], .. } = part;
         let window = Window::of(samples, part.from..part.to);
         let all = window.len();
         let p99 = |samples| Window::of(samples, part.judged..part.to).p99().unwrap_or_default();
         let (p99, other) = (p99(samples), p99(beside));
         let wrong = window.count(|end| !End::is_right(end));
         verdict.line(format!(
-            "{name:<20} {all:>7} {p99:>11.1} {other:>10.1} {cpu_percent:>7.0} {grown_mib:>11.1} {connections:>12}"
+            "{name:<20} {all:>7} {p99:>11.1} {other:>10.1} {:>10.1} {:>10.1} {cpu_percent:>7.0} {grown_mib:>11.1} {connections:>12}",
+            here.p99, there.p99
         ));
+        verdict.promise(here.failed == 0, || {
+            format!("{name}: {} honest requests over HTTP/2 were not served", here.failed)
+        });
+        verdict.soon(here.p99 < (there.p99 * LATER).max(SOON_MS), || {
+            format!(
+                "{name}: p99 of honest requests over HTTP/2 is {:.1} ms, where nobody attacks {:.1} ms",
+                here.p99, there.p99
+            )
+        });
         verdict.promise(all > 0, || format!("{name}: nobody honest asked"));
         verdict.promise(wrong == 0, || format!("{name}: {wrong} of {all} honest requests were not served"));
         verdict

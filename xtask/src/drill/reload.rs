@@ -1,22 +1,24 @@
 //! `reload`: the configuration changes several times a second under load over HTTP/1.1 and HTTP/2, and is broken every
-//! third time. Promise: no request fails, every good change is in force, no broken one is.
+//! third time. Certificates and versions of TLS change with the routes. Promise: no request fails, every good change is in
+//! force, no broken one is.
 
 mod changes;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::figures::{Verdict, Window, ms, number};
+use super::gateway;
 use super::http2::Http2;
 use super::load::{Load, Script};
 use super::origin::{self, Origin, Reply, drawn};
 use super::stage::{Server, Stage};
-use super::wire::Wire;
+use super::wire::{HOST, Wire};
 use crate::ports::free_address;
 use crate::{Doing as _, Failure, Outcome};
 
-use changes::{Ground, broken, good};
+use changes::{Ground, broken, good, shown};
 
 /// Time from one change to the next.
 const PACE: Duration = Duration::from_millis(200);
@@ -29,14 +31,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let rate = stage.scale.pick(50, 500);
     let origin =
         Origin::start(2, |question| Reply { fields: String::new(), body: origin::content(question.path) })?;
-    let ground = Ground {
-        https: free_address()?,
-        http: free_address()?,
-        admin: free_address()?,
-        extra: [free_address()?, free_address()?],
-        servers: [origin.door(0), origin.door(1)],
-    };
-    let mut gateway = Gateway::start(stage, ground)?;
+    let mut gateway = Gateway::start(stage, ground(stage, &origin)?)?;
 
     let targets = vec![gateway.ground.http];
     let right = |path: &str, answer: &super::wire::Answer| origin::is_content(path, &answer.body);
@@ -55,6 +50,9 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
         took.push(asked.elapsed());
         if is_good != (status == 200) {
             wrong.push(format!("change {round} was answered {status}"));
+        }
+        if is_good && !gateway.shows_what_it_should()? {
+            wrong.push(format!("change {round} shows another certificate"));
         }
     }
     let under_load = h2.runs();
@@ -93,35 +91,74 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     Ok(verdict)
 }
 
+/// Free addresses, the origin's, and two certificates for one name.
+fn ground(stage: &Stage, origin: &Origin) -> Outcome<Ground> {
+    let certs = [stage.room("certificate")?, stage.room("certificate")?];
+    certs.iter().try_for_each(|folder| gateway::certificate(folder))?;
+    Ok(Ground {
+        https: free_address()?,
+        http: free_address()?,
+        admin: free_address()?,
+        extra: [free_address()?, free_address()?],
+        servers: [origin.door(0), origin.door(1)],
+        certs,
+    })
+}
+
 /// The gateway whose configuration changes.
 struct Gateway {
     server: Server,
     file: PathBuf,
     ground: Ground,
     admin: Wire,
+    /// The configuration that is to be in force.
+    text: String,
 }
 
 impl Gateway {
     fn start(stage: &Stage, ground: Ground) -> Outcome<Self> {
         let room = stage.room("tidegate")?;
         let file = room.join("tidegate.toml");
-        write(&file, &good(&ground, drawn(0)))?;
+        let text = good(&ground, drawn(0));
+        write(&file, &text)?;
         let mut command = Command::new(stage.binary());
         command.args(["run", "--config"]).arg(&file).current_dir(&room);
         let mut server = Server::start("tidegate", &room, &mut command)?;
         let admin = ground.admin;
         let ready = || Wire::to_admin(admin).get("/ready").is_ok_and(|answer| answer.status == 200);
         server.wait(stage, "is ready", ready)?;
-        Ok(Self { server, file, ground, admin: Wire::to_admin(admin) })
+        Ok(Self { server, file, ground, admin: Wire::to_admin(admin), text })
     }
 
     /// Writes another configuration and asks for it; the status of the answer.
     fn change(&mut self, round: u64, is_good: bool) -> Outcome<u16> {
         let seed = drawn(round + 1);
         let text = good(&self.ground, seed);
-        let text = if is_good { text } else { broken(&self.ground, &text, round / 3) };
-        write(&self.file, &text)?;
+        if is_good {
+            write(&self.file, &text)?;
+            self.text = text;
+        } else {
+            write(&self.file, &broken(&self.ground, &text, round / 3))?;
+        }
         self.admin.post("/reload", "{}").doing(|| "reload".to_owned()).map(|answer| answer.status)
+    }
+
+    /// Whether a client that comes now is shown the certificate that the configuration begins with; where that is the one for
+    /// development, any.
+    fn shows_what_it_should(&self) -> Outcome<bool> {
+        let mut command = Command::new("openssl");
+        let address = self.ground.https.to_string();
+        command.args(["s_client", "-connect", &address, "-servername", HOST]).stdin(Stdio::null());
+        let said = command.output().doing(|| "openssl could not be started".to_owned())?;
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        match shown(&self.ground, &self.text) {
+            Some(folder) => {
+                let file = folder.join("cert.pem");
+                let text = std::fs::read_to_string(&file).doing(|| file.display().to_string())?;
+                Ok(said.contains(text.trim()))
+            }
+            None => Ok(said.contains("BEGIN CERTIFICATE")),
+        }
     }
 
     fn generation(&mut self) -> Outcome<u64> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The addresses of the drill.
 pub(super) struct Ground {
@@ -11,6 +12,8 @@ pub(super) struct Ground {
     /// Where listeners come and go.
     pub(super) extra: [SocketAddr; 2],
     pub(super) servers: [SocketAddr; 2],
+    /// Folders with a certificate and its key in each.
+    pub(super) certs: [PathBuf; 2],
 }
 
 /// Chances, a few bits at a time.
@@ -39,10 +42,13 @@ pub(super) fn good(ground: &Ground, seed: u64) -> String {
     let extra: Vec<_> = extra.iter().filter(|_| dice.of(2) == 0).map(listener).collect();
     let extra = extra.concat();
     let (idle, body) = (60 + dice.of(30), 1 + dice.of(9));
+    let [a, b] = ground.certs.each_ref().map(|folder| pair(folder, folder));
+    let certs = dice.one(&["\"dev\"", &a, &format!("{b}, \"dev\""), &format!("{b}, {a}")]).to_owned();
+    let version = dice.one(&["1.2", "1.3"]);
     let trusted = dice.one(&["", "\"10.0.0.0/8\"", "\"10.0.0.0/8\", \"fd00::/8\""]);
     let mut text = format!(
         "listen = [\"https://{https}\", {{ url = \"http://{http}\", redirect = false }}{extra}]\n\
-         admin = \"{admin}\"\ntls.certs = [\"dev\"]\nwatch = false\nlog = {{ access = \"off\", level = \"warn\" }}\n\
+         admin = \"{admin}\"\ntls = {{ certs = [{certs}], min_version = \"{version}\" }}\nwatch = false\nlog = {{ access = \"off\", level = \"warn\" }}\n\
          trusted_proxies = [{trusted}]\ndownstream.idle_timeout = \"{idle}s\"\ndefaults.max_body = \"{body}MiB\"\n"
     );
     let name = dice.one(&["one", "two", "three"]);
@@ -57,6 +63,17 @@ pub(super) fn good(ground: &Ground, seed: u64) -> String {
         );
     }
     text
+}
+
+/// A certificate and a key, as the configuration names them.
+fn pair(cert: &Path, key: &Path) -> String {
+    format!("{{ cert = \"{}/cert.pem\", key = \"{}/key.pem\" }}", cert.display(), key.display())
+}
+
+/// The first certificate that a configuration shows, if it is one of these; else it is another.
+pub(super) fn shown<'a>(ground: &'a Ground, text: &str) -> Option<&'a Path> {
+    let (_, certs) = text.split_once("certs = [")?;
+    ground.certs.iter().find(|folder| certs.starts_with(&pair(folder, folder))).map(PathBuf::as_path)
 }
 
 fn upstream(text: &mut String, name: &str, ground: &Ground, dice: &mut Dice) {
@@ -79,12 +96,17 @@ fn upstream(text: &mut String, name: &str, ground: &Ground, dice: &mut Dice) {
 
 /// The same with a mistake, of another kind each time.
 pub(super) fn broken(ground: &Ground, good: &str, number: u64) -> String {
-    match number % 6 {
+    match number % 7 {
         // Half-written.
         0 => good.split_once("[routes.main]").map_or("[", |(half, _)| half).to_owned() + "[rout",
         1 => good.replace("watch = false", "wacth = false"),
         2 => good.replace("upstream = \"", "upstream = \"nobody-"),
-        3 => good.replace("\"dev\"", "\"dev\", \"none.pem\""),
+        3 => good.replace("certs = [", "certs = [\"none.pem\", "),
+        // The key of another.
+        6 => {
+            let [a, b] = &ground.certs;
+            good.replace("certs = [", &format!("certs = [{}, ", pair(a, b)))
+        }
         // In use by another process.
         4 => good.replace("listen = [", &format!("listen = [\"http://{}\", ", ground.servers[0])),
         _ => good.replace("idle_timeout = \"", "idle_timeout = \"about "),
@@ -105,12 +127,17 @@ mod tests {
             admin: at(3),
             extra: [at(4), at(5)],
             servers: [at(6), at(7)],
+            certs: ["one", "two"].map(PathBuf::from),
         };
         let texts: std::collections::BTreeSet<_> =
             (0..200).map(|round| good(&ground, drawn(round))).collect();
         assert!(texts.len() > 190, "{} of 200", texts.len());
+        for folder in &ground.certs {
+            assert!(texts.iter().any(|text| shown(&ground, text) == Some(folder)), "{folder:?} is shown");
+        }
+        assert!(texts.iter().any(|text| shown(&ground, text).is_none()));
         for text in &texts {
-            assert!((0..6).all(|number| broken(&ground, text, number) != *text));
+            assert!((0..7).all(|number| broken(&ground, text, number) != *text));
         }
     }
 }
