@@ -56,11 +56,12 @@ pub(super) async fn wait(
             tokio::time::sleep(STEP).await;
         }
         // Answers are written; clients may still be taking their last bytes, and who had begun to ask is answered.
-        let sending = meters.connections_sending.with([]);
+        let (sending, arriving) = (meters.connections_sending.with([]), meters.connections_arriving.with([]));
         let mut quiet = Instant::now();
-        while quiet.elapsed() < FLUSH && connections.iter().any(|open| open.get() > 0) {
+        let is_open = || arriving.get() > 0 || connections.iter().any(|open| open.get() > 0);
+        while quiet.elapsed() < FLUSH && is_open() {
             tokio::time::sleep(STEP).await;
-            if requests.get() > 0 || sending.get() > 0 {
+            if requests.get() > 0 || sending.get() > 0 || arriving.get() > 0 {
                 quiet = Instant::now();
             }
         }

@@ -87,6 +87,8 @@ pub(super) fn check_connection(connection: Option<&Connection>, exchange: &Excha
     let policy = exchange.plan.connections.of(&asked.host);
     match &connection.tls {
         Some(tls) if tls.clients != policy.clients => Err(Refusal::Misdirected),
+        // It would not be let in if it came now. Another connection may be, by a certificate that is still good.
+        Some(_) if !connection.is_let_in() => Err(Refusal::Misdirected),
         Some(tls) if tls.version == "1.2" && policy.min > MinVersion::Tls12 => Err(Refusal::Misdirected),
         None if policy.clients.as_ref().is_some_and(|clients| !clients.optional) && !connection.redirects => {
             Err(Refusal::NoClientCert)

@@ -13,6 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use super::client_ca::ClientCaSource;
 use super::guard::HeadGuard;
 use super::identity::ClientIdentity;
+use super::member::Member;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub struct Connection {
     pub redirects: bool,
     /// What the handshake agreed on, under TLS.
     pub tls: Option<TlsInfo>,
+    /// Who its client is by the certificate that it has shown, for as long as that is accepted; none where it has shown
+    /// none.
+    pub(super) member: Option<Member>,
     /// The deadline of request heads.
     pub head: HeadGuard,
     /// Whether it ends with the answer to the request at hand; on HTTP/1 alone.
@@ -55,9 +59,16 @@ pub struct TlsInfo {
 }
 
 impl Connection {
-    /// Whether its listener accepts no more, so that the next request is to come another way.
+    /// Whether its listener accepts no more, or its client is let in no more, so that the next request is to come another
+    /// way.
     pub fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+        self.leaving.load(Ordering::Acquire) || !self.is_let_in()
+    }
+
+    /// Whether the certificate that its client has shown, if it has, is good by the authorities and revocations that are in
+    /// force now.
+    pub fn is_let_in(&self) -> bool {
+        self.member.as_ref().is_none_or(Member::is_let_in)
     }
 
     /// The head of a request is whole: its deadline no longer counts. To be called first thing in each request.
@@ -86,6 +97,15 @@ impl Connection {
     /// Whether it ends with the answer to the request at hand.
     pub(super) fn is_at_its_end(&self) -> bool {
         self.last.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the client of a connection is let in no more, if that may come to be.
+pub(super) async fn turned_out(connection: Option<&Connection>) {
+    match connection.and_then(|connection| connection.member.as_ref()) {
+        // In memory of its own: most connections have none.
+        Some(member) => Box::pin(member.turned_out()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::watch;
 
 use super::bind::Kind;
 use super::client;
@@ -60,6 +62,10 @@ impl Bounds {
 /// The state of the listeners: certificates, bounds, counts. It outlives every reload.
 pub struct Edge {
     tls: ArcSwapOption<TlsTable>,
+    /// How often that was replaced.
+    turn: AtomicU64,
+    /// Tells connections that it was.
+    turns: watch::Sender<()>,
     bounds: ArcSwap<Bounds>,
     trusted: ArcSwap<Vec<IpNet>>,
     prover: ArcSwap<Option<Arc<dyn Prover>>>,
@@ -73,6 +79,8 @@ impl Edge {
     pub fn new(tls: Option<TlsTable>, bounds: Bounds, meters: &Meters) -> Arc<Self> {
         Arc::new(Self {
             tls: ArcSwapOption::from_pointee(tls),
+            turn: AtomicU64::new(0),
+            turns: watch::Sender::new(()),
             bounds: ArcSwap::from_pointee(bounds),
             trusted: ArcSwap::default(),
             prover: ArcSwap::default(),
@@ -81,9 +89,22 @@ impl Edge {
         })
     }
 
-    /// Replaces the certificates. Handshakes that have begun keep those they began with.
+    /// Replaces the certificates, and the authorities of clients. Handshakes that have begun keep those they began with;
+    /// connections whose clients are let in no more end.
     pub fn set_tls(&self, tls: Option<TlsTable>) {
         self.tls.store(tls.map(Arc::new));
+        self.turn.fetch_add(1, Ordering::AcqRel);
+        self.turns.send_replace(());
+    }
+
+    /// The number of what is in force by [`Self::tls`]. Read before that, it is never too high.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// Changes whenever the number has.
+    pub(super) fn turns(&self) -> watch::Receiver<()> {
+        self.turns.subscribe()
     }
 
     /// Replaces the bounds. Connections that are open keep those they began with.
@@ -146,6 +167,8 @@ pub(super) struct Counts {
     pub(super) handshake_seconds: Histogram,
     pub(super) heads: HeadFailures,
     pub(super) sending: SendCounts,
+    /// Connections that were accepted and are not served yet.
+    pub(super) arriving: Gauge,
     pub(super) http2: h2::Ends,
 }
 
@@ -206,6 +229,7 @@ impl Counts {
                 late: meters.send_timeouts.with([]),
                 waiting: meters.connections_sending.with([]),
             },
+            arriving: meters.connections_arriving.with([]),
             http2: h2::Ends::new(meters),
         }
     }

@@ -28,12 +28,17 @@ use super::edge::{Bounds, Edge};
 use super::guard::HeadGuard;
 use super::identity::ClientIdentity;
 use super::introduction::{self, Unintroduced};
+use super::member::Member;
 use super::stream::{Guarded, Transport};
 use super::wire::Wire;
 use super::{h1, h2, proof};
 
 /// Bytes that are read ahead where a header of the PROXY protocol comes first, which is read by the byte.
 const HEADER_BUFFER: usize = 256;
+
+/// How long who comes as the listener ends may take to begin: with the handshake, and then with a request. Their first bytes
+/// are on their way.
+const BEGINNING: Duration = Duration::from_millis(500);
 
 /// What serves the connections of one listener.
 pub struct Front<A> {
@@ -115,12 +120,12 @@ impl<A> Front<A> {
             self.introduce(&mut wire, &mut ends, seat, &bounds).await?;
         }
         let kind = listener.kind;
-        let (transport, tls) = if kind.is_secure() {
+        let (transport, tls, member) = if kind.is_secure() {
             let left = bounds.handshake_timeout.saturating_sub(began.elapsed());
-            let (stream, tls) = self.handshake(wire, left).await?;
-            (Transport::Tls(stream), Some(tls))
+            let Shaken { stream, tls, member } = self.handshake(wire, left).await?;
+            (Transport::Tls(stream), Some(tls), member)
         } else {
-            (Transport::Plain(wire), None)
+            (Transport::Plain(wire), None, None)
         };
         let multiplexed = tls.as_ref().is_some_and(|tls| tls.alpn == Some("h2"));
         let connection = Connection {
@@ -129,6 +134,7 @@ impl<A> Front<A> {
             secure: kind.is_secure(),
             redirects: kind.redirects(),
             tls,
+            member,
             head: HeadGuard::new(multiplexed),
             last: AtomicBool::new(false),
             leaving: self.leaving.clone(),
@@ -138,15 +144,16 @@ impl<A> Front<A> {
     }
 
     /// A TLS handshake within a time; failures are counted, not logged: they are the clients' doing.
-    async fn handshake(&self, wire: Wire, within: Duration) -> Option<(TlsStream<Wire>, TlsInfo)> {
+    async fn handshake(&self, wire: Wire, within: Duration) -> Option<Shaken> {
         let counts = &self.edge.counts;
         let began = Instant::now();
         let outcome = tokio::time::timeout(within, accept_tls(&self.edge, wire)).await;
         let failed = match outcome {
-            Ok(Ok((stream, tls))) => {
+            Ok(Ok(shaken)) => {
+                let tls = &shaken.tls;
                 counts.handshakes[usize::from(tls.version == "1.3")][usize::from(tls.resumed)].inc();
                 counts.handshake_seconds.observe(began.elapsed().as_secs_f64());
-                return Some((stream, tls));
+                return Some(shaken);
             }
             // An authority wants no more than this.
             Ok(Err(HandshakeError::Proved)) => return None,
@@ -167,9 +174,27 @@ impl<A> Front<A> {
 }
 
 impl<A: HttpServerApp + AtOnce> Front<A> {
-    /// Serves a connection from `peer` to its end. Once `shutdown` says so, it ends as soon as nothing is under way.
-    pub(super) async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, shutdown: ShutdownWatch) {
+    /// Serves a connection from `peer` to its end. Once `shutdown` says so, it ends as soon as nothing is under way. It is
+    /// counted as one that arrives from this call on, not only once it is waited for.
+    pub(super) fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        shutdown: ShutdownWatch,
+    ) -> impl Future<Output = ()> + Send {
+        let arriving = Counted::new(self.edge.counts.arriving.clone());
+        self.serve_arriving(tcp, peer, shutdown, arriving)
+    }
+
+    async fn serve_arriving(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        shutdown: ShutdownWatch,
+        arriving: Counted,
+    ) {
         let wire = Wire::new(tcp, peer);
+        let heard = wire.heard();
         let Some(ends) = Ends::of(&wire, peer) else { return };
         let listener = **self.terms.load();
         let counts = self.edge.counts.connections(listener.kind.is_secure());
@@ -182,25 +207,23 @@ impl<A: HttpServerApp + AtOnce> Front<A> {
             return;
         }
         let Some(mut seat) = self.seat(&listener, peer, &bounds) else { return };
-        let _open = Open::new(&counts.open);
+        let _open = Counted::new(counts.open.clone());
 
         // Each step has memory of its own, and gives it back: a connection that waits for a request is to hold none of
         // what its handshake took, nor what the other version of HTTP would take.
-        // Who has not said hello when the listener ends has nothing to lose, and is not waited for.
-        let mut stopping = shutdown.clone();
         let guarded = tokio::select! {
             guarded = Box::pin(self.receive(&listener, wire, ends, &mut seat)) => guarded,
-            _ = stopping.wait_for(|stop| *stop) => None,
+            () = Box::pin(is_left(shutdown.clone(), heard)) => None,
         };
-        drop(stopping);
+        drop(arriving);
         let Some(guarded) = guarded else { return };
         if guarded.selected_alpn_proto() == Some(ALPN::H2) {
             let (app, ends) = (&self.app, &self.edge.counts.http2);
             Box::pin(h2::serve(guarded, app, app, &bounds, ends, &shutdown)).await;
         } else {
             let (app, at_once) = (&self.app, &*self.app);
-            let closing = &self.closing.subscribe();
-            let site = h1::Site { app, at_once, bounds: &bounds, shutdown: &shutdown, closing };
+            let (closing, patience) = (&self.closing.subscribe(), tokio::time::Instant::now() + BEGINNING);
+            let site = h1::Site { app, at_once, bounds: &bounds, shutdown: &shutdown, closing, patience };
             Box::pin(h1::serve(guarded, site)).await;
         }
     }
@@ -212,17 +235,29 @@ impl<A: HttpServerApp + AtOnce> Front<A> {
     }
 }
 
-/// A connection that is counted as open while it lives.
-struct Open<'a>(&'a Gauge);
+/// Waits until a connection that arrives is let go because its listener has ended. Who has said something comes to its end;
+/// who has said nothing has nothing to lose, unless it has come just now.
+async fn is_left(mut shutdown: ShutdownWatch, heard: Arc<AtomicBool>) {
+    let came = tokio::time::Instant::now();
+    // An error means that nobody is left to say so.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+    tokio::time::sleep_until(came + BEGINNING).await;
+    if heard.load(Ordering::Acquire) {
+        std::future::pending::<()>().await;
+    }
+}
 
-impl<'a> Open<'a> {
-    fn new(gauge: &'a Gauge) -> Self {
+/// A connection that is counted while this lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -245,6 +280,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// What came of a handshake.
+struct Shaken {
+    stream: TlsStream<Wire>,
+    tls: TlsInfo,
+    /// The client, by the certificate that it has shown, if it has.
+    member: Option<Member>,
+}
+
 enum HandshakeError {
     /// None: the handshake was all that was wanted, and is over.
     Proved,
@@ -255,20 +298,25 @@ enum HandshakeError {
 
 /// Reads the client's greeting, picks the certificate it asks for, and finishes the handshake. The alert that tells a
 /// refused client why leaves as the socket is dropped.
-async fn accept_tls(edge: &Edge, mut wire: Wire) -> Result<(TlsStream<Wire>, TlsInfo), HandshakeError> {
+async fn accept_tls(edge: &Arc<Edge>, mut wire: Wire) -> Result<Shaken, HandshakeError> {
     wire.holds(true);
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), wire);
     let greeting = acceptor.await.map_err(HandshakeError::Io)?;
     if proof::is_wanted(&greeting.client_hello()) {
         return Err(prove(edge, greeting).await);
     }
+    let turn = edge.turn();
     let table = edge.tls().ok_or(HandshakeError::NoCertificate)?;
     let sni = greeting.client_hello().server_name().map(str::to_owned);
     let config = table.for_client(&greeting.client_hello()).ok_or(HandshakeError::NoCertificate)?;
     let mut stream = greeting.into_stream(config).await.map_err(HandshakeError::Io)?;
     stream.get_mut().0.holds(false);
-    let tls = describe(stream.get_ref().1, table.clients(sni.as_deref()))?;
-    Ok((stream, tls))
+    let session = stream.get_ref().1;
+    let clients = table.clients(sni.as_deref());
+    let tls = describe(session, clients)?;
+    let shown = session.peer_certificates().filter(|shown| !shown.is_empty()).zip(clients);
+    let member = shown.map(|(shown, clients)| Member::new(edge, sni.as_deref(), shown, clients, turn));
+    Ok(Shaken { stream, tls, member })
 }
 
 /// Shows a certification authority what it came for, if it is there, and says farewell. How that went is all there is.

@@ -5,7 +5,7 @@
 //!                                   ├─ introduction ── proxy_protocol
 //!                                   ├─ proof     what a certification authority came for
 //!                                   ├─ tls ── certs ── dev
-//!                                   │   ├──── client_ca ── identity
+//!                                   │   ├──── client_ca ── identity, member
 //!                                   │   ├──── tickets, by_host
 //!                                   │   └──── watch ── keyring ── changes ── print
 //!                                   ├─ stream ─┬─ wire
@@ -33,6 +33,7 @@ pub mod certs;
 pub mod dev;
 mod client_ca;
 mod identity;
+mod member;
 pub mod tickets;
 mod by_host;
 pub mod keyring;

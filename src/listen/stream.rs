@@ -369,6 +369,7 @@ mod tests {
             secure: true,
             redirects: false,
             tls: None,
+            member: None,
             head: HeadGuard::new(false),
             last: AtomicBool::new(false),
             leaving: Arc::default(),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
@@ -27,18 +28,25 @@ pub(super) struct Wire {
     gathered: Gathered,
     /// Whether flushes wait.
     holds: bool,
+    /// Whether the client has said anything.
+    heard: Arc<AtomicBool>,
 }
 
 impl Wire {
     /// Over a connection that was accepted just now.
     pub(super) fn new(tcp: TcpStream, peer: SocketAddr) -> Self {
         let (ahead, gathered) = (Vec::new(), Gathered::default());
-        Self { tcp, peer, accepted: SystemTime::now(), ahead, gathered, holds: false }
+        Self { tcp, peer, accepted: SystemTime::now(), ahead, gathered, holds: false, heard: Arc::default() }
     }
 
     /// Our end; none if the client has gone already.
     pub(super) fn local(&self) -> Option<SocketAddr> {
         self.tcp.local_addr().ok()
+    }
+
+    /// Where it stands whether the client has said anything, for who has no hand on this.
+    pub(super) fn heard(&self) -> Arc<AtomicBool> {
+        self.heard.clone()
     }
 
     /// These bytes are what is read next.
@@ -93,6 +101,9 @@ impl AsyncRead for Wire {
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut this.tcp).poll_read(cx, buf);
+        if read.is_ready() && !this.heard.load(Ordering::Relaxed) {
+            this.heard.store(true, Ordering::Release);
+        }
         if read.is_pending() && this.holds {
             // The client may be waiting for it. If it does not take it now, whoever reads is woken when it does.
             if let Poll::Ready(Err(error)) = this.gathered.poll_send(Pin::new(&mut this.tcp), cx) {

@@ -7,7 +7,7 @@ use rustls::{ClientConfig, HandshakeKind};
 
 use crate::support::handshake::handshake;
 use crate::support::redis::Redis;
-use crate::support::{Answer, Certs, Gateway, Origin, PATIENCE, Raw, Reply, eventually, h2, https};
+use crate::support::{Answer, Certs, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, h2, https};
 
 /// `open.test` for everybody, `members.test` for those with a certificate.
 struct Club {
@@ -255,6 +255,92 @@ async fn a_revocation_takes_effect_without_a_restart_and_on_sessions_that_would_
     let refused = "tidegate_certificate_reloads_total{result=\"refused\"}";
     eventually(PATIENCE, "the old list is refused", async || club.gateway.count(refused).await == 1).await;
     assert!(club.come("members.test", &as_bob, "members.test", "/").await.is_none());
+}
+
+/// A connection over HTTP/2 on which nothing was asked yet.
+async fn multiplexed(club: &Club, client: &Arc<ClientConfig>) -> Raw {
+    let mut config = ClientConfig::clone(client);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = handshake(club.gateway.https(), "members.test", &Arc::new(config)).await.unwrap();
+    let mut raw = Raw::over(stream);
+    raw.send(h2::PREFACE).await;
+    raw
+}
+
+/// A request of a member on this stream.
+fn asks(stream: u32) -> Vec<u8> {
+    let fields =
+        [(":method", "GET"), (":scheme", "https"), (":authority", "members.test"), (":path", "/asked")];
+    h2::frame(h2::HEADERS, h2::END_HEADERS | h2::END_STREAM, stream, &h2::block(&fields))
+}
+
+/// The status of the next answer, and whether there was a farewell before it.
+async fn answered(raw: &mut Raw) -> (u16, bool) {
+    let mut told = false;
+    loop {
+        match h2::read(raw).await.expect("the connection goes on") {
+            (h2::HEADERS, _, _, block) => return (h2::status(&block), told),
+            (h2::GOAWAY, _, _, payload) => {
+                assert_eq!(payload[4..], [0; 4], "nothing was wrong with its frames");
+                told = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_ends_the_connections_that_are_open_and_no_others() {
+    let club = Club::open().await;
+    let [ann, bob] = [("ann", 1), ("bob", 2)].map(|(name, serial)| club.certs.member(name, serial));
+    let (as_ann, as_bob) = (club.certs.client_as(&ann, &[&TLS13]), club.certs.client_as(&bob, &[&TLS13]));
+    let (mut anns, _) = club.come("members.test", &as_ann, "members.test", "/").await.unwrap();
+    let (mut bobs, _) = club.come("members.test", &as_bob, "members.test", "/").await.unwrap();
+    let mut many = multiplexed(&club, &as_bob).await;
+    many.send(asks(1)).await;
+    assert_eq!(answered(&mut many).await, (200, false));
+    let gate = Gate::closed();
+    club.origin.answer("/slow", Reply::ok("at last").behind(&gate));
+    let (mut busy, _) = club.come("members.test", &as_bob, "members.test", "/").await.unwrap();
+    busy.send(get("members.test", "/slow")).await;
+    eventually(PATIENCE, "it is with the origin", async || club.origin.requests("/slow") == 1).await;
+    let before = club.origin.seen().len();
+
+    std::fs::write(club.gateway.folder().join("list.crl"), club.certs.revoking(&[&bob], 4000)).unwrap();
+    assert_eq!(bobs.rest().await, b"", "who waits for nothing is let go");
+    // Over HTTP/2 a farewell says so first, and what comes before its client has heard it is refused.
+    let (kind, .., payload) = loop {
+        let frame = h2::read(&mut many).await.expect("a farewell");
+        if frame.0 == h2::GOAWAY {
+            break frame;
+        }
+    };
+    assert_eq!((kind, payload[4..].to_vec()), (h2::GOAWAY, vec![0; 4]));
+    many.send(asks(3)).await;
+    assert_eq!(answered(&mut many).await.0, 421);
+    many.rest().await;
+
+    // What was asked before is answered, and the connection says that it ends.
+    gate.open();
+    let (head, body) = busy.answer().await;
+    assert!(head.starts_with("HTTP/1.1 200 ") && body == b"at last", "{head}");
+    assert!(head.to_ascii_lowercase().contains("connection: close"), "{head}");
+    assert_eq!(busy.rest().await, b"");
+    assert_eq!(club.origin.seen().len(), before, "no server saw any more of it");
+    assert_eq!(anns.ask(get("members.test", "/")).await.status, 200, "others go on");
+}
+
+#[tokio::test]
+async fn an_authority_that_is_taken_away_takes_the_connections_of_its_clients_along() {
+    let club = Club::open().await;
+    let ann = club.certs.client_as(&club.certs.member("ann", 1), &[&TLS13]);
+    let (mut idle, _) = club.come("members.test", &ann, "members.test", "/").await.unwrap();
+    let (mut open, _) = club.come("open.test", &ann, "open.test", "/").await.unwrap();
+    let others = Certs::for_names(&["x.test"]);
+    std::fs::write(club.gateway.folder().join("ca.pem"), others.authority_pem()).unwrap();
+    std::fs::write(club.gateway.folder().join("list.crl"), others.revoking(&[], 4000)).unwrap();
+    assert_eq!(idle.rest().await, b"");
+    assert_eq!(open.ask(get("open.test", "/")).await.status, 200, "who was not asked for one goes on");
 }
 
 #[tokio::test]

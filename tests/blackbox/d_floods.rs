@@ -8,6 +8,8 @@ use crate::support::h2::{
 };
 use crate::support::{Certs, Gateway, Origin, Raw, Reply, eventually, h2, https, must};
 
+/// A payload that begins with the length of its padding.
+const PADDED: u8 = 8;
 const ENHANCE_YOUR_CALM: Option<u8> = Some(11);
 const FLOODS: &str = "tidegate_http2_connections_ended_total{reason=\"flood\"}";
 const GET: [(&str, &str); 4] =
@@ -178,9 +180,48 @@ async fn few_bytes_that_stand_for_many_fields_are_not_unpacked() {
 #[tokio::test]
 async fn pieces_of_a_body_without_anything_in_them_have_a_bound() {
     let scene = Scene::set("").await;
-    let mut client = scene.says(&h2::frame(HEADERS, END_HEADERS, 1, &h2::block(&POST))).await;
-    client.send(h2::frame(DATA, 0, 1, &[]).repeat(5_000)).await;
-    assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM);
+    let nothing = [
+        ("empty", h2::frame(DATA, 0, 1, &[])),
+        ("the length of no padding", h2::frame(DATA, PADDED, 1, &[0])),
+        ("padding", h2::frame(DATA, PADDED, 1, &[3, 0, 0, 0])),
+    ];
+    for (name, frame) in &nothing {
+        let mut client = scene.says(&h2::frame(HEADERS, END_HEADERS, 1, &h2::block(&POST))).await;
+        client.send(frame.repeat(5_000)).await;
+        assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM, "{name}");
+    }
+    scene.counts(nothing.len() as u64).await;
+    scene.serves_others().await;
+}
+
+/// As gRPC clients end each body: by a frame of its own, with nothing in it.
+#[tokio::test]
+async fn bodies_that_end_with_an_empty_frame_are_no_flood() {
+    let scene = Scene::set("").await;
+    let mut client = scene.says(&[]).await;
+    for round in 0..60 {
+        let posts = (0..50).flat_map(|number| {
+            let stream = 100 * round + 2 * number + 1;
+            let head = h2::frame(HEADERS, END_HEADERS, stream, &h2::block(&POST));
+            [head, h2::frame(DATA, 0, stream, b"body"), h2::frame(DATA, END_STREAM, stream, &[])].concat()
+        });
+        client.send(posts.collect::<Vec<_>>()).await;
+        let mut ended = 0;
+        while ended < 50 {
+            let (kind, flags, ..) = h2::read(&mut client).await.expect("the connection goes on");
+            ended += usize::from(matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0);
+        }
+    }
+    scene.counts(0).await;
+}
+
+#[tokio::test]
+async fn windows_that_change_without_an_end_have_a_bound() {
+    let scene = Scene::set("").await;
+    let changes: Vec<u8> =
+        (0..2_000_u32).flat_map(|number| [0, 4, 0, 0, 0, 1 + (number % 2) as u8]).collect();
+    let mut client = scene.says(&h2::frame(SETTINGS, 0, 0, &changes)).await;
+    assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM, "in a single frame");
     scene.counts(1).await;
     scene.serves_others().await;
 }

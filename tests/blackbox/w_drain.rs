@@ -293,3 +293,144 @@ async fn who_takes_its_last_answer_slowly_over_http2_has_all_of_it() {
     drop(client);
     assert_eq!(gateway.process().ended().await.code(), Some(0));
 }
+
+/// Who has connected when the process is told to end is answered: whether it was accepted, in the middle of its handshake,
+/// or neither.
+#[tokio::test]
+async fn who_came_before_the_end_is_answered_also_where_nobody_has_accepted_it_yet() {
+    const CLIENTS: usize = 40;
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let mut gateway = before(&origin, &certs).await;
+    let (http, https) = (gateway.http(), gateway.https());
+    gateway.process().signal(Signal::STOP);
+
+    // The system accepts them; the process, which stands still, does not.
+    let mut plain = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Raw::tcp(http).await;
+        client.send("GET /plain HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        plain.push(client);
+    }
+    let mut tcp = Vec::new();
+    for _ in 0..CLIENTS {
+        tcp.push(must("a connection", TcpStream::connect(https)).await.unwrap());
+    }
+    let certs = Arc::new(certs);
+    let secure: Vec<_> = tcp
+        .into_iter()
+        .enumerate()
+        .map(|(number, tcp)| {
+            let certs = certs.clone();
+            tokio::spawn(async move {
+                if number % 2 == 0 {
+                    let mut client = Raw::tls_over(tcp, "http/1.1", "a.test", &certs).await;
+                    return client.ask("GET /tls HTTP/1.1\r\nHost: a.test\r\n\r\n").await.status == 200;
+                }
+                let mut client = Raw::tls_over(tcp, "h2", "a.test", &certs).await;
+                let fields =
+                    [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/h2")];
+                client.send([PREFACE, &h2::request(&fields)].concat()).await;
+                let answered = loop {
+                    match h2::read(&mut client).await {
+                        Some((HEADERS, .., payload)) => break payload[0] == 0x88,
+                        Some(_) => {}
+                        None => break false,
+                    }
+                };
+                // It is told to go once it has its answer.
+                drop(client);
+                answered
+            })
+        })
+        .collect();
+    // Their greetings are on the way.
+    pass(Duration::from_millis(200)).await;
+    gateway.process().signal(Signal::TERM);
+    gateway.process().signal(Signal::CONT);
+
+    for client in &mut plain {
+        let (head, body) = client.answer().await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == b"one answers", "{head:?}");
+    }
+    drop(plain);
+    for client in secure {
+        assert!(client.await.unwrap());
+    }
+    assert_eq!(gateway.process().ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_handshake_that_has_begun_is_waited_for() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let mut gateway = before(&origin, &certs).await;
+    let mut tcp = TcpStream::connect(gateway.https()).await.unwrap();
+    // Its client speaks by way of this pair, so that its greeting can be held back.
+    let (client, mut wire) = tokio::io::duplex(64 << 10);
+    let connector = tokio_rustls::TlsConnector::from(certs.client(&["http/1.1"]));
+    let asks = tokio::spawn(async move {
+        let mut client = connector.connect("a.test".try_into().unwrap(), client).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    });
+    let mut greeting = [0; 50];
+    wire.read_exact(&mut greeting).await.unwrap();
+    tcp.write_all(&greeting).await.unwrap();
+    let arrives = async || gateway.count("tidegate_connections_arriving").await == 1;
+    eventually(PATIENCE, "it has come", arrives).await;
+
+    gateway.process().signal(Signal::TERM);
+    let address = gateway.https();
+    eventually(PATIENCE, "no more are accepted", async || TcpStream::connect(address).await.is_err()).await;
+    // Longer than who has said nothing is waited for, and longer than idle connections are.
+    pass(Duration::from_millis(2500)).await;
+    let relayed = tokio::io::copy_bidirectional(&mut wire, &mut tcp);
+    let _ = must("all is said", relayed).await;
+    let answer = asks.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("one answers"), "{answer:?}");
+    drop((wire, tcp));
+    assert_eq!(gateway.process().ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_does_not_heed_that_it_is_to_go_does_not_hold_up_the_end() {
+    let certs = Certs::for_names(&["a.test"]);
+    let origin = Origin::start("one").await;
+    let mut gateway = before(&origin, &certs).await;
+    let mut client = Raw::tls_offering("h2", gateway.https(), "a.test", &certs).await;
+    client.send([PREFACE, &frame(WINDOW_UPDATE, 0, 0, &0x3fff_0000_u32.to_be_bytes())].concat()).await;
+    let asks = |stream: u32| {
+        let fields =
+            [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/kept/page")];
+        frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&fields))
+    };
+    // Ten at a time, so that there is always one under way; it never says that it has heard anything.
+    client.send((0..10).flat_map(|number| asks(2 * number + 1)).collect::<Vec<_>>()).await;
+    let (mut next, mut last, mut refused) = (21, None, 0);
+    while let Some((kind, flags, stream, payload)) = h2::read(&mut client).await {
+        match kind {
+            GOAWAY => last = Some(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            RST_STREAM => {
+                assert_eq!(payload[3], REFUSED_STREAM);
+                assert!(last.is_some_and(|last| stream > last), "{stream} is not begun with");
+                refused += 1;
+            }
+            HEADERS | DATA if flags & END_STREAM == 0 => continue,
+            HEADERS | DATA => {}
+            _ => continue,
+        }
+        if stream > 0 {
+            client.send(asks(next)).await;
+            next += 2;
+        }
+        if next == 101 {
+            gateway.process().signal(Signal::TERM);
+        }
+    }
+    assert!(last.is_some() && refused < 1_000, "{last:?} {refused}");
+    drop(client);
+    assert_eq!(gateway.process().ended().await.code(), Some(0));
+}

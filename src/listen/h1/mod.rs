@@ -37,7 +37,7 @@ use self::head::Head;
 use self::reply::Reply;
 use self::session::{Home, Lent, Session};
 use super::at_once::AtOnce;
-use super::connection::{Connection, of_digest};
+use super::connection::{Connection, of_digest, turned_out};
 use super::edge::Bounds;
 use super::head::{BadHead, check_head};
 use super::stream::Guarded;
@@ -53,6 +53,8 @@ pub(super) struct Site<'a, A, H> {
     pub(super) shutdown: &'a ShutdownWatch,
     /// Whether connections that wait for a request are to end.
     pub(super) closing: &'a watch::Receiver<bool>,
+    /// Until when this one may wait for its first nevertheless.
+    pub(super) patience: Instant,
 }
 
 /// Serves a connection until it ends, or has been idle for too long.
@@ -66,8 +68,7 @@ where
     let (ahead, home) = (Ahead::default(), Home::default());
     let mut line = Line { client, ahead, connection, digest: None, home, site };
     let mut idle = pin!(tokio::time::sleep(line.site.bounds.idle_timeout));
-    let mut closing = line.site.closing.clone();
-    let mut closing = pin!(async move { drop(closing.wait_for(|closes| *closes).await) });
+    let mut closing = pin!(closes(line.site.closing.clone(), line.site.patience, connection));
     let mut leaving = false;
     loop {
         let next = tokio::select! {
@@ -92,6 +93,17 @@ where
             None => return,
         }
     }
+}
+
+/// Waits until a connection that waits for a request is to end.
+async fn closes(mut closing: watch::Receiver<bool>, patience: Instant, connection: &Connection) {
+    tokio::select! {
+        _ = closing.wait_for(|closes| *closes) => {}
+        () = turned_out(Some(connection)) => return,
+    }
+    drop(closing);
+    // In memory of its own: connections that do not close hold none for it.
+    Box::pin(tokio::time::sleep_until(patience)).await;
 }
 
 /// A connection at work.
@@ -140,7 +152,7 @@ where
         };
         // Who asked for the end and has said nothing since needs no waiting for: there is nothing to be lost.
         let is_all = last && self.ahead.bytes().len() == length;
-        let last = last || *self.site.shutdown.borrow();
+        let last = last || *self.site.shutdown.borrow() || self.connection.is_leaving();
         self.connection.goes_on(last);
         let at_hand = head::is_plain(&request).then(|| self.site.at_once.at_once(&request, self.connection));
         let Some((ready, exchange)) = at_hand.flatten() else {

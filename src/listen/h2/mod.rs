@@ -49,6 +49,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
@@ -69,7 +70,7 @@ use self::read::Come;
 use self::stream::Stream;
 use self::streams::{CONNECTION_WINDOW, STREAM_WINDOW, Streams};
 use super::at_once::{AtOnce, is_plain};
-use super::connection::of_digest;
+use super::connection::{of_digest, turned_out};
 use super::edge::Bounds;
 use super::head::check_fields;
 use super::stream::Guarded;
@@ -78,9 +79,13 @@ use super::stream::Guarded;
 /// when half of it is free.
 const BLOCKS: usize = (CONNECTION_WINDOW / 2 / STREAM_WINDOW) as usize;
 
+/// How long a client has to say that it has heard that it is to send no more requests. Who says nothing is taken to have.
+const HEARING: Duration = Duration::from_secs(1);
+
 /// Serves a connection by `app` until the client closes it, or has asked for nothing during the idle timeout.
 ///
-/// Once `shutdown` says so, the client is told to send no more requests, and the connection ends with the last answer.
+/// Once `shutdown` says so, or its client is no longer let in, the client is told to send no more requests, and the
+/// connection ends with the last answer. Requests that it sends nevertheless are refused.
 pub(super) async fn serve<A, H>(
     client: Box<Guarded>,
     app: &Arc<A>,
@@ -111,16 +116,12 @@ pub(super) async fn serve<A, H>(
     let mut line = Line::new(client, bounds.max_header_size, bounds.header_timeout);
     let idle_timeout = bounds.idle_timeout;
     let mut idle = pin!(tokio::time::sleep(idle_timeout));
-    let mut shutdown = shutdown.clone();
-    let mut stopping = pin!(async move { drop(shutdown.wait_for(|stop| *stop).await) });
-    let mut leaving = false;
+    let mut leaving = pin!(leave(shared.digest.clone(), shutdown.clone(), line.streams.clone()));
+    let mut left = false;
     let end = loop {
         tokio::select! {
             biased;
-            () = &mut stopping, if !leaving => {
-                line.streams.lock().farewell();
-                leaving = true;
-            }
+            () = &mut leaving, if !left => left = true,
             end = poll_fn(|cx| poll(&mut line, &shared, cx)) => break end,
             () = &mut idle => match shared.busy.idle_at(idle_timeout) {
                 Some(later) => idle.as_mut().reset(later),
@@ -130,6 +131,21 @@ pub(super) async fn serve<A, H>(
     };
     ends.count(end, &shared.digest);
     Box::pin(line.leave(end)).await;
+}
+
+/// Waits until the client is to go, and tells it in two steps: that it is to ask for no more, and, once it has heard that,
+/// which of its requests are answered (RFC 9113 section 6.8).
+async fn leave(digest: Arc<Digest>, mut shutdown: ShutdownWatch, streams: Arc<Mutex<Streams>>) {
+    let connection = digest.proxy_digest.as_deref().and_then(of_digest);
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = turned_out(connection) => {}
+    }
+    drop(shutdown);
+    streams.lock().farewell();
+    // In memory of its own: connections that do not leave hold none for it.
+    Box::pin(tokio::time::sleep(HEARING)).await;
+    streams.lock().takes_no_more();
 }
 
 fn digest_of(client: &Guarded) -> Digest {

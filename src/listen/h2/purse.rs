@@ -30,11 +30,16 @@ impl Purse {
 
     /// A frame came that has its price. Whether it was paid.
     pub(super) fn pays(&mut self) -> bool {
-        if self.left == 0 {
+        self.pays_for(1)
+    }
+
+    /// The same of what costs us as much as so many frames.
+    pub(super) fn pays_for(&mut self, frames: u64) -> bool {
+        if self.left < frames {
             self.fill();
         }
-        let pays = self.left > 0;
-        self.left = self.left.saturating_sub(1);
+        let pays = self.left >= frames;
+        self.left = self.left.saturating_sub(frames);
         pays
     }
 
@@ -81,6 +86,14 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10_000)).await;
         let most = frames(&mut purse, 10_000);
         assert!((BURST..=2 * BURST).contains(&most), "a purse holds only so much: {most}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_costs_more_is_paid_whole_or_not_at_all() {
+        let mut purse = Purse::new();
+        assert!(purse.pays_for(BURST - 2) && !purse.pays_for(3));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(purse.pays_for(PER_SECOND), "time pays for it, too");
     }
 
     #[tokio::test(start_paused = true)]

@@ -184,9 +184,9 @@ impl Reading {
         if goes_on && (self.has_begun || is_settings) { Ok(()) } else { Err(Reason::PROTOCOL_ERROR) }
     }
 
-    /// What a frame costs: nothing where it is a request, or the body of one.
+    /// What a frame costs that is no body: nothing where it is a request.
     fn pay(&mut self, head: &Head) -> Result<(), Reason> {
-        let is_free = head.kind == Kind::Headers || (head.kind == Kind::Data && head.length > 0);
+        let is_free = head.kind == Kind::Headers;
         if is_free || self.purse.pays() { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
     }
 
@@ -203,8 +203,12 @@ impl Reading {
         };
         let length = head.length - usize::from(is_padded);
         let Some(left) = length.checked_sub(padding) else { return Err(Reason::PROTOCOL_ERROR) };
-        self.pay(&head)?;
         let is_wanted = streams.data(head.stream, head.length, left)?;
+        // Free is what brings some of a body, or its end, which each has once. Padding is neither.
+        let is_free = left > 0 || (is_wanted && head.has(END_STREAM));
+        if !is_free && !self.purse.pays() {
+            return Err(Reason::ENHANCE_YOUR_CALM);
+        }
         let data = Data { stream: head.stream, left, padding, ends: head.has(END_STREAM), is_wanted };
         self.data = Some(data);
         if left == 0 {
@@ -284,7 +288,10 @@ impl Reading {
         if head.has(ACK) {
             return Ok(());
         }
-        settings::read(payload, |theirs| streams.setting(theirs))?;
+        settings::read(payload, |theirs| {
+            let is_paid = self.purse.pays_for(streams.price(theirs));
+            if is_paid { streams.setting(theirs) } else { Err(Reason::ENHANCE_YOUR_CALM) }
+        })?;
         streams.out.put(Kind::Settings, ACK, 0, &[]);
         Ok(())
     }
@@ -361,7 +368,8 @@ impl Reading {
         self.unpack(block, &mut Nobody)?;
         match of {
             Of::AfterEnd => return streams.break_off(stream, Reason::STREAM_CLOSED),
-            Of::Late => streams.remember_reset(stream),
+            // It was told that this one is not begun with. Who does not heed that hears it once more.
+            Of::Late => streams.abort(stream, Reason::REFUSED_STREAM),
             _ => {}
         }
         if self.purse.pays() { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
@@ -536,6 +544,48 @@ mod tests {
             trial.hears(&frame(Kind::Data, 0, 3, &[7; MOST])).unwrap();
         }
         assert!(trial.said().iter().all(|said| said.0 == Kind::Window));
+    }
+
+    #[test]
+    fn windows_of_many_streams_are_not_moved_for_the_price_of_one() {
+        let change = |window: u32| [&[0, 4][..], &window.to_be_bytes()].concat();
+        let changes = |count| (0..count).flat_map(|number| change(1 + number % 2)).collect::<Vec<_>>();
+        let begun = || {
+            let mut trial = Trial::begun();
+            for stream in (1..2 * u32::from(STREAMS)).step_by(2) {
+                trial.hears(&frame(Kind::Headers, WHOLE, stream, GET)).unwrap();
+            }
+            trial
+        };
+        let mut trial = begun();
+        for number in 0..50 {
+            trial.hears(&frame(Kind::Settings, 0, 0, &change(number))).unwrap();
+        }
+        let all = frame(Kind::Settings, 0, 0, &changes(2_000));
+        assert_eq!(begun().hears(&all), Err(Reason::ENHANCE_YOUR_CALM));
+        assert_eq!(ends(&all), Some(Reason::ENHANCE_YOUR_CALM), "also where there is no stream yet");
+        let same = change(7).repeat(2_000);
+        assert_eq!(ends(&frame(Kind::Settings, 0, 0, &same)), None, "what changes nothing costs nothing");
+    }
+
+    #[test]
+    fn a_frame_that_brings_nothing_of_a_body_has_its_price_and_the_end_of_a_body_has_none() {
+        let padded = [&[3][..], &[0; 3]].concat();
+        for nothing in [frame(Kind::Data, 0, 1, &[]), frame(Kind::Data, PADDED, 1, &padded)] {
+            let mut trial = Trial::begun();
+            trial.hears(&frame(Kind::Headers, END_HEADERS, 1, POST)).unwrap();
+            let outcome = (0..5_000).try_for_each(|_| trial.hears(&nothing));
+            assert_eq!(outcome, Err(Reason::ENHANCE_YOUR_CALM));
+        }
+        let mut trial = Trial::begun();
+        for stream in (1..10_000).step_by(2) {
+            trial.hears(&frame(Kind::Headers, END_HEADERS, stream, POST)).unwrap();
+            trial.hears(&frame(Kind::Data, END_STREAM, stream, &[])).unwrap();
+            trial.streams.lock().abort(stream, Reason::NO_ERROR);
+        }
+        assert_eq!(trial.come.len(), 5_000);
+        let again = (0..5_000).try_for_each(|_| trial.hears(&frame(Kind::Data, END_STREAM, 9_999, &[])));
+        assert!(again.is_err(), "it has one end");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) enum Fields {
 
 /// What a PING says that is to come back once the client knows that it is to go.
 const HEARD: [u8; 8] = *b"farewell";
+/// Streams that are given another window for about the work of a frame.
+const STREAMS_A_FRAME: usize = 8;
 /// More than any stream's number: those that are on their way are still taken (RFC 9113 section 6.8).
 const ANY: u32 = (1 << 31) - 1;
 
@@ -172,6 +174,16 @@ impl Streams {
         }
     }
 
+    /// What a setting costs us, in frames: another window is looked at by every stream.
+    pub(super) fn price(&self, theirs: Theirs) -> u64 {
+        match theirs {
+            Theirs::Window(window) if i64::from(window) != self.initial => {
+                1 + (self.table.len() / STREAMS_A_FRAME) as u64
+            }
+            _ => 0,
+        }
+    }
+
     /// The client asks for something.
     pub(super) fn setting(&mut self, theirs: Theirs) -> Result<(), Reason> {
         match theirs {
@@ -194,21 +206,31 @@ impl Streams {
     /// The client has acknowledged a PING.
     pub(super) fn pong(&mut self, payload: &[u8]) {
         if self.leave == Leave::Told && payload == HEARD {
+            self.takes_no_more();
+        }
+    }
+
+    /// The client has been told, and has heard it or has had the time to: requests that come now are refused.
+    pub(super) fn takes_no_more(&mut self) {
+        if self.leave != Leave::Done {
             self.goaway(self.last, Reason::NO_ERROR);
             self.leave = Leave::Done;
+            self.call();
         }
     }
 
     /// The client asks for no more: with the last answer the connection ends.
     pub(super) fn is_asked_to_leave(&mut self) {
-        if self.leave != Leave::Done {
-            self.leave = Leave::Asked;
+        match self.leave {
+            Leave::No => self.leave = Leave::Asked,
+            Leave::Told => self.takes_no_more(),
+            Leave::Done | Leave::Asked => {}
         }
     }
 
     /// Tells the client that it is to send no more requests. Those that are on their way are answered.
     pub(super) fn farewell(&mut self) {
-        if self.leave == Leave::No {
+        if matches!(self.leave, Leave::No | Leave::Asked) {
             self.leave = Leave::Told;
             self.goaway(ANY, Reason::NO_ERROR);
             self.out.put(Kind::Ping, 0, 0, &HEARD);

@@ -149,6 +149,7 @@ fn guarded(tcp: TcpStream) -> Guarded {
         secure: true,
         redirects: false,
         tls: None,
+        member: None,
         head: HeadGuard::new(true),
         last: AtomicBool::new(false),
         leaving: Arc::default(),
