@@ -2,6 +2,7 @@
 //!
 //! Whole processes, beside nginx, are measured by `cargo xtask bench`.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -102,22 +103,42 @@ fn from(client: u32, fields: &HeaderMap) -> Facts<'_> {
     Facts { client, method: &Method::GET, fields, caller: None }
 }
 
-/// Choosing among this many servers and letting go again: constant, whatever their number.
-#[divan::bench(args = [3, 1000])]
-fn choosing_by_least_request(bencher: Bencher<'_, '_>, servers: u16) {
-    choosing(bencher, Balance::LeastRequest, servers);
+/// Servers to choose among.
+#[derive(Clone, Copy)]
+struct Group {
+    all: u16,
+    /// How many of them may not be chosen.
+    away: u16,
+}
+
+const GROUPS: [Group; 3] =
+    [Group { all: 3, away: 0 }, Group { all: 1000, away: 0 }, Group { all: 1000, away: 900 }];
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { all, away: 0 } => write!(f, "{all}"),
+            Self { all, away } => write!(f, "{all}, {away} of them away"),
+        }
+    }
+}
+
+/// Choosing among servers and letting go again: constant, whatever their number.
+#[divan::bench(args = GROUPS)]
+fn choosing_by_least_request(bencher: Bencher<'_, '_>, group: Group) {
+    choosing(bencher, Balance::LeastRequest, group);
 }
 
 /// The same, one after the other.
-#[divan::bench(args = [3, 1000])]
-fn choosing_by_round_robin(bencher: Bencher<'_, '_>, servers: u16) {
-    choosing(bencher, Balance::RoundRobin, servers);
+#[divan::bench(args = GROUPS)]
+fn choosing_by_round_robin(bencher: Bencher<'_, '_>, group: Group) {
+    choosing(bencher, Balance::RoundRobin, group);
 }
 
 /// The same by what answers took; each tells what it took.
-#[divan::bench(args = [3, 1000])]
-fn choosing_by_ewma(bencher: Bencher<'_, '_>, servers: u16) {
-    let upstream = upstream(Balance::Ewma { decay: Duration::from_secs(10) }, servers);
+#[divan::bench(args = GROUPS)]
+fn choosing_by_ewma(bencher: Bencher<'_, '_>, group: Group) {
+    let upstream = upstream(Balance::Ewma { decay: Duration::from_secs(10) }, group);
     bencher.bench_local(|| {
         let lease = upstream.pick(&Tried::default(), Affinity::default());
         lease.map(|mut lease| lease.answered(black_box(Duration::from_millis(3)))).is_ok()
@@ -125,23 +146,23 @@ fn choosing_by_ewma(bencher: Bencher<'_, '_>, servers: u16) {
 }
 
 /// The same by a key, within a bound.
-#[divan::bench(args = [3, 1000])]
-fn choosing_by_hash(bencher: Bencher<'_, '_>, servers: u16) {
-    choosing(bencher, Balance::Hash { key: HashKey::Path, max_overload: Some(Share(25)) }, servers);
+#[divan::bench(args = GROUPS)]
+fn choosing_by_hash(bencher: Bencher<'_, '_>, group: Group) {
+    choosing(bencher, Balance::Hash { key: HashKey::Path, max_overload: Some(Share(25)) }, group);
 }
 
 /// The same by a cookie.
-#[divan::bench(args = [3, 1000])]
-fn choosing_by_cookie(bencher: Bencher<'_, '_>, servers: u16) {
-    let upstream = upstream(Balance::LeastRequest, servers);
+#[divan::bench(args = GROUPS)]
+fn choosing_by_cookie(bencher: Bencher<'_, '_>, group: Group) {
+    let upstream = upstream(Balance::LeastRequest, group);
     let first = upstream.pick(&Tried::default(), Affinity::default());
     let server = first.ok().and_then(|lease| lease.server().token());
     let affinity = Affinity { key: None, server };
     bencher.bench_local(|| upstream.pick(&Tried::default(), black_box(affinity)).is_ok());
 }
 
-fn choosing(bencher: Bencher<'_, '_>, balance: Balance, servers: u16) {
-    let upstream = upstream(balance, servers);
+fn choosing(bencher: Bencher<'_, '_>, balance: Balance, group: Group) {
+    let upstream = upstream(balance, group);
     let mut key = 0_u64;
     bencher.bench_local(|| {
         key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -149,13 +170,18 @@ fn choosing(bencher: Bencher<'_, '_>, balance: Balance, servers: u16) {
     });
 }
 
-fn upstream(balance: Balance, servers: u16) -> Arc<Upstream> {
+fn upstream(balance: Balance, group: Group) -> Arc<Upstream> {
     let places: Vec<_> =
-        (0..servers).map(|index| format!("10.0.{}.{}:80", index / 250, index % 250)).collect();
+        (0..group.all).map(|index| format!("10.0.{}.{}:80", index / 250, index % 250)).collect();
     let settings = Settings::new("bench", places.iter().map(|place| (place.as_str(), 1)));
     let attributes = Sticky::attributes(Duration::ZERO, true, true, "Lax");
     let sticky = Sticky { cookie: "server".to_owned(), attributes, secret: StickySecret::OfProcess };
-    Upstream::new(Settings { balance, sticky: Some(sticky), ..settings }, None, &Meters::new())
+    let upstream =
+        Upstream::new(Settings { balance, sticky: Some(sticky), ..settings }, None, &Meters::new());
+    for place in places.iter().take(group.away.into()) {
+        upstream.drain(place, true);
+    }
+    upstream
 }
 
 /// The key under which an answer is stored.

@@ -122,6 +122,7 @@ impl Upstream {
         });
         let breaker = assembly::breaker(&settings, &name, &counts, running);
         let servers = assembly::servers(&settings, &name, &counts, breaker.as_ref(), running, meters);
+        let first = settings.balance.first_turn();
 
         Arc::new_cyclic(|me| {
             let known = running.map(Self::group);
@@ -130,7 +131,7 @@ impl Upstream {
                 servers,
                 name,
                 settings,
-                turn: AtomicUsize::new(running.map_or(0, |running| running.turn.load(Relaxed))),
+                turn: AtomicUsize::new(running.map_or(first, |running| running.turn.load(Relaxed))),
                 budget: running.map(|running| running.budget.clone()).unwrap_or_default(),
                 admission,
                 breaker,

@@ -27,13 +27,13 @@ impl Default for Balance {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Algorithm {
-    /// Of two servers drawn at random, the one with fewer requests in flight for its weight.
+    /// Of two servers, one in turn and one drawn at random, the one with fewer requests in flight for its weight.
     #[default]
     LeastRequest,
     /// One after the other, as often as their weights say, evenly spread.
     RoundRobin,
-    /// Of two servers drawn at random, the one that promises the earlier answer: by its times to the first byte, of which
-    /// a peak counts at once, and by its requests in flight.
+    /// Of two servers, one in turn and one drawn at random, the one that promises the earlier answer: by its times to the
+    /// first byte, of which a peak counts at once, and by its requests in flight.
     Ewma,
     /// Requests with the same `key` go to the same server, the same on every gateway; of a server that goes, only its own
     /// requests go elsewhere.

@@ -22,12 +22,12 @@ pub(super) use self::ewma::Latency;
 /// How a server is chosen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
-    /// Of two servers drawn at random, the one with fewer requests in flight for its weight.
+    /// Of the server whose turn it is and one drawn at random, the one with fewer requests in flight for its weight.
     #[default]
     LeastRequest,
     /// One after the other, as often as their weights say, evenly spread.
     RoundRobin,
-    /// Of two servers drawn at random, the one that promises the earlier answer.
+    /// Of the server whose turn it is and one drawn at random, the one that promises the earlier answer.
     Ewma {
         /// In this time, what was seen of a server loses about two thirds of its say. Above 0.
         decay: Duration,
@@ -47,6 +47,14 @@ impl Balance {
         match self {
             Self::Ewma { decay } => Some(*decay),
             Self::LeastRequest | Self::RoundRobin | Self::Hash { .. } => None,
+        }
+    }
+
+    /// Whose turn it is at first: anybody's, so that gateways that start together do not all ask the same server.
+    pub(super) fn first_turn(&self) -> usize {
+        match self {
+            Self::RoundRobin => 0, // in the order of the configuration
+            Self::LeastRequest | Self::Ewma { .. } | Self::Hash { .. } => fastrand::u16(..).into(),
         }
     }
 }
@@ -130,15 +138,18 @@ impl Pool {
         }
         let chosen = match (choice.balance, choice.key) {
             (Balance::LeastRequest, _) | (Balance::Hash { .. }, None) => self.less_busy_of_two(choice, rng),
-            (Balance::RoundRobin, _) => {
-                self.next_in_turn(choice, rng).or_else(|| self.draw_from_all(choice, rng))
-            }
+            (Balance::RoundRobin, _) => self.in_turn(choice, rng),
             (Balance::Ewma { decay }, _) => self.sooner_of_two(*decay, choice, rng),
             (Balance::Hash { max_overload, .. }, Some(key)) => {
                 self.by_hash(key, *max_overload, choice).or_else(|| self.less_busy_of_two(choice, rng))
             }
         };
         chosen.map(|index| &self.endpoints[index])
+    }
+
+    /// A fit server: in turn, so that over a round each has exactly its share.
+    fn in_turn<F: Fn(&Endpoint) -> bool>(&self, choice: &Choice<'_, F>, rng: &mut Rng) -> Option<usize> {
+        self.next_in_turn(choice, rng).or_else(|| self.draw_from_all(choice, rng))
     }
 
     /// A fit server, by weight.

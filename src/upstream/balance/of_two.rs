@@ -1,4 +1,4 @@
-//! Of two servers drawn at random, the better one.
+//! Of the server whose turn it is and one drawn at random, the better one.
 
 use std::time::Duration;
 
@@ -8,10 +8,9 @@ use super::{Choice, Pool};
 use crate::upstream::endpoint::Endpoint;
 
 impl Pool {
-    /// Draws two servers by weight and keeps the one with fewer requests in flight for its weight, the first if they
-    /// are even.
+    /// Keeps the one with fewer requests in flight for its weight, the one whose turn it is if they are even.
     ///
-    /// Among idle servers the first draw decides, and so the weights do.
+    /// Among idle servers the turns decide, and so the weights do.
     pub(super) fn less_busy_of_two<F: Fn(&Endpoint) -> bool>(
         &self,
         choice: &Choice<'_, F>,
@@ -32,14 +31,15 @@ impl Pool {
         self.better_of_two(choice, rng, |other, one| wait(other) < wait(one))
     }
 
-    /// Two draws avoid the herd that "always the best" causes when many gateways see the same idle server.
+    /// Two candidates avoid the herd that "always the best" causes when many gateways see the same idle server. That one of them
+    /// comes in turn gives each server exactly its share, where a draw would only tend to it.
     fn better_of_two<F: Fn(&Endpoint) -> bool>(
         &self,
         choice: &Choice<'_, F>,
         rng: &mut Rng,
         is_better: impl Fn(&Endpoint, &Endpoint) -> bool,
     ) -> Option<usize> {
-        let one = self.draw(choice, rng)?;
+        let one = self.in_turn(choice, rng)?;
         let Some(other) = self.second(one, choice, rng) else {
             return Some(one);
         };

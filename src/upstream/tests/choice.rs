@@ -1,7 +1,5 @@
 //! What a choice heeds besides weights: keys and cookies, tiers, warmth, drains, and whether too few are up.
 
-use std::collections::VecDeque;
-
 use super::*;
 use crate::upstream::affinity::{Sticky, StickySecret};
 use crate::upstream::group::Tier;
@@ -326,11 +324,11 @@ fn a_group_that_panics_is_used_whole_and_says_so_until_enough_are_back() {
     assert!(panics(), "nobody is up yet");
     go(&upstream, &all[0], true);
     assert!(panics());
-    let counts = shares(&upstream, 4000, &mut Rng::with_seed(1));
-    assert!(counts.iter().all(|count| *count > 900), "{counts:?}");
+    let counts = shares(&upstream, 0, &mut Rng::with_seed(1));
+    assert!(counts.iter().all(|count| *count > PICKS / 5), "{counts:?}");
     go(&upstream, &all[1], true);
     assert!(!panics());
-    let counts = shares(&upstream, 4000, &mut Rng::with_seed(1));
+    let counts = shares(&upstream, 0, &mut Rng::with_seed(1));
     assert!(counts[2] == 0 && counts[3] == 0, "{counts:?}");
     // One that is drained is not missed.
     upstream.drain("10.0.0.3:80", true).unwrap();
