@@ -66,6 +66,9 @@ struct Trial {
     times: u32,
     /// Tells this trial's probes from those of one before.
     number: u64,
+    /// How many times its probes were given up for lost. Those that were hold no place any more.
+    round: u32,
+    /// Places that are taken.
     under_way: u16,
     passed: u16,
     /// When the last probe was sent.
@@ -77,6 +80,8 @@ struct Trial {
 pub(super) struct Probe {
     breaker: Arc<Breaker>,
     trial: u64,
+    /// The round in which it has a place; `None` once that is given back.
+    place: Option<u32>,
 }
 
 /// How a breaker stands.
@@ -116,8 +121,14 @@ impl Breaker {
         let trial = match &mut *state {
             State::Closed | State::Ended => return Ok(None),
             State::Open { until, times } => {
-                let trial =
-                    Trial { times: *times, number: until.millis(), under_way: 0, passed: 0, sent: now };
+                let trial = Trial {
+                    times: *times,
+                    number: until.millis(),
+                    round: 0,
+                    under_way: 0,
+                    passed: 0,
+                    sent: now,
+                };
                 *state = State::HalfOpen(trial);
                 self.show_as(&state);
                 tracing::info!(upstream = %self.upstream, "circuit breaker is half-open: requests go through as probes");
@@ -125,11 +136,12 @@ impl Breaker {
             }
             State::HalfOpen(trial) => *trial,
         };
-        // Probes that were not heard of for that long are given up for lost.
-        let lost = now.since(trial.sent) >= self.rules.open_time;
-        let under_way = if lost { 1 } else { trial.under_way + 1 };
-        *state = State::HalfOpen(Trial { under_way, sent: now, ..trial });
-        Ok(Some(Probe { breaker: self.clone(), trial: trial.number }))
+        // Where there is no place and it does not wait either, nothing was heard of the others for that long: they are given up
+        // for lost, and have none to give back when they end after all.
+        let (round, under_way) =
+            if self.is_full(&trial) { (trial.round + 1, 1) } else { (trial.round, trial.under_way + 1) };
+        *state = State::HalfOpen(Trial { round, under_way, sent: now, ..trial });
+        Ok(Some(Probe { breaker: self.clone(), trial: trial.number, place: Some(round) }))
     }
 
     /// How long a request that came now would be let through no more; `None` where it would be.
@@ -181,10 +193,14 @@ impl Breaker {
             State::Open { until, .. } => Some(until.since(now)).filter(|wait| !wait.is_zero()),
             State::HalfOpen(trial) => {
                 let lost = trial.sent.plus(self.rules.open_time).since(now);
-                let full = trial.under_way + trial.passed >= self.rules.probes.max(1);
-                Some(lost).filter(|wait| full && !wait.is_zero())
+                Some(lost).filter(|wait| self.is_full(trial) && !wait.is_zero())
             }
         }
+    }
+
+    /// Whether as many probes as it takes to close are under way, or have passed.
+    fn is_full(&self, trial: &Trial) -> bool {
+        trial.under_way + trial.passed >= self.rules.probes.max(1)
     }
 
     fn open(&self, state: &mut State, times: u32, now: Moment) {
@@ -216,10 +232,12 @@ impl Breaker {
 
 impl Probe {
     /// The server answered as it should.
-    pub(super) fn passed(self) {
+    pub(super) fn passed(mut self) {
         let breaker = self.breaker.clone();
         let mut state = breaker.state.lock();
         if let Some(trial) = self.mine(&mut state) {
+            // In one step, so that nobody sees it in a place and as passed.
+            self.give_back(trial);
             trial.passed += 1;
             if trial.passed >= breaker.rules.probes {
                 breaker.close(&mut state);
@@ -246,13 +264,26 @@ impl Probe {
             _ => None,
         }
     }
+
+    /// Its place is another's, unless it was given up for lost and has none.
+    fn give_back(&mut self, trial: &mut Trial) {
+        if self.place.take() == Some(trial.round) {
+            trial.under_way -= 1;
+        }
+    }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if let Some(trial) = self.mine(&mut self.breaker.state.lock()) {
-            trial.under_way = trial.under_way.saturating_sub(1);
+        if self.place.is_none() {
+            return;
         }
+        let breaker = self.breaker.clone();
+        let mut state = breaker.state.lock();
+        if let Some(trial) = self.mine(&mut state) {
+            self.give_back(trial);
+        }
+        drop(state);
     }
 }
 

@@ -1,5 +1,8 @@
 //! How a breaker opens and closes, by a clock that is moved by hand.
 
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use proptest::prelude::*;
 
 use crate::telemetry::Meters;
@@ -110,6 +113,57 @@ fn probes_that_are_never_heard_of_do_not_keep_it_half_open() {
 }
 
 #[test]
+fn probes_that_were_given_up_have_no_place_to_give_back() {
+    let breaker = opened(at(1));
+    let lost = [probe(&breaker, at(6)), probe(&breaker, at(6))];
+    let _under_way = [probe(&breaker, at(11)), probe(&breaker, at(11))];
+    drop(lost);
+    assert!(breaker.enter(at(11)).is_err(), "as many as may are under way");
+}
+
+#[test]
+fn a_probe_that_was_given_up_and_fails_opens_it_all_the_same() {
+    let breaker = opened(at(1));
+    let (late, _other) = (probe(&breaker, at(6)), probe(&breaker, at(6)));
+    let _under_way = probe(&breaker, at(11));
+    late.failed(at(12));
+    assert_eq!(breaker.enter(at(12)).unwrap_err(), Duration::from_secs(10));
+}
+
+#[test]
+fn nobody_is_given_up_while_there_is_room() {
+    let breaker = opened(at(1));
+    let slow = probe(&breaker, at(6));
+    let next = probe(&breaker, at(60));
+    assert!(breaker.enter(at(60)).is_err(), "as many as may are under way");
+    drop(slow);
+    assert!(breaker.enter(at(60)).is_ok());
+    drop(next);
+}
+
+#[test]
+fn however_many_ask_at_once_so_many_are_let_through_and_no_more() {
+    const ASKING: usize = 4;
+    let breaker = opened(at(1));
+    let (under_way, begin) = (AtomicUsize::new(0), Barrier::new(ASKING));
+    std::thread::scope(|scope| {
+        for _ in 0..ASKING {
+            scope.spawn(|| {
+                begin.wait();
+                for _ in 0..10_000 {
+                    let Ok(probe) = breaker.enter(at(6)) else { continue };
+                    assert!(under_way.fetch_add(1, SeqCst) < usize::from(RULES.probes));
+                    under_way.fetch_sub(1, SeqCst);
+                    drop(probe); // its client left
+                }
+            });
+        }
+    });
+    let probes: Vec<_> = std::iter::repeat_with(|| breaker.enter(at(6))).take(ASKING).collect();
+    assert_eq!(probes.iter().filter(|probe| probe.is_ok()).count(), usize::from(RULES.probes));
+}
+
+#[test]
 fn what_was_sent_before_it_opened_tells_nothing_new() {
     let breaker = opened(at(1));
     let _probe = probe(&breaker, at(6));
@@ -165,12 +219,13 @@ proptest! {
                 prop_assert!(trial.under_way <= RULES.probes && trial.passed < RULES.probes);
             }
         }
-        // Whatever happened: let it be, and probes that pass close it.
+        // Whatever happened: let it be, and probes that pass close it; some may have to wait until others are given up.
         now = now.plus(RULES.open_time * MOST_TIMES);
-        for _ in 0..RULES.probes {
-            if let Ok(Some(probe)) = breaker.enter(now) {
+        for _ in 0..2 {
+            while let Ok(Some(probe)) = breaker.enter(now) {
                 probe.passed();
             }
+            now = now.plus(RULES.open_time);
         }
         prop_assert_eq!(breaker.phase(now).0, Phase::Closed);
     }
