@@ -102,7 +102,7 @@ pub struct Tries {
     pub permit: Option<Permit>,
     /// The servers that were tried.
     pub tried: Tried,
-    /// How the last one failed.
+    /// How the last one failed; `None` where it did not, or where its server answered and another is to be asked.
     pub fault: Option<Fault>,
     /// Whether a server has said farewell in place of an answer.
     pub left: bool,
@@ -211,6 +211,7 @@ impl Tries {
         self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
         self.waited = None;
+        self.fault = None;
         self.lease = Some(lease);
     }
 

@@ -126,7 +126,8 @@ pub(super) fn answered(exchange: &mut Exchange, answer: &ResponseHeader, repeata
     let told = retry_after(&answer.headers, SystemTime::now());
     let Some(backoff) = tries.answered_badly(failure, repeatable, told) else { return false };
     tries.backoff = backoff;
-    tries.fault = Some(Fault::BrokeOff);
+    // It did answer: where nobody else can be asked, why not is what is to be told.
+    tries.fault = None;
     true
 }
 
