@@ -21,8 +21,7 @@ use super::{settle, tally};
 /// The origin confirmed something that is stored (§4.3.3, §4.3.4).
 pub(super) async fn confirmed(mut errand: Errand, answer: Answer) -> Option<Errand> {
     let not_modified = Arc::new(answer.head.clone());
-    answer.server.done(&errand.fetching.connections);
-    errand.exchange.tries.end(true);
+    settle::is_over(&mut errand.exchange, answer, &errand.fetching.connections);
     let selected = errand.selected();
     let candidates = std::mem::take(&mut errand.candidates);
     let heads: Vec<&HeaderMap> = candidates.iter().map(|stored| &stored.headers).collect();

@@ -141,9 +141,9 @@ impl Relay<'_> {
                 None => {}
             }
         };
-        // The server is free, whatever its client still has to read.
-        self.exchange.tries.end(true);
+        // The server is free, whatever its client still has to read. Its connection first, for the one whose turn comes.
         self.server.done(&self.fetching.connections);
+        self.exchange.tries.end(true);
         self.session.response_duplex_vec(last).await.map(drop).map_err(Cut::Client)
     }
 

@@ -14,13 +14,14 @@ use crate::cache::policy::{self, NotKept};
 use crate::cache::stored::{Body, Pieces, Stamp, Stored, Terms};
 use crate::cache::vary::{Selecting, Unbounded};
 use crate::cache::{Covered, Rules, compact, parts, range, reuse, tags};
+use crate::exchange::Exchange;
 use crate::forward::hop;
 use crate::refusal::Fault;
 use crate::upstream::Failure;
 
 use super::fetch::{Answer, Errand, Tale};
 use super::place::Named;
-use super::server::{Server, before};
+use super::server::{Connections, Server, before};
 use super::share::{self, Share};
 use super::{confirm, tally};
 
@@ -126,7 +127,6 @@ fn tags_of(answer: &HeaderMap, rules: &Rules, named: &Named) -> Result<Arc<[u64]
 async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
     let broken = match pump(&mut errand, &mut answer, None).await {
         Ok(()) if is_whole(&stored.headers, errand.pilot.written()) => {
-            errand.exchange.tries.end(true);
             return land(errand, answer, stored).await;
         }
         Ok(()) => {
@@ -137,23 +137,35 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
         Err(_) => NotKept::TooLarge,
     };
     tally::filled(&errand.exchange, Err(broken));
+    is_lost(&mut errand.exchange, answer);
     let Errand { pilot, fetching, key, lease, .. } = errand;
     drop(pilot); // breaks the body off for all who follow
-    drop(answer);
     share::give_up(fetching.tiers, &key, lease, None).await;
+}
+
+/// An answer came whole: its server is free. Its connection first, for the one whose turn comes.
+pub(super) fn is_over(exchange: &mut Exchange, answer: Answer, connections: &Connections) {
+    answer.server.done(connections);
+    exchange.tries.end(true);
+}
+
+/// The rest of an answer is not wanted, or will not come: its connection ends before another may be made in its place.
+fn is_lost(exchange: &mut Exchange, answer: Answer) {
+    drop(answer);
+    exchange.tries.end(false);
 }
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
 async fn land(errand: Errand, answer: Answer, stored: Stored) {
     let kept = keep_whole(&errand, stored);
     tally::filled(&errand.exchange, kept.as_ref().map(drop).map_err(|reason| *reason));
-    let Errand { pilot, fetching, key, lease, .. } = errand;
+    let Errand { pilot, fetching, key, lease, mut exchange, .. } = errand;
     pilot.land();
+    is_over(&mut exchange, answer, &fetching.connections);
     match kept {
         Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
         Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
     }
-    answer.server.done(&fetching.connections);
 }
 
 /// Stores an answer whose body has come to its end.
@@ -199,10 +211,7 @@ async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Co
         }
         match before(answer.server.end, errand.pilot.push(piece)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_abandoned)) => {
-                errand.exchange.tries.end(false);
-                return Err(Cut::Abandoned);
-            }
+            Ok(Err(_abandoned)) => return Err(Cut::Abandoned),
             Err(fault) => return Err(broken(errand, &answer.server, fault)),
         }
     }
@@ -213,7 +222,6 @@ async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Co
 fn broken(errand: &mut Errand, server: &Server, fault: Fault) -> Cut {
     let tries = &mut errand.exchange.tries;
     if fault == Fault::Timeout && (errand.exchange.lasting || server.is_over()) {
-        tries.end(false);
         return Cut::Failed;
     }
     tries.fault = Some(fault);
@@ -239,13 +247,12 @@ async fn pass(
     share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), not_kept).await;
     let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max(), errand.fetching.flights.held()));
     let part = if let Ok(()) = pump(&mut errand, &mut answer, copy.as_mut()).await {
-        errand.exchange.tries.end(true);
         let part = copy.map(|copy| keep_part(&errand, copy, &head));
         errand.pilot.land();
-        answer.server.done(&errand.fetching.connections);
+        is_over(&mut errand.exchange, answer, &errand.fetching.connections);
         part
     } else {
-        drop(answer);
+        is_lost(&mut errand.exchange, answer);
         copy.map(|_| Err(NotKept::BrokenOff))
     };
     if let Some(kept) = part {

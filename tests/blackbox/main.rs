@@ -69,6 +69,7 @@ mod m_retry_after;
 mod m_total;
 mod m_turns;
 mod m_breaker;
+mod m_kept;
 mod m_reasons;
 mod n_answers;
 mod n_dates;
