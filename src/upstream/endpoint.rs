@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -135,6 +135,8 @@ pub(super) struct Vitals {
     pub(super) latency: Latency,
     /// Whether there was no TLS with it when last there was to be.
     pub(super) no_tls: AtomicBool,
+    /// What was agreed on last, on a connection where either version of HTTP might be; 0 while nobody knows.
+    agreed: AtomicU8,
     /// When it came, or came back, otherwise than from an ejection; in milliseconds, 0 for before anybody looked.
     back: AtomicU64,
 }
@@ -149,6 +151,7 @@ impl Vitals {
             conduct: Conduct::default(),
             latency: Latency::default(),
             no_tls: AtomicBool::new(false),
+            agreed: AtomicU8::new(0),
             back: AtomicU64::new(0),
         }
     }
@@ -180,6 +183,9 @@ pub(super) const WARM: u32 = 1024;
 
 /// The least, so that it is warmed by something: about a tenth.
 const COLD: u32 = WARM / 10;
+
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
 
 /// What is taken for the time of an answer where none has come yet.
 const UNKNOWN_MICROS: f32 = 1e6;
@@ -282,6 +288,19 @@ impl Endpoint {
             let (upstream, server, address) = (self.upstream(), self.name(), self.address());
             tracing::warn!(upstream, server, %address, %reason, "no TLS with server");
         }
+    }
+
+    /// Whether it agreed to HTTP/2 when last it could choose; `None` while nobody knows.
+    pub fn agrees_to_http2(&self) -> Option<bool> {
+        match self.vitals.agreed.load(Relaxed) {
+            0 => None,
+            agreed => Some(agreed == HTTP2),
+        }
+    }
+
+    /// A new connection on which it could choose was made, and this is what it did.
+    pub fn agreed(&self, to_http2: bool) {
+        self.vitals.agreed.store(if to_http2 { HTTP2 } else { HTTP1 }, Relaxed);
     }
 
     /// An answer came over a connection.

@@ -10,20 +10,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::support::{Certs, Client, Gateway, Raw, group};
+use crate::support::{Certs, Client, Gate, Gateway, PATIENCE, Raw, eventually, group, must};
 
 const URL: &str = "https://a.test/";
 
 /// A server that speaks what was agreed on, and says what that is; how many connections were made to it.
 async fn server(tls: ServerConfig) -> (SocketAddr, Arc<AtomicUsize>) {
+    let open = Gate::closed();
+    open.open();
+    server_behind(&open, tls).await
+}
+
+/// The same, which says nothing on any connection until the gate opens.
+async fn server_behind(gate: &Gate, tls: ServerConfig) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, made) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let (acceptor, count) = (TlsAcceptor::from(Arc::new(tls)), made.clone());
+    let (acceptor, count, gate) = (TlsAcceptor::from(Arc::new(tls)), made.clone(), gate.clone());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::Relaxed);
-            let acceptor = acceptor.clone();
+            let (acceptor, gate) = (acceptor.clone(), gate.clone());
             tokio::spawn(async move {
+                gate.opened().await;
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => second(stream).await,
@@ -91,6 +99,47 @@ async fn what_is_agreed_on_is_spoken() {
             assert_eq!(client.get(URL).await.text(), expected, "{protocol} with {offered:?}");
         }
         assert_eq!(connections.load(Ordering::Relaxed), 1, "{protocol} with {offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_come_at_once_one_finds_out_what_a_server_speaks() {
+    const HERD: usize = 20;
+    let certs = Certs::for_names(&["a.test"]);
+    for (offered, expected, connections) in
+        [(&["h2", "http/1.1"][..], "h2 https://a.test/", 1..=1), (&["http/1.1"], "http/1.1", 1..=HERD)]
+    {
+        let gate = Gate::closed();
+        let (server, made) = server_behind(&gate, offering(&certs, offered)).await;
+        let gateway = before(server, &certs, "protocol = \"auto\"\ntimeouts = { connect = \"1m\" }").await;
+        let client = Client::http2(&gateway, &certs);
+
+        let herd: Vec<_> = (0..HERD).map(|_| tokio::spawn(client.get_later(URL))).collect();
+        let all = async || gateway.count("tidegate_upstream_in_flight").await == HERD as u64;
+        eventually(PATIENCE, "all are on their way", all).await;
+        eventually(PATIENCE, "one connects", async || made.load(Ordering::Relaxed) > 0).await;
+        assert_eq!(made.load(Ordering::Relaxed), 1, "{offered:?}: the others wait for that");
+        gate.open();
+        for asked in herd {
+            assert_eq!(must("an answer", asked).await.unwrap().text(), expected);
+        }
+        let made = made.load(Ordering::Relaxed);
+        assert!(connections.contains(&made), "{made} connections with {offered:?}");
+    }
+}
+
+#[tokio::test]
+async fn how_long_the_others_wait_for_that_has_a_bound() {
+    let certs = Certs::for_names(&["a.test"]);
+    let (server, _) = server_behind(&Gate::closed(), offering(&certs, &["h2", "http/1.1"])).await;
+    let settings = "protocol = \"auto\"\ntimeouts = { connect = \"200ms\" }\nretries = { attempts = 1 }";
+    let gateway = before(server, &certs, settings).await;
+    let client = Client::http2(&gateway, &certs);
+
+    let herd: Vec<_> = (0..5).map(|_| tokio::spawn(client.get_later(URL))).collect();
+    for asked in herd {
+        let answer = must("an answer", asked).await.unwrap();
+        assert_eq!((answer.status, &answer.json()["reason"]), (504, &"connect-timeout".into()));
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::Way;
 use super::connecting::{connect, connect_anew};
 use super::h1::Http1;
-use super::h2::{Fresh, Http2, Place, Pool, Taken, handshake};
+use super::h2::{Fresh, Http2, Lead, Place, Pool, Taken, handshake};
 use crate::refusal::Fault;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::{Client, Protocol};
@@ -35,13 +35,15 @@ impl Connections {
         client: Option<Client>,
         upgrades: bool,
     ) -> Result<(Way, bool), Fault> {
-        match server.way().protocol() {
-            Protocol::Http2 if server.way().is_for_one_client() => {
-                self.http2_alone(&peer, server, client).await
-            }
+        let way = server.way();
+        match way.protocol() {
+            Protocol::Http2 if way.is_for_one_client() => self.http2_alone(&peer, server, client).await,
             Protocol::Http2 => self.http2(&peer, server).await,
             // A connection of HTTP/2 cannot change its protocol.
-            Protocol::Http1 | Protocol::Auto => self.either(peer, server, client, upgrades).await,
+            Protocol::Auto if way.is_secure() && !way.is_for_one_client() && !upgrades => {
+                self.as_agreed(peer, server).await
+            }
+            Protocol::Http1 | Protocol::Auto => self.alone(peer, server, client, upgrades).await,
         }
     }
 
@@ -88,8 +90,63 @@ impl Connections {
         begin(stream, server).await
     }
 
-    /// By HTTP/2 if it may be and the server agrees to that under TLS, else by HTTP/1.
-    async fn either(
+    /// By HTTP/2 if the server agrees to that under TLS, else by HTTP/1, within the time for a connection.
+    async fn as_agreed(&self, peer: Box<HttpPeer>, server: &Endpoint) -> Result<(Way, bool), Fault> {
+        let found = timeout(patience(&peer), self.agree(&peer, server)).await;
+        match found.unwrap_or(Err(Fault::ConnectTimeout))? {
+            Agreed::Http1(stream, reused) => Ok((Way::Http1(Http1::new(stream, peer, false)), reused)),
+            Agreed::Http2(place) => Ok(by(place)),
+        }
+    }
+
+    /// While nobody knows what the server agrees to, one finds out for all who come meanwhile, and connects for them if it is
+    /// HTTP/2. Each has a connection of its own, if it is HTTP/1.
+    async fn agree(&self, peer: &HttpPeer, server: &Endpoint) -> Result<Agreed, Fault> {
+        let key = peer.reuse_hash();
+        loop {
+            if server.agrees_to_http2() == Some(false) {
+                return match self.pool.find(key) {
+                    Some(place) => Ok(Agreed::Http2(place)),
+                    None => self.find_out(peer, server, None).await,
+                };
+            }
+            match self.pool.take(key) {
+                Taken::Place(place) => return Ok(Agreed::Http2(place)),
+                Taken::Wait(outcome) => outcome.told().await?,
+                Taken::Lead(lead) => return self.find_out(peer, server, Some(lead)).await,
+            }
+        }
+    }
+
+    /// Connects, for all who wait for that if it `leads`.
+    async fn find_out(
+        &self,
+        peer: &HttpPeer,
+        server: &Endpoint,
+        leads: Option<Lead>,
+    ) -> Result<Agreed, Fault> {
+        let made = match connect(&self.connector, peer, server, None, false).await {
+            // A connection that is kept may be from a request that could not go by HTTP/2: it tells nothing.
+            Ok((stream, true)) => return Ok(Agreed::Http1(stream, true)),
+            Ok((stream, false)) => {
+                let http2 = speaks_http2(&stream);
+                server.agreed(http2);
+                if !http2 {
+                    return Ok(Agreed::Http1(stream, false)); // letting go of the lead tells those who wait
+                }
+                begin(stream, server).await
+            }
+            Err(fault) => Err(fault),
+        };
+        let place = match leads {
+            Some(lead) => lead.done(made, keep_alive(peer))?,
+            None => self.pool.add(peer.reuse_hash(), made?, keep_alive(peer)).ok_or(Fault::Refused)?,
+        };
+        Ok(Agreed::Http2(place))
+    }
+
+    /// By whichever the server agrees to, on a connection that is not shared: it may change its protocol, or is for one client.
+    async fn alone(
         &self,
         peer: Box<HttpPeer>,
         server: &Endpoint,
@@ -97,28 +154,26 @@ impl Connections {
         upgrades: bool,
     ) -> Result<(Way, bool), Fault> {
         let is_single = server.way().is_for_one_client();
-        let shares = server.way().protocol() == Protocol::Auto && !upgrades && !is_single;
-        if shares && let Some(place) = self.pool.find(peer.reuse_hash()) {
-            return Ok(by(place));
-        }
         let (stream, reused) = connect(&self.connector, &peer, server, client, upgrades).await?;
         if !speaks_http2(&stream) {
             return Ok((Way::Http1(Http1::new(stream, peer, is_single)), reused));
         }
         let fresh = timeout(patience(&peer), begin(stream, server)).await;
         let fresh = fresh.unwrap_or(Err(Fault::ConnectTimeout))?;
-        let place = if is_single {
-            self.pool.keep_apart(fresh)
-        } else {
-            self.pool.add(peer.reuse_hash(), fresh, keep_alive(&peer))
-        };
-        Ok(by(place.ok_or(Fault::Refused)?))
+        Ok(by(self.pool.keep_apart(fresh).ok_or(Fault::Refused)?))
     }
 
     /// Closes what is free, and waits for the rest, no longer than this.
     pub async fn close(&self, within: Duration) {
         self.pool.close(within).await;
     }
+}
+
+/// What a server that may be spoken to by either version has agreed to.
+enum Agreed {
+    /// A connection of one's own, and whether others have gone it before.
+    Http1(Stream, bool),
+    Http2(Place),
 }
 
 /// With TLS 1.3 a server that does not let us in says so after the handshake.

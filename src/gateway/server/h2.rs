@@ -28,7 +28,7 @@ use crate::refusal::{Fault, Refusal};
 
 pub(super) use self::connection::Place;
 pub(super) use self::handshake::{Fresh, handshake};
-pub(super) use self::pool::{Pool, Taken};
+pub(super) use self::pool::{Lead, Pool, Taken};
 
 /// A stream, and what is said on it.
 ///
