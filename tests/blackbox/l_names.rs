@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::{Certs, Client, Gateway, Names, Origin, PATIENCE, eventually, group};
+use crate::support::{Certs, Client, Gateway, Names, Origin, PATIENCE, Wire, eventually, group};
 
 const URL: &str = "https://a.test/";
 
@@ -211,4 +211,50 @@ async fn what_is_known_of_an_address_outlives_the_others_of_its_name() {
         assert_eq!(client.get(URL).await.status, 200);
     }
     assert_eq!(ill.requests("/"), asked);
+}
+
+#[tokio::test]
+async fn a_name_stands_for_its_ipv6_addresses_too() {
+    let certs = Certs::for_names(&["a.test"]);
+    let six = Wire::at("[::1]:0", |_, mut line| async move {
+        while line.request().await.is_some() {
+            line.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix").await;
+        }
+    })
+    .await;
+    let port = six.address().port();
+    let mut names = Names::with(&["host-record=web.test,::1"]).await;
+    let settings = names.setting();
+    let gateway = Gateway::start(&group(&certs, &[format!("dns://web.test:{port}")], &settings)).await;
+    let client = Client::http2(&gateway, &certs);
+    stands_for(&gateway, &[at("::1", port)]).await;
+    assert_eq!(client.get(URL).await.text(), "six");
+
+    // Both kinds of address, and then the other alone: nobody listens there.
+    names.now(&["host-record=web.test,127.0.0.1,::1"]).await;
+    stands_for(&gateway, &[at("127.0.0.1", port), at("::1", port)]).await;
+    for _ in 0..4 {
+        assert_eq!(client.get(URL).await.text(), "six", "the one that answers");
+    }
+    names.now(&["host-record=web.test,127.0.0.1"]).await;
+    stands_for(&gateway, &[at("127.0.0.1", port)]).await;
+    assert_eq!(client.get(URL).await.json()["reason"], "upstream-unreachable");
+}
+
+#[tokio::test]
+async fn the_hosts_of_a_service_may_have_ipv6_addresses() {
+    let certs = Certs::for_names(&["a.test"]);
+    let six = Wire::at("[::1]:0", |_, mut line| async move {
+        while line.request().await.is_some() {
+            line.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nsix").await;
+        }
+    })
+    .await;
+    let port = six.address().port();
+    let service = format!("srv-host=_http._tcp.web.test,six.test,{port},1,1");
+    let names = Names::with(&["host-record=six.test,::1", &service]).await;
+    let servers = ["srv://_http._tcp.web.test".to_owned()];
+    let gateway = Gateway::start(&group(&certs, &servers, &names.setting())).await;
+    stands_for(&gateway, &[at("::1", port)]).await;
+    assert_eq!(Client::http2(&gateway, &certs).get(URL).await.text(), "six");
 }

@@ -24,7 +24,16 @@ impl Wire {
         T: Fn(usize, Line) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", talk).await
+    }
+
+    /// The same at this address.
+    pub(crate) async fn at<T, F>(address: &str, talk: T) -> Self
+    where
+        T: Fn(usize, Line) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
