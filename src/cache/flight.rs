@@ -59,9 +59,14 @@ pub enum From {
     Redis,
 }
 
-/// The body broke off, or its reader was too slow for one that is not stored.
+/// Why a body did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BrokenOff;
+pub enum BrokenOff {
+    /// It broke off, or its reader was too slow for one that is not stored.
+    Broken,
+    /// It took too long.
+    Late,
+}
 
 /// Nobody reads what is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +236,7 @@ impl<T> State<T> {
 enum End {
     Open,
     Whole,
-    Broken,
+    Off(BrokenOff),
 }
 
 /// Where a reader is: the number of the piece that it reads next, or [`GONE`].

@@ -66,7 +66,7 @@ async fn a_pilot_that_is_lost_breaks_the_body_off() {
     pilot.fill(head(), stored(), 100, "tale");
     pilot.push(Bytes::from_static(b"one")).await.unwrap();
     drop(pilot);
-    assert_eq!(all(first).await, Err(BrokenOff));
+    assert_eq!(all(first).await, Err(BrokenOff::Broken));
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn who_lags_behind_what_is_not_stored_is_let_go_and_holds_nobody_up() {
         fast.next().await.unwrap();
     }
     pilot.land();
-    assert_eq!(all(slow).await, Err(BrokenOff));
+    assert_eq!(all(slow).await, Err(BrokenOff::Broken));
     assert_eq!(fast.next().await, Ok(None));
 }
 

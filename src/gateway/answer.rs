@@ -204,6 +204,9 @@ pub(super) async fn failure(session: &mut Session, error: &Error, exchange: &mut
 /// The refusal that an error amounts to; `None` where the client is gone.
 fn refusal_of(error: &Error, exchange: &Exchange) -> Option<Refusal> {
     match error.esource() {
+        ErrorSource::Upstream if *error.etype() == ErrorType::ReadTimedout => {
+            Some(Refusal::Failed(Fault::Timeout))
+        }
         ErrorSource::Upstream => Some(Refusal::Failed(exchange.tries.fault.unwrap_or(Fault::BrokeOff))),
         ErrorSource::Downstream => match error.etype() {
             ErrorType::ReadTimedout => Some(Refusal::BodyStalled),

@@ -16,7 +16,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
 use crate::cache::conditional::Answer;
-use crate::cache::flight::Follower;
+use crate::cache::flight::{BrokenOff, Follower};
 use crate::cache::range::{self, Framing, Wanted};
 use crate::cache::stored::{Stored, within};
 use crate::cache::{Tiers, conditional, freshness, parts, policy};
@@ -404,7 +404,7 @@ async fn send_flight(
                 next.await
             }
         };
-        let Some(piece) = piece.map_err(|_| broke_off())? else { break };
+        let Some(piece) = piece.map_err(broke_off)? else { break };
         let mut part = within(&piece, offset, &range);
         offset += piece.len() as u64;
         if let Some(encoder) = &mut encoder {
@@ -429,6 +429,10 @@ fn not_held() -> Box<Error> {
 }
 
 /// The answer ends here, and its client must not take it for whole.
-fn broke_off() -> Box<Error> {
-    Error::explain(ErrorType::ReadError, "the answer broke off").into_up()
+fn broke_off(why: BrokenOff) -> Box<Error> {
+    let (kind, words) = match why {
+        BrokenOff::Broken => (ErrorType::ReadError, "the answer broke off"),
+        BrokenOff::Late => (ErrorType::ReadTimedout, "the answer took too long"),
+    };
+    Error::explain(kind, words).into_up()
 }

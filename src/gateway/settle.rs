@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::cache::copy::Copy;
 use crate::cache::directives::RequestDirectives;
+use crate::cache::flight::Pilot;
 use crate::cache::forms::Forms;
 use crate::cache::parts::ContentRange;
 use crate::cache::policy::{self, NotKept};
@@ -125,7 +126,9 @@ fn tags_of(answer: &HeaderMap, rules: &Rules, named: &Named) -> Result<Arc<[u64]
 
 /// Reads a body into the store, and past it to those who follow.
 async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
-    let broken = match pump(&mut errand, &mut answer, None).await {
+    let pumped = pump(&mut errand, &mut answer, None).await;
+    let late = pumped == Err(Cut::Late);
+    let broken = match pumped {
         Ok(()) if is_whole(&stored.headers, errand.pilot.written()) => {
             return land(errand, answer, stored).await;
         }
@@ -139,7 +142,7 @@ async fn fill(mut errand: Errand, mut answer: Answer, stored: Stored) {
     tally::filled(&errand.exchange, Err(broken));
     is_lost(&mut errand.exchange, answer);
     let Errand { pilot, fetching, key, lease, .. } = errand;
-    drop(pilot); // breaks the body off for all who follow
+    break_off(pilot, late);
     share::give_up(fetching.tiers, &key, lease, None).await;
 }
 
@@ -153,6 +156,11 @@ pub(super) fn is_over(exchange: &mut Exchange, answer: Answer, connections: &Con
 fn is_lost(exchange: &mut Exchange, answer: Answer) {
     drop(answer);
     exchange.tries.end(false);
+}
+
+/// Breaks a body off for all who follow.
+fn break_off(pilot: Pilot<Tale>, late: bool) {
+    if late { pilot.late() } else { drop(pilot) }
 }
 
 /// A body came to its end: it is stored, unless it grew too large on the way.
@@ -192,9 +200,12 @@ fn is_whole(headers: &HeaderMap, written: u64) -> bool {
 }
 
 /// Why a body did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     /// Nobody reads it.
     Abandoned,
+    /// It took too long.
+    Late,
     Failed,
 }
 
@@ -221,12 +232,12 @@ async fn pump(errand: &mut Errand, answer: &mut Answer, mut copy: Option<&mut Co
 /// the whole is over, which readers may have spent.
 fn broken(errand: &mut Errand, server: &Server, fault: Fault) -> Cut {
     let tries = &mut errand.exchange.tries;
-    if fault == Fault::Timeout && (errand.exchange.lasting || server.is_over()) {
-        return Cut::Failed;
+    let late = fault == Fault::Timeout;
+    if !(late && (errand.exchange.lasting || server.is_over())) {
+        tries.fault = Some(fault);
+        tries.failed(if late { Failure::Timeout } else { Failure::Reset }, false);
     }
-    tries.fault = Some(fault);
-    tries.failed(if fault == Fault::Timeout { Failure::Timeout } else { Failure::Reset }, false);
-    Cut::Failed
+    if late { Cut::Late } else { Cut::Failed }
 }
 
 /// Passes an answer on to the one who asked; a part of something is stored beside (§3.3).
@@ -246,14 +257,18 @@ async fn pass(
     errand.pilot.pass(head.clone(), tale);
     share::give_up(errand.fetching.tiers, &errand.key, errand.lease.take(), not_kept).await;
     let mut copy = kept.ok().map(|part| Copy::new(part, errand.size_max(), errand.fetching.flights.held()));
-    let part = if let Ok(()) = pump(&mut errand, &mut answer, copy.as_mut()).await {
-        let part = copy.map(|copy| keep_part(&errand, copy, &head));
-        errand.pilot.land();
-        is_over(&mut errand.exchange, answer, &errand.fetching.connections);
-        part
-    } else {
-        is_lost(&mut errand.exchange, answer);
-        copy.map(|_| Err(NotKept::BrokenOff))
+    let part = match pump(&mut errand, &mut answer, copy.as_mut()).await {
+        Ok(()) => {
+            let part = copy.map(|copy| keep_part(&errand, copy, &head));
+            errand.pilot.land();
+            is_over(&mut errand.exchange, answer, &errand.fetching.connections);
+            part
+        }
+        Err(cut) => {
+            is_lost(&mut errand.exchange, answer);
+            break_off(errand.pilot, cut == Cut::Late);
+            copy.map(|_| Err(NotKept::BrokenOff))
+        }
     };
     if let Some(kept) = part {
         tally::filled(&errand.exchange, kept);

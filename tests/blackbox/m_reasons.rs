@@ -110,3 +110,21 @@ async fn an_answer_that_breaks_off_after_another_server_could_not_be_reached_is_
         assert_eq!(line["reason"], "upstream-broke-off", "{road}: {line}");
     }
 }
+
+/// The same whether it goes straight through, into the store, or by way of the cache without being kept.
+#[tokio::test]
+async fn that_an_answer_took_too_long_is_what_is_told() {
+    let certs = Certs::for_names(&["a.test"]);
+    for (road, control) in [("", "no-store"), (ROADS[1], "max-age=60"), (ROADS[1], "no-store")] {
+        let (silent, gate) = (Origin::start("silent").await, Gate::closed());
+        let reply = Reply::ok("x".repeat(1000)).field("cache-control", control);
+        silent.answer("/", reply.paused_after(500, &gate));
+        let gateway = before(&certs, &[&silent], "timeouts = { idle = \"200ms\" }", road).await;
+
+        let answer = Answer::try_of(Client::http2(&gateway, &certs).request("GET", URL)).await;
+        assert!(answer.is_err(), "{road}{control}: it breaks off");
+
+        let line = gateway.access_line_of("/", |_| true).await;
+        assert_eq!(line["reason"], "upstream-timeout", "{road}{control}: {line}");
+    }
+}

@@ -101,7 +101,8 @@ impl<T: Clone> Follower<T> {
                     let _ = self.state.changed().await;
                 }
                 Step::Ended(End::Whole) => return Ok(None),
-                Step::Ended(_) | Step::LetGo => return Err(BrokenOff),
+                Step::Ended(End::Off(why)) => return Err(why),
+                Step::Ended(End::Open) | Step::LetGo => return Err(BrokenOff::Broken),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pingora::http::ResponseHeader;
 
-use super::{Abandoned, End, Flight, Flights, LEAD_MAX, Verdict};
+use super::{Abandoned, BrokenOff, End, Flight, Flights, LEAD_MAX, Verdict};
 use crate::cache::stored::{Stamp, Stored};
 
 /// A body in more pieces than this is not stored: the pieces would outweigh their bytes.
@@ -129,6 +129,11 @@ impl<T> Pilot<T> {
         self.finish(End::Whole);
     }
 
+    /// The body took too long to come to its end.
+    pub fn late(mut self) {
+        self.finish(End::Off(BrokenOff::Late));
+    }
+
     fn finish(&mut self, end: End) {
         self.ended = true;
         self.flights.close(&self.flight);
@@ -139,7 +144,7 @@ impl<T> Pilot<T> {
 impl<T> Drop for Pilot<T> {
     fn drop(&mut self) {
         if !self.ended {
-            self.finish(End::Broken);
+            self.finish(End::Off(BrokenOff::Broken));
         }
     }
 }
