@@ -1,5 +1,7 @@
 //! What the operator decides: flags over environment over file over defaults.
 
+mod events;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,9 +12,12 @@ use clap::{Parser, Subcommand};
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::broker::Broker;
+use crate::feed;
 use crate::serve::Bounds;
 use crate::store::location::{Location, Server};
 use crate::{api, store};
+use events::Events;
 
 /// Holds users behind a REST API
 #[derive(Debug, Parser)]
@@ -40,6 +45,10 @@ pub struct Flags {
         value_delimiter = ' '
     )]
     pub replicas: Vec<Secret>,
+
+    /// RabbitMQ that events are sent to: `amqps://USER:PASSWORD@HOST/VHOST`
+    #[arg(long, value_name = "URL", env = "USER_SERVICE_AMQP", global = true, hide_env_values = true)]
+    pub amqp: Option<Secret>,
 
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "USER_SERVICE_CONFIG", global = true)]
@@ -91,6 +100,7 @@ struct File {
     caller_header: Option<FieldName>,
     event_retention: Option<Retention>,
     max_event_streams: Option<Count>,
+    events: Option<Events>,
 }
 
 /// What runs.
@@ -111,7 +121,9 @@ pub struct Config {
     /// The field in which a gateway says who asks.
     pub caller_header: Option<HeaderName>,
     /// How long events are kept.
-    pub event_retention: Duration,
+    pub retention: feed::Retention,
+    /// The broker that events are sent on to.
+    pub broker: Option<Broker>,
     /// How many may follow the events at a time.
     pub max_event_streams: usize,
     /// What is logged, as tracing directives.
@@ -140,6 +152,7 @@ impl Config {
             flags.replicas.clone()
         };
         let replicas = replicas_of(&location, &replicas)?;
+        let events = file.events.unwrap_or_default();
         let name = flags.name.clone().or(file.name).map(|FieldValue(name)| name);
         let cache_control = file.cache_control.map(|FieldValue(value)| value);
         let count = |count: Option<Count>, default| count.map_or(default, |Count(count)| count);
@@ -163,7 +176,11 @@ impl Config {
                 statement_timeout: or(file.statement_timeout, 5),
             },
             caller_header: file.caller_header.map(|FieldName(name)| name),
-            event_retention: file.event_retention.map_or(EVENT_RETENTION, |Retention(time)| time),
+            retention: feed::Retention {
+                events: file.event_retention.map_or(EVENT_RETENTION, |Retention(time)| time),
+                unsent: events.keep_unsent(),
+            },
+            broker: events.broker(flags.amqp.clone())?,
             max_event_streams: usize::from(count(file.max_event_streams, 64)),
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
         })
@@ -249,6 +266,17 @@ pub enum ConfigError {
     /// The URL of the database is none.
     #[error("the URL of the database {0}")]
     Database(String),
+    /// The URL of the broker is none.
+    #[error("the URL of the broker {0}")]
+    Broker(String),
+    /// There are too many queues.
+    #[error("events.queues has {count} queues; {most} are the most")]
+    Queues {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The URL of a replica is none, or there can be no replica.
     #[error("replica {number} {why}")]
     Replica {

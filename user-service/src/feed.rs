@@ -9,11 +9,30 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::event::Seq;
 use crate::metrics::Meters;
-use crate::store::{Store, StoreError};
+use crate::store::{Before, Store, StoreError};
 use crate::user::Timestamp;
 
 /// Bounds of the time between two looks for events to forget.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// How long events are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Each.
+    pub events: Duration,
+    /// Those that are still to be sent on to a broker; not less than the others.
+    pub unsent: Duration,
+}
+
+impl Retention {
+    fn before(self) -> Before {
+        let ago = |time: Duration| {
+            let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+            Timestamp::from(Timestamp::now().millis().saturating_sub(time))
+        };
+        Before { sent: ago(self.events), unsent: ago(self.unsent.max(self.events)) }
+    }
+}
 
 /// The events of a store, as this process follows them.
 pub struct Feed {
@@ -22,8 +41,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Follows events until the end is asked for. Those that happened longer than `retention` ago are forgotten.
-    pub fn start(store: Arc<Store>, retention: Duration, meters: Arc<Meters>) -> Self {
+    /// Follows events until the end is asked for, and forgets the old ones.
+    pub fn start(store: Arc<Store>, retention: Retention, meters: Arc<Meters>) -> Self {
         let (sender, last) = watch::channel(Seq::START);
         let keeper = Keeper { store, retention, meters, last: sender, ailing: false };
         Self { last, keeper: tokio::spawn(keeper.run()) }
@@ -42,7 +61,7 @@ impl Feed {
 
 struct Keeper {
     store: Arc<Store>,
-    retention: Duration,
+    retention: Retention,
     meters: Arc<Meters>,
     last: watch::Sender<Seq>,
     /// Whether the last try failed, so that each change of that is logged once.
@@ -52,7 +71,7 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let mut bell = self.store.bell();
-        let mut sweep = interval((self.retention / 10).clamp(SWEEP.0, SWEEP.1));
+        let mut sweep = interval((self.retention.events / 10).clamp(SWEEP.0, SWEEP.1));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let numbered = self.number().await;
@@ -76,12 +95,15 @@ impl Keeper {
 
     /// Removes what is old, part by part, so that writers get their turn in between.
     async fn forget(&self) -> Result<(), StoreError> {
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let before = Timestamp::from(Timestamp::now().millis().saturating_sub(retention));
+        let before = self.retention.before();
         loop {
             let forgotten = self.store.forget_events(before).await?;
-            self.meters.events_forgotten.inc_by(forgotten as u64);
-            if forgotten < Store::FORGET_AT_ONCE {
+            self.meters.events_forgotten.inc_by(forgotten.events as u64);
+            self.meters.events_lost.inc_by(forgotten.unsent as u64);
+            if forgotten.unsent > 0 {
+                tracing::error!(events = forgotten.unsent, "events were kept for the broker for too long");
+            }
+            if forgotten.events < Store::FORGET_AT_ONCE {
                 return Ok(());
             }
         }

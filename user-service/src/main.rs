@@ -14,6 +14,7 @@ use user_service::api::{self, failure::chain};
 use user_service::config::{Command, Config, Flags};
 use user_service::feed::Feed;
 use user_service::metrics::Meters;
+use user_service::relay::Relay;
 use user_service::seed::seed;
 use user_service::serve::{Stop, serve};
 use user_service::store::Store;
@@ -41,17 +42,26 @@ async fn main() -> ExitCode {
 
 async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let stop = Stop::listen()?;
-    let meters = Arc::new(Meters::new());
+    let mut meters = Meters::new();
+    let relay_meters = config.broker.as_ref().map(|_| meters.relay());
+    let meters = Arc::new(meters);
     let store = Arc::new(Store::open(&config.store, &meters).await?);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
     let bound = listener.local_addr()?;
-    let feed = Arc::new(Feed::start(store.clone(), config.event_retention, meters.clone()));
+    let feed = Arc::new(Feed::start(store.clone(), config.retention, meters.clone()));
+    let relay = match config.broker.clone().zip(relay_meters) {
+        Some((broker, meters)) => Some(Relay::start(store.clone(), broker, feed.follow(), meters).await?),
+        None => None,
+    };
     let router = api::router(store.clone(), feed.clone(), meters, config.api(bound))?;
 
     announce(bound)?;
     serve(listener, router, config.bounds, stop, || feed.end()).await;
+    if let Some(relay) = relay {
+        relay.end().await;
+    }
     store.close().await;
     Ok(())
 }
@@ -76,7 +86,9 @@ fn print_line(line: &serde_json::Value) -> Result<(), Box<dyn Error>> {
 }
 
 fn start_logs(config: &Config) -> Result<(), Box<dyn Error>> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| format!("log `{}`: {error}", config.log))?;
+    // The client of RabbitMQ says what we say better, and shows bodies; who wants to hear it names it.
+    let filter = format!("lapin=off,{}", config.log);
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log `{}`: {error}", config.log))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Every metric of this process, under one registry.
 
+pub mod relay;
+
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::store::{PoolUse, ServerReport, ServerState};
+use relay::RelayMeters;
 
 /// The media type of [`Meters::page`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,6 +43,8 @@ pub struct Meters {
     pub events_last: Gauge,
     /// Events that were removed because they were old.
     pub events_forgotten: Counter,
+    /// Those of them that were still to be sent on.
+    pub events_lost: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +100,7 @@ impl Meters {
             panics: Counter::default(),
             events_last: Gauge::default(),
             events_forgotten: Counter::default(),
+            events_lost: Counter::default(),
         };
         let registry = &mut meters.registry;
         registry.register("http_requests", "Requests answered", meters.requests.clone());
@@ -115,7 +121,14 @@ impl Meters {
         registry.register("events_last", "Number of the newest event", meters.events_last.clone());
         let forgotten = meters.events_forgotten.clone();
         registry.register("events_forgotten", "Events removed by this process for their age", forgotten);
+        let lost = meters.events_lost.clone();
+        registry.register("events_lost", "Events removed by this process before a broker had them", lost);
         meters
+    }
+
+    /// Adds the metrics of a relay.
+    pub fn relay(&mut self) -> RelayMeters {
+        RelayMeters::register(&mut self.registry)
     }
 
     /// Counts a stream of events until the returned guard is dropped.

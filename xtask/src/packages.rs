@@ -31,6 +31,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("openssl", &["openssl"]),
     tool("dnsmasq", &["dnsmasq-base"]),
     tool("pg_ctl", &["postgresql"]),
+    tool("rabbitmq-server", &["rabbitmq-server"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.

@@ -171,7 +171,11 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::feed::Retention;
     use crate::store;
+
+    const RETENTION: Retention =
+        Retention { events: Duration::from_secs(60), unsent: Duration::from_secs(60) };
 
     async fn app(directory: &tempfile::TempDir, request_timeout: Duration) -> Arc<App> {
         let meters = Arc::new(Meters::new());
@@ -187,7 +191,7 @@ mod tests {
         };
         let store = Arc::new(Store::open(&settings, &meters).await.unwrap());
         Arc::new(App {
-            feed: Arc::new(Feed::start(store.clone(), Duration::from_secs(60), meters.clone())),
+            feed: Arc::new(Feed::start(store.clone(), RETENTION, meters.clone())),
             streams: Arc::new(Semaphore::new(1)),
             store,
             meters,

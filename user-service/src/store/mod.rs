@@ -7,6 +7,7 @@ mod lag;
 mod bell;
 mod rows;
 mod trail;
+pub mod relay;
 mod error;
 pub mod seen;
 pub mod location;
@@ -24,6 +25,7 @@ pub use error::StoreError;
 use location::{Location, Server};
 use patience::Patience;
 use postgres::Postgres;
+use relay::{Share, Unsent};
 use seen::Position;
 use sqlite::Sqlite;
 
@@ -166,9 +168,24 @@ impl Store {
         ask!(self, database => database.number_events().await)
     }
 
-    /// Removes some of the events that happened before a moment, the oldest first; answers how many that were.
-    pub async fn forget_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+    /// Removes some of the events that happened before a moment, the oldest first.
+    pub async fn forget_events(&self, before: Before) -> Result<Forgotten, StoreError> {
         ask!(self, database => database.forget_events(before).await)
+    }
+
+    /// From now on events are to be sent on, if they were not before.
+    pub async fn begin_relay(&self) -> Result<(), StoreError> {
+        ask!(self, database => database.begin_relay().await)
+    }
+
+    /// The oldest events that are to be sent on and that nobody sends, up to `count` of one shard.
+    pub async fn claim_events(&self, count: usize) -> Result<Option<Share>, StoreError> {
+        ask!(self, database => database.claim_events(count).await)
+    }
+
+    /// The oldest event that is to be sent on.
+    pub async fn unsent(&self) -> Result<Option<Unsent>, StoreError> {
+        ask!(self, database => database.unsent().await)
     }
 
     /// A bell that rings when there may be new events.
@@ -244,6 +261,24 @@ pub struct Kept {
     pub forgotten: Seq,
     /// The newest.
     pub last: Seq,
+}
+
+/// Before which moments events are old enough to be removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// Those that are to be sent nowhere, or were sent.
+    pub sent: Timestamp,
+    /// Those that are still to be sent on. Not later than `sent`.
+    pub unsent: Timestamp,
+}
+
+/// How many events were removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// All of them.
+    pub events: usize,
+    /// Those that were still to be sent on.
+    pub unsent: usize,
 }
 
 /// How a server of the database was found when it was last looked at.

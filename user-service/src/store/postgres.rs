@@ -32,6 +32,7 @@ use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
 mod events;
+pub(super) mod relay;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -47,7 +48,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// A primary, its replicas, and the pools to them.
 pub(super) struct Postgres {
     writer: PgPool,
-    /// Two connections to the primary: one that listens for events, one that numbers and removes them.
+    /// Three connections to the primary: one that listens for events, one that numbers and removes them, one that sends
+    /// them on.
     events: PgPool,
     fleet: Arc<Fleet>,
     _watchers: JoinSet<()>,
@@ -65,7 +67,7 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let seal = migrate(server).await?;
         let writer = to_primary(server, settings.write_connections, settings);
-        let events = to_primary(server, 2, settings);
+        let events = to_primary(server, 3, settings);
         let fleet = Arc::new(Fleet::open(server, settings));
         Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience })
     }

@@ -23,6 +23,7 @@ use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
 mod events;
+pub(super) mod relay;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

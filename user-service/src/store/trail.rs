@@ -3,7 +3,8 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::relay::Unsent;
+use super::{Before, Forgotten, StoreError};
 use crate::audit::{Act, Entry};
 use crate::event::{Action, Change, Event, Seq};
 
@@ -20,11 +21,17 @@ pub(super) const FORGOTTEN: &str = "UPDATE event_head SET forgotten = $1 WHERE f
 /// How many events are forgotten in one transaction at most: as many as [`OLDEST`] names.
 pub(super) const FORGET_AT_ONCE: usize = 1_000;
 
-/// The last of these events up to which all happened before the moment, and how many those are.
-pub(super) fn all_before(oldest: &[(i64, i64)], moment: i64) -> Option<(i64, usize)> {
-    let count = oldest.iter().take_while(|(_, at)| *at < moment).count();
-    let (seq, _) = oldest.get(count.checked_sub(1)?)?;
-    Some((*seq, count))
+/// The last of these events up to which all may go, and how many those are.
+pub(super) fn all_before(
+    oldest: &[(i64, i64)],
+    before: Before,
+    unsent: Option<Unsent>,
+) -> Option<(i64, Forgotten)> {
+    let sent = |seq| unsent.is_none_or(|unsent| seq < unsent.seq.0);
+    let goes = |(seq, at): &&(i64, i64)| *at < if sent(*seq) { before.sent } else { before.unsent }.millis();
+    let going: Vec<_> = oldest.iter().take_while(goes).collect();
+    let unsent = going.iter().filter(|(seq, _)| !sent(*seq)).count();
+    going.last().map(|(seq, _)| (*seq, Forgotten { events: going.len(), unsent }))
 }
 
 /// A change as columns of both tables.
@@ -106,9 +113,20 @@ mod tests {
     #[test]
     fn no_event_is_forgotten_before_an_earlier_one() {
         let oldest = [(1, 10), (2, 30), (3, 20)];
-        assert_eq!(all_before(&oldest, 10), None);
-        assert_eq!(all_before(&oldest, 25), Some((1, 1)), "the second is too new, so that the third stays");
-        assert_eq!(all_before(&oldest, 31), Some((3, 3)));
-        assert_eq!(all_before(&[], 31), None);
+        let before = |moment: i64| Before { sent: moment.into(), unsent: 0.into() };
+        let all = |count| Forgotten { events: count, unsent: 0 };
+        assert_eq!(all_before(&oldest, before(10), None), None);
+        assert_eq!(all_before(&oldest, before(25), None), Some((1, all(1))), "the second is too new");
+        assert_eq!(all_before(&oldest, before(31), None), Some((3, all(3))));
+        assert_eq!(all_before(&[], before(31), None), None);
+    }
+
+    #[test]
+    fn what_is_to_be_sent_on_is_kept_for_longer_and_not_for_ever() {
+        let oldest = [(1, 10), (2, 20), (3, 30)];
+        let waits = Some(Unsent { seq: Seq(2), at: 20.into() });
+        let before = |unsent: i64| Before { sent: 100.into(), unsent: unsent.into() };
+        assert_eq!(all_before(&oldest, before(20), waits), Some((1, Forgotten { events: 1, unsent: 0 })));
+        assert_eq!(all_before(&oldest, before(25), waits), Some((2, Forgotten { events: 2, unsent: 1 })));
     }
 }

@@ -17,8 +17,8 @@ use crate::store::seen::Position;
 use crate::store::trail::{
     Columns, EVENTS, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before,
 };
-use crate::store::{Kept, StoreError};
-use crate::user::{Timestamp, UserId};
+use crate::store::{Before, Forgotten, Kept, StoreError};
+use crate::user::UserId;
 
 /// One way to the server and back for both tables, however many changes.
 const RECORD: &str = "
@@ -122,19 +122,22 @@ impl Postgres {
         Ok(Seq(last))
     }
 
-    pub(in crate::store) async fn forget_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+    pub(in crate::store) async fn forget_events(&self, before: Before) -> Result<Forgotten, StoreError> {
         self.primary()?;
         let oldest: Vec<(i64, i64)> = sqlx::query_as(OLDEST).fetch_all(&self.events).await?;
-        let Some((last, count)) = all_before(&oldest, before.millis()) else { return Ok(0) };
+        let unsent = self.unsent().await?;
+        let Some((last, forgotten)) = all_before(&oldest, before, unsent) else {
+            return Ok(Forgotten::default());
+        };
         let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         let held: Option<i64> = sqlx::query_scalar(HOLD_HEAD).fetch_optional(&mut *tx).await?;
         if held.is_none() {
-            return Ok(0);
+            return Ok(Forgotten::default());
         }
         sqlx::query(FORGET_EVENTS).bind(last).execute(&mut *tx).await?;
         sqlx::query(FORGOTTEN).bind(last).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(count)
+        Ok(forgotten)
     }
 
     pub(in crate::store) fn bell(&self) -> Bell {
@@ -142,7 +145,7 @@ impl Postgres {
     }
 
     /// Refuses at once where there is no primary.
-    fn primary(&self) -> Result<&Node, StoreError> {
+    pub(super) fn primary(&self) -> Result<&Node, StoreError> {
         Some(self.fleet.primary()).filter(|node| node.is_up()).ok_or(StoreError::NoServer)
     }
 }

@@ -10,8 +10,8 @@ use crate::store::seen::Position;
 use crate::store::trail::{
     Columns, EVENTS, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before,
 };
-use crate::store::{Kept, StoreError};
-use crate::user::{Timestamp, UserId};
+use crate::store::{Before, Forgotten, Kept, StoreError};
+use crate::user::UserId;
 
 const AUDIT: &str = "INSERT INTO audit (user_id, version, action, fields, actor, at) \
                      VALUES ($1, $2, $3, $4, $5, $6)";
@@ -65,14 +65,17 @@ impl Sqlite {
         Ok(self.kept_events().await?.last)
     }
 
-    pub(in crate::store) async fn forget_events(&self, before: Timestamp) -> Result<usize, StoreError> {
+    pub(in crate::store) async fn forget_events(&self, before: Before) -> Result<Forgotten, StoreError> {
         let oldest: Vec<(i64, i64)> = sqlx::query_as(OLDEST).fetch_all(&self.readers).await?;
-        let Some((last, count)) = all_before(&oldest, before.millis()) else { return Ok(0) };
+        let unsent = self.unsent().await?;
+        let Some((last, forgotten)) = all_before(&oldest, before, unsent) else {
+            return Ok(Forgotten::default());
+        };
         let mut tx = self.patience.insist(is_busy, || self.writer.begin_with(BEGIN)).await?;
         sqlx::query(FORGET_EVENTS).bind(last).execute(&mut *tx).await?;
         sqlx::query(FORGOTTEN).bind(last).execute(&mut *tx).await?;
         tx.commit().await?;
-        Ok(count)
+        Ok(forgotten)
     }
 
     pub(in crate::store) fn bell(&self) -> Bell {
