@@ -13,6 +13,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, PublisherConfirm,
 };
+use tokio::sync::Mutex;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -81,6 +82,8 @@ pub enum BrokerError {
 pub struct Link {
     connection: Connection,
     channel: Channel,
+    /// Who publishes: what comes back is known by the order of the messages before it.
+    turn: Mutex<()>,
 }
 
 impl Link {
@@ -97,7 +100,7 @@ impl Link {
         let connection = Connection::connect_uri_with_config(uri, properties, tls, runtime).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let link = Self { connection, channel };
+        let link = Self { connection, channel, turn: Mutex::new(()) };
         link.declare_exchange(EXCHANGE, ExchangeKind::Topic).await?;
         link.declare_exchange(DEAD, ExchangeKind::Direct).await?;
         for queue in &broker.queues {
@@ -160,6 +163,7 @@ impl Link {
         exchange: &str,
         messages: impl Iterator<Item = Message<'a>> + Send,
     ) -> Result<Vec<ShortString>, BrokerError> {
+        let _turn = self.turn.lock().await;
         let mut confirms: Vec<PublisherConfirm> = Vec::new();
         for Message { key, body, properties } in messages {
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -180,7 +184,7 @@ impl Link {
     }
 
     /// Says goodbye. What was delivered and not acknowledged goes back to its queue.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let _ = timeout(CLOSE_WITHIN, self.connection.close(200, "OK".into())).await;
     }
 }

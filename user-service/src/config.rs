@@ -1,6 +1,7 @@
 //! What the operator decides: flags over environment over file over defaults.
 
 mod events;
+mod worker;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,8 +17,11 @@ use crate::broker::Broker;
 use crate::feed;
 use crate::serve::Bounds;
 use crate::store::location::{Location, Server};
+use crate::worker as work;
+use crate::worker::sink::Sink;
 use crate::{api, store};
 use events::Events;
+use worker::Worker;
 
 /// Holds users behind a REST API
 #[derive(Debug, Parser)]
@@ -76,6 +80,12 @@ pub enum Command {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
         count: u32,
     },
+    /// Welcomes each new user, as RabbitMQ tells of them
+    Worker {
+        /// Mail server that welcomes go to: `smtps://USER:PASSWORD@HOST` [default: they are logged]
+        #[arg(long, value_name = "URL", env = "USER_SERVICE_SMTP", hide_env_values = true)]
+        smtp: Option<Secret>,
+    },
 }
 
 /// The configuration file, key for key. Every key may be absent.
@@ -101,6 +111,7 @@ struct File {
     event_retention: Option<Retention>,
     max_event_streams: Option<Count>,
     events: Option<Events>,
+    worker: Option<Worker>,
 }
 
 /// What runs.
@@ -124,6 +135,10 @@ pub struct Config {
     pub retention: feed::Retention,
     /// The broker that events are sent on to.
     pub broker: Option<Broker>,
+    /// How a worker works.
+    pub worker: work::Settings,
+    /// Where its welcomes go.
+    pub sink: Sink,
     /// How many may follow the events at a time.
     pub max_event_streams: usize,
     /// What is logged, as tracing directives.
@@ -141,9 +156,6 @@ impl Config {
     /// Puts flags, environment (which `clap` has put into the flags), file and defaults together.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let file = flags.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let or = |period: Option<Period>, seconds| {
-            period.map_or(Duration::from_secs(seconds), |Period(time)| time)
-        };
         let Secret(database) = flags.database.clone().or(file.database).unwrap_or_default();
         let location = database.parse().map_err(ConfigError::Database)?;
         let replicas = if flags.replicas.is_empty() {
@@ -153,6 +165,12 @@ impl Config {
         };
         let replicas = replicas_of(&location, &replicas)?;
         let events = file.events.unwrap_or_default();
+        let worker = file.worker.unwrap_or_default();
+        let smtp = match &flags.command {
+            Some(Command::Worker { smtp }) => smtp.as_ref(),
+            _ => None,
+        };
+        let shutdown_grace = or(file.shutdown_grace, 10);
         let name = flags.name.clone().or(file.name).map(|FieldValue(name)| name);
         let cache_control = file.cache_control.map(|FieldValue(value)| value);
         let count = |count: Option<Count>, default| count.map_or(default, |Count(count)| count);
@@ -164,7 +182,7 @@ impl Config {
             bounds: Bounds {
                 connections: usize::from(count(file.max_connections, 4096)),
                 head_timeout: or(file.head_timeout, 75),
-                shutdown_grace: or(file.shutdown_grace, 10),
+                shutdown_grace,
             },
             store: store::Settings {
                 location,
@@ -181,6 +199,8 @@ impl Config {
                 unsent: events.keep_unsent(),
             },
             broker: events.broker(flags.amqp.clone())?,
+            worker: worker.settings(shutdown_grace),
+            sink: worker.sink(smtp)?,
             max_event_streams: usize::from(count(file.max_event_streams, 64)),
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
         })
@@ -266,6 +286,12 @@ pub enum ConfigError {
     /// The URL of the database is none.
     #[error("the URL of the database {0}")]
     Database(String),
+    /// The mail server cannot be one.
+    #[error("the mail server {0}")]
+    Mail(String),
+    /// A worker has nothing to consume from.
+    #[error("a worker needs a broker: set events.amqp, --amqp or USER_SERVICE_AMQP")]
+    NoBroker,
     /// The URL of the broker is none.
     #[error("the URL of the broker {0}")]
     Broker(String),
@@ -389,6 +415,10 @@ fn time(text: &str, longest: Duration) -> Option<Duration> {
     };
     let time = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(millis)?);
     (!time.is_zero() && time <= longest).then_some(time)
+}
+
+fn or(period: Option<Period>, seconds: u64) -> Duration {
+    period.map_or(Duration::from_secs(seconds), |Period(time)| time)
 }
 
 /// How many: 1 to 65535.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod serve;
 pub mod seed;
 pub mod api;
+pub mod worker;
 pub mod relay;
 pub mod feed;
 pub mod broker;

@@ -11,13 +11,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 use user_service::api::{self, failure::chain};
-use user_service::config::{Command, Config, Flags};
+use user_service::config::{Command, Config, ConfigError, Flags};
 use user_service::feed::Feed;
 use user_service::metrics::Meters;
 use user_service::relay::Relay;
 use user_service::seed::seed;
 use user_service::serve::{Stop, serve};
 use user_service::store::Store;
+use user_service::worker::Worker;
 
 /// Wrong usage or configuration. `clap` ends the program with the same code.
 const WRONG: u8 = 2;
@@ -34,6 +35,7 @@ async fn main() -> ExitCode {
         Err(error) => return fail(&*error, WRONG),
     };
     let outcome = match flags.command {
+        Some(Command::Worker { .. }) => work(&config).await,
         Some(Command::Seed { count }) => add_examples(&config, count).await,
         None => run(&config).await,
     };
@@ -62,6 +64,20 @@ async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     if let Some(relay) = relay {
         relay.end().await;
     }
+    store.close().await;
+    Ok(())
+}
+
+async fn work(config: &Config) -> Result<(), Box<dyn Error>> {
+    let broker = config.broker.clone().ok_or(ConfigError::NoBroker)?;
+    let stop = Stop::listen()?;
+    let store = Arc::new(Store::open(&config.store, &Meters::new()).await?);
+    let worker = Worker::new(store.clone(), broker, config.sink.clone(), config.worker.clone());
+    let begun = || {
+        // Whoever does not read it wants the work all the same.
+        let _ = print_line(&json!({ "consuming": config.worker.queue.name }));
+    };
+    worker.run(stop, begun).await;
     store.close().await;
     Ok(())
 }

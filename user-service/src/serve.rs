@@ -108,7 +108,7 @@ impl Stop {
     }
 
     /// Waits for the next of them.
-    async fn asked(&mut self) {
+    pub async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -8,6 +8,7 @@ mod bell;
 mod rows;
 mod trail;
 pub mod relay;
+pub mod welcome;
 mod error;
 pub mod seen;
 pub mod location;
@@ -28,6 +29,7 @@ use postgres::Postgres;
 use relay::{Share, Unsent};
 use seen::Position;
 use sqlite::Sqlite;
+use welcome::{Begun, Holder};
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -186,6 +188,21 @@ impl Store {
     /// The oldest event that is to be sent on.
     pub async fn unsent(&self) -> Result<Option<Unsent>, StoreError> {
         ask!(self, database => database.unsent().await)
+    }
+
+    /// Begins to welcome a user, whom others leave alone for so long.
+    pub async fn begin_welcome(&self, user: UserId, lease: Duration) -> Result<Begun, StoreError> {
+        ask!(self, database => database.begin_welcome(user, lease).await)
+    }
+
+    /// Puts down that a user has a welcome.
+    pub async fn end_welcome(&self, user: UserId) -> Result<(), StoreError> {
+        ask!(self, database => database.end_welcome(user).await)
+    }
+
+    /// Puts down that a try has failed, so that another one may begin.
+    pub async fn fail_welcome(&self, user: UserId, holder: Holder) -> Result<(), StoreError> {
+        ask!(self, database => database.fail_welcome(user, holder).await)
     }
 
     /// A bell that rings when there may be new events.

@@ -24,6 +24,7 @@ use crate::user::{Timestamp, User, UserId};
 
 mod events;
 pub(super) mod relay;
+mod welcome;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 

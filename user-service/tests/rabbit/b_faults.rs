@@ -1,5 +1,6 @@
 //! A broker that is away, crashes and comes back; events that wait for it.
 
+use std::collections::HashSet;
 use std::fs::File;
 
 use crate::a_relay::{amqp, drained, write};
@@ -8,11 +9,16 @@ use crate::database::Home;
 use crate::inbox::Inbox;
 use crate::ports::free_port;
 use crate::support::{Service, eventually, program};
+use crate::worker::Worker;
 
 /// A service over this database that keeps all events for whoever comes, and the file of its log.
 async fn service(home: &Home, url: &str) -> (Service, std::path::PathBuf) {
     let config = home.path().join("relay.toml");
-    std::fs::write(&config, format!("{}queues = {{ \"all\" = \"#\" }}\n", amqp(url))).unwrap();
+    std::fs::write(
+        &config,
+        format!("{}queues = {{ \"all\" = \"#\", \"users.welcome\" = \"user.created\" }}\n", amqp(url)),
+    )
+    .unwrap();
     let log = home.path().join(format!("log-{:08x}", fastrand::u32(..)));
     let mut command = program(home);
     command.arg("--config").arg(config).stderr(File::create(&log).unwrap());
@@ -42,6 +48,8 @@ async fn a_broker_that_is_away_or_crashes_loses_nothing_and_holds_up_nobody() {
     for (service, _) in &services {
         drained(service, 60).await;
     }
+    let workers =
+        [Worker::start(&homes[0], &urls[0], "").await, Worker::start(&homes[1], &urls[1], "").await];
     // It crashes while more is published, by two relays each.
     let mut others = Vec::new();
     for (home, url) in homes.iter().zip(&urls) {
@@ -59,12 +67,16 @@ async fn a_broker_that_is_away_or_crashes_loses_nothing_and_holds_up_nobody() {
     };
     tokio::join!(write(&files, "late", 12, 15), write(&servers, "late", 12, 15), crash);
     tokio::task::block_in_place(|| broker.start());
-    for (((service, log), (other, _)), url) in services.iter().zip(&others).zip(&urls) {
+    for ((((service, log), (other, _)), url), worker) in services.iter().zip(&others).zip(&urls).zip(&workers)
+    {
         drained(service, 60).await;
         drained(other, 0).await;
         let mut all = Inbox::of(url, "all").await.take(60 + 12 * 15).await;
         all.versions.retain(|_, versions| versions.len() != 10);
         all.assert_complete(12, 15);
+        eventually("all are welcomed", || async { worker.welcomed().len() >= 18 }).await;
+        let welcomed = worker.welcomed();
+        assert_eq!(welcomed.iter().collect::<HashSet<_>>().len(), welcomed.len(), "nobody twice");
         // Each change is told once, whatever the number of tries.
         let log = std::fs::read_to_string(log).unwrap();
         let told = |what| log.matches(what).count();

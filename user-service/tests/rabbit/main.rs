@@ -11,6 +11,7 @@ mod ports;
 #[path = "../postgres/server.rs"]
 #[expect(dead_code, reason = "other tests ask more of a server")]
 mod server;
+mod smtp;
 #[path = "../api/stream.rs"]
 #[expect(dead_code, reason = "other tests ask more of a stream")]
 mod stream;
@@ -18,6 +19,9 @@ mod stream;
 #[expect(dead_code, reason = "other tests ask more of a service")]
 mod support;
 
+mod worker;
+
 mod a_relay;
 mod b_faults;
 mod c_safety;
+mod d_worker;
