@@ -80,6 +80,11 @@ pub enum Command {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
         count: u32,
     },
+    /// Creates users from a file with a JSON object per line, in batches of which all or none are created
+    Import {
+        /// The file
+        file: PathBuf,
+    },
     /// Welcomes each new user, as RabbitMQ tells of them
     Worker {
         /// Mail server that welcomes go to: `smtps://USER:PASSWORD@HOST` [default: they are logged]

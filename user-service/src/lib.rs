@@ -6,9 +6,11 @@
 pub mod config;
 pub mod serve;
 pub mod seed;
+pub mod load;
 pub mod api;
 pub mod worker;
 pub mod relay;
+pub mod import;
 pub mod feed;
 pub mod broker;
 pub mod store;

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use user_service::api::{self, failure::chain};
 use user_service::config::{Command, Config, ConfigError, Flags};
 use user_service::feed::Feed;
+use user_service::load::load;
 use user_service::metrics::Meters;
 use user_service::relay::Relay;
 use user_service::seed::seed;
@@ -35,6 +37,7 @@ async fn main() -> ExitCode {
         Err(error) => return fail(&*error, WRONG),
     };
     let outcome = match flags.command {
+        Some(Command::Import { file }) => import(&config, &file).await,
         Some(Command::Worker { .. }) => work(&config).await,
         Some(Command::Seed { count }) => add_examples(&config, count).await,
         None => run(&config).await,
@@ -66,6 +69,15 @@ async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     }
     store.close().await;
     Ok(())
+}
+
+async fn import(config: &Config, file: &Path) -> Result<(), Box<dyn Error>> {
+    let store = Arc::new(Store::open(&config.store, &Meters::new()).await?);
+    let loaded = load(store.clone(), file).await;
+    store.close().await;
+    let tally = loaded?;
+    print_line(&json!(tally))?;
+    if tally.refused == 0 { Ok(()) } else { Err(format!("{} lines were refused", tally.refused).into()) }
 }
 
 async fn work(config: &Config) -> Result<(), Box<dyn Error>> {

@@ -75,7 +75,8 @@ pub struct FieldFault {
     /// Where: a JSON Pointer into the body as a URI fragment (RFC 6901 §6).
     #[schema(examples("#/email"))]
     pub pointer: String,
-    /// What kind of fault, for programs: `required`, `type`, `invalid` or `unknown`.
+    /// What kind of fault, for programs: `required`, `type`, `invalid` or `unknown`; of a line of an import also
+    /// `syntax`, `too-long` or `taken`.
     #[schema(examples("invalid"))]
     pub code: &'static str,
     /// What is wrong, for people.
@@ -83,6 +84,16 @@ pub struct FieldFault {
 }
 
 impl FieldFault {
+    /// Something wrong with a whole line.
+    pub fn of_line(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new("#", code, detail)
+    }
+
+    /// The email is another user's.
+    pub fn email_taken() -> Self {
+        Self::new("#/email", "taken", "another user has this email")
+    }
+
     fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
         Self { pointer: pointer.into(), code, detail: detail.into() }
     }

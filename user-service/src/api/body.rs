@@ -123,7 +123,7 @@ const MAX_DISCARDED: usize = 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Whether the body is of the accepted type, whatever its parameters, and not compressed.
-fn is_plain(headers: &HeaderMap, accepted: &str) -> bool {
+pub fn is_plain(headers: &HeaderMap, accepted: &str) -> bool {
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
     let media_type = headers.get(CONTENT_TYPE).map(text).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim_end();

@@ -42,6 +42,9 @@ pub enum Failure {
     /// As many as may do so follow the events already.
     #[error("too many follow the events already")]
     Streams,
+    /// As many imports and exports as may run do so already.
+    #[error("too many imports and exports are running")]
+    Bulk,
     /// The body is not JSON.
     #[error("the body is not JSON: {0}")]
     Syntax(String),
@@ -92,6 +95,7 @@ impl Failure {
             Self::EventId => (StatusCode::BAD_REQUEST, "invalid-event-id"),
             Self::EventsGone => (StatusCode::GONE, "events-gone"),
             Self::Streams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
+            Self::Bulk => (StatusCode::SERVICE_UNAVAILABLE, "too-many-bulk"),
             Self::Syntax(_) => (StatusCode::BAD_REQUEST, "invalid-json"),
             Self::Body => (StatusCode::BAD_REQUEST, "incomplete-body"),
             Self::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body"),
@@ -140,6 +144,7 @@ impl Failure {
             }
             Self::KeyInUse
             | Self::Streams
+            | Self::Bulk
             | Self::Timeout
             | Self::Store(
                 StoreError::Busy(_) | StoreError::Away(_) | StoreError::NoServer | StoreError::Unsure(_),

@@ -3,6 +3,7 @@
 pub mod users;
 pub mod audit;
 pub mod events;
+pub mod bulk;
 pub mod caller;
 pub mod failure;
 pub mod body;
@@ -42,6 +43,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::show, users::replace, users::patch, users::remove))
+        .routes(routes!(bulk::import))
+        .routes(routes!(bulk::export))
         .routes(routes!(audit::trail))
         .routes(routes!(events::follow))
         .routes(routes!(observe::healthz))
@@ -56,6 +59,8 @@ pub struct App {
     feed: Arc<Feed>,
     /// One for each more who may follow the events.
     streams: Arc<Semaphore>,
+    /// One for each more import or export that may run.
+    bulk: Arc<Semaphore>,
     meters: Arc<Meters>,
     settings: Settings,
     keys: KeysInUse,
@@ -87,7 +92,9 @@ pub fn router(
     let document = Bytes::from(document().to_pretty_json()?);
     let (router, _) = routes().split_for_parts();
     let streams = Arc::new(Semaphore::new(settings.max_event_streams));
-    let app = Arc::new(App { store, feed, streams, meters, settings, keys: KeysInUse::default(), document });
+    let bulk = Arc::new(Semaphore::new(bulk::AT_A_TIME));
+    let keys = KeysInUse::default();
+    let app = Arc::new(App { store, feed, streams, bulk, meters, settings, keys, document });
     Ok(guard(router, &app).with_state(app))
 }
 
@@ -134,7 +141,7 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
         (name = "events", description = "What happens to the users"),
         (name = "operation", description = "For operators and balancers"),
     ),
-    components(schemas(Problem, CloudEvent<'_>))
+    components(schemas(Problem, CloudEvent<'_>, bulk::End))
 )]
 struct Description;
 
@@ -193,6 +200,7 @@ mod tests {
         Arc::new(App {
             feed: Arc::new(Feed::start(store.clone(), RETENTION, meters.clone())),
             streams: Arc::new(Semaphore::new(1)),
+            bulk: Arc::new(Semaphore::new(1)),
             store,
             meters,
             settings: Settings {

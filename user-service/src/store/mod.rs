@@ -142,6 +142,11 @@ impl Store {
         ask!(self, database => database.insert_missing(users, act).await)
     }
 
+    /// Adds all of these users, or none; answers the places of those whose email another one has, in which case it is none.
+    pub async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
+        ask!(self, database => database.create_all(users, act).await)
+    }
+
     /// The first `count` entries behind `after` in the trail of one user, at least as new as what the reader has seen.
     /// The trail of a user who is gone is still there.
     pub async fn trail(

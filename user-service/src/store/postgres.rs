@@ -199,21 +199,31 @@ impl Postgres {
     async fn try_insert_missing(&self, users: &[User], act: &Act) -> Result<u64, StoreError> {
         let mut turn = self.turn().await?;
         let mut tx = begin(&mut turn).await?;
-        let inserted: Vec<Uuid> = sqlx::query_scalar(INSERT_MISSING)
-            .bind(column(users, |user| user.id.uuid()))
-            .bind(column(users, |user| user.email.as_str().to_owned()))
-            .bind(column(users, |user| user.name.as_str().to_owned()))
-            .bind(column(users, |user| user.created_at.millis()))
-            .bind(column(users, |user| user.updated_at.millis()))
-            .bind(column(users, |user| user.version.number()))
-            .fetch_all(&mut *tx)
-            .await?;
-        let inserted: HashSet<Uuid> = inserted.into_iter().collect();
+        let inserted = insert_missing(&mut tx, users).await?;
         let inserted = users.iter().filter(|user| inserted.contains(&user.id.uuid()));
         let changes: Vec<_> = inserted.map(Change::created).collect();
         events::record(&mut tx, &changes, act).await?;
         commit(tx).await?;
         Ok(self.written(turn, changes.len() as u64).await.outcome)
+    }
+
+    pub(super) async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
+        self.patience.insist(passes, || self.try_create_all(users, act)).await
+    }
+
+    async fn try_create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
+        let mut turn = self.turn().await?;
+        let mut tx = begin(&mut turn).await?;
+        let inserted = insert_missing(&mut tx, users).await?;
+        let taken = |(_, user): &(usize, &User)| !inserted.contains(&user.id.uuid());
+        let taken: Vec<_> = users.iter().enumerate().filter(taken).map(|(place, _)| place).collect();
+        if taken.is_empty() {
+            let changes: Vec<_> = users.iter().map(Change::created).collect();
+            events::record(&mut tx, &changes, act).await?;
+            commit(tx).await?;
+            self.written(turn, ()).await;
+        }
+        Ok(taken)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -343,6 +353,20 @@ async fn insert(tx: &mut Transaction<'_, Db>, user: &User) -> Result<(), StoreEr
         .bind(user.version.number());
     insert.execute(&mut **tx).await.map_err(email_taken)?;
     Ok(())
+}
+
+/// Adds those whose id and email are not there yet; answers their ids.
+async fn insert_missing(tx: &mut Transaction<'_, Db>, users: &[User]) -> Result<HashSet<Uuid>, StoreError> {
+    let inserted: Vec<Uuid> = sqlx::query_scalar(INSERT_MISSING)
+        .bind(column(users, |user| user.id.uuid()))
+        .bind(column(users, |user| user.email.as_str().to_owned()))
+        .bind(column(users, |user| user.name.as_str().to_owned()))
+        .bind(column(users, |user| user.created_at.millis()))
+        .bind(column(users, |user| user.updated_at.millis()))
+        .bind(column(users, |user| user.version.number()))
+        .fetch_all(&mut **tx)
+        .await?;
+    Ok(inserted.into_iter().collect())
 }
 
 async fn update(tx: &mut Transaction<'_, Db>, user: &User) -> Result<(), StoreError> {

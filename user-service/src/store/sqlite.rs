@@ -147,6 +147,22 @@ impl Sqlite {
         Ok(inserted)
     }
 
+    pub(super) async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut taken = Vec::new();
+        for (place, user) in users.iter().enumerate() {
+            if insert(&mut tx, INSERT_MISSING, user).await? == 0 {
+                taken.push(place);
+            } else if taken.is_empty() {
+                events::record(&mut tx, &Change::created(user), act).await?;
+            }
+        }
+        if taken.is_empty() {
+            self.commit(tx).await?;
+        }
+        Ok(taken)
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query(PING).execute(&self.readers).await?;
         Ok(())

@@ -16,3 +16,4 @@ mod f_processes;
 mod g_sqlite;
 mod h_events;
 mod i_audit;
+mod j_bulk;

@@ -28,6 +28,8 @@ mod f_processes;
 mod h_events;
 #[path = "../api/i_audit.rs"]
 mod i_audit;
+#[path = "../api/j_bulk.rs"]
+mod j_bulk;
 
 mod m_server;
 mod n_tls;
