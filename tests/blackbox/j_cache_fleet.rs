@@ -500,18 +500,19 @@ async fn who_says_who_it_is_and_who_does_not_fetch_beside_one_another() {
                 gate.open();
                 ones
             };
-            must("all are answered", async { tokio::join!(waits, others) }).await
+            must("all are answered", Box::pin(async { tokio::join!(waits, others) })).await
         } else {
             // One fetch serves all who do not, while somebody waits on every node.
             let waits = join_all([0, 1].map(|node| ask(node, path, "one")));
             let others = async {
                 eventually(PATIENCE, "it is at the origin", async || fleet.origin.requests(path) > 0).await;
                 let all = join_all([0, 0, 1, 1].map(|node| fleet.nodes[node].get(path)));
-                let nobodys = must(path, all).await;
+                let nobodys = must(path, Box::pin(all)).await;
                 gate.open();
                 nobodys
             };
-            let (ones, nobodys) = must("all are answered", async { tokio::join!(waits, others) }).await;
+            let (ones, nobodys) =
+                must("all are answered", Box::pin(async { tokio::join!(waits, others) })).await;
             (nobodys, ones)
         };
         assert!(nobodys.iter().all(|answer| answer.text() == "nobody"), "{path}: {nobodys:?}");
