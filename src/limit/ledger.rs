@@ -10,7 +10,7 @@ mod script;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
@@ -29,7 +29,7 @@ use super::{Quota, StoreFailure};
 use holding::{Holding, Idle, Scene, Taken};
 use script::{Entry, SETTLE, Settled};
 
-/// After so long what a key has in hand and does not use is given back.
+/// After so long what a key has in hand and does not use is given back, and Redis told of what was admitted without it.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// What is used of a quota under each key, by all nodes together.
@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     began: Instant,
     /// By how many milliseconds Redis's clock is ahead.
     ahead: AtomicI64,
+    /// Whether a task sees to it that Redis is told of what was admitted without it.
+    telling: AtomicBool,
     leases: Leases,
 }
 
@@ -103,6 +105,7 @@ impl Ledger {
             secret: blake3::derive_key("tidegate: a quota that nodes share", identity.as_bytes()),
             began: Instant::now(),
             ahead: AtomicI64::new(0),
+            telling: AtomicBool::new(false),
             leases: Leases { granted: lease("granted"), refused: lease("refused"), away: lease("away") },
         }
     }
@@ -131,7 +134,7 @@ impl Ledger {
             };
             // It ends when the asking does: nothing is ever sent.
             if timeout_at(deadline, asked.changed()).await.is_err() {
-                return self.charge_apart(&key, self.scene(terms));
+                return self.charge_apart(&key, self.scene(terms), terms);
             }
         }
     }
@@ -142,7 +145,8 @@ impl Ledger {
             Next::Told(verdict) => verdict,
             // Redis is not away for that.
             Next::Wait(_) => {
-                self.charge_apart(&key, Scene { on_failure: StoreFailure::Local, ..self.scene(terms) })
+                let scene = Scene { on_failure: StoreFailure::Local, ..self.scene(terms) };
+                self.charge_apart(&key, scene, terms)
             }
         }
     }
@@ -158,16 +162,55 @@ impl Ledger {
         if holding.wants(&scene) {
             self.ask(key, holding, &scene);
         }
+        self.see_to_telling(holding, terms);
         match (taken, holding.asked()) {
             (Taken::Later, Some(asked)) => Next::Wait(asked),
             (taken, _) => Next::Told(verdict(taken, &scene)),
         }
     }
 
-    fn charge_apart(&self, key: &Key, scene: Scene) -> Verdict {
+    fn charge_apart(self: &Arc<Self>, key: &Key, scene: Scene, terms: Terms) -> Verdict {
         let mut places = self.places.shard(key);
         let holding = places.get_or_new(key, scene.now, || Holding::new(scene.now));
-        verdict(holding.take_apart(&scene), &scene)
+        let taken = holding.take_apart(&scene);
+        self.see_to_telling(holding, terms);
+        verdict(taken, &scene)
+    }
+
+    /// Has Redis told of what was admitted without it, once it is back, whether or not somebody asks for the key again.
+    fn see_to_telling(self: &Arc<Self>, holding: &Holding, terms: Terms) {
+        if holding.owes() && !self.telling.swap(true, Ordering::Relaxed) {
+            let ledger = Arc::clone(self);
+            tokio::spawn(async move { ledger.tell_all(terms).await });
+        }
+    }
+
+    /// Tells Redis of all keys that owe something, until none does.
+    async fn tell_all(&self, terms: Terms) {
+        loop {
+            sleep(IDLE).await;
+            if self.nodes.are_away() {
+                continue;
+            }
+            for key in self.places.keys(Holding::owes) {
+                self.tell(&key, terms).await;
+            }
+            self.telling.store(false, Ordering::Relaxed);
+            // One that owed something meanwhile has left it to this task.
+            if self.places.keys(Holding::owes).is_empty() || self.telling.swap(true, Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&self, key: &Key, terms: Terms) {
+        let (ended, asked) = watch::channel(());
+        let scene = self.scene(terms);
+        let entry = self.places.shard(key).get(key).and_then(|holding| holding.tells(&scene, asked));
+        if let Some(entry) = entry {
+            self.lease(key, terms.quota.count, entry).await;
+        }
+        drop(ended);
     }
 
     /// Asks Redis for more, in a task of its own: whoever waits for it may go.

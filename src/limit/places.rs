@@ -69,6 +69,16 @@ impl<V: Owing> Places<V> {
         }
     }
 
+    /// The keys of which this holds. Each part is looked through in turn, and held meanwhile.
+    pub(super) fn keys(&self, holds: impl Fn(&V) -> bool) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for shard in self.shards.iter() {
+            let shard = shard.lock();
+            keys.extend(shard.values.iter().filter(|(_, value)| holds(value)).map(|(key, _)| *key));
+        }
+        keys
+    }
+
     /// The part that this key belongs to.
     pub(super) fn shard(&self, key: &Key) -> MutexGuard<'_, Shard<V>> {
         // The hash is keyed: nobody can choose addresses that share a shard.

@@ -27,6 +27,9 @@ const AGAIN: u64 = 1_000_000_000;
 /// How long a key is remembered at least: what is in hand is given back sooner.
 const KEPT: u64 = 5_000_000_000;
 
+/// How long after Redis is back a node still keeps to its part: meanwhile the others tell of theirs.
+const TOLD: u64 = 3_000_000_000;
+
 /// How long after a failure Redis is asked for this key again.
 const PAUSE: u64 = 200_000_000;
 
@@ -63,10 +66,12 @@ pub(super) struct Holding {
     waiting: u32,
     /// Ends with the asking that is under way.
     asked: Option<watch::Receiver<()>>,
-    /// Whether Redis has not answered lately, and when it is asked again.
+    /// Whether Redis has not answered lately, when it is asked again, and since when it answers.
     apart: bool,
     again: u64,
-    /// Requests that were admitted apart, of which Redis is to be told.
+    back: Option<u64>,
+    /// Requests that were admitted apart, and those of which Redis is to be told.
+    admitted: u32,
     owed: u32,
     /// When a request last came, and whether somebody sees to it that what is in hand then is given back.
     seen: u64,
@@ -106,6 +111,8 @@ impl Holding {
             asked: None,
             apart: false,
             again: 0,
+            back: None,
+            admitted: 0,
             owed: 0,
             seen: now,
             watched: false,
@@ -116,7 +123,12 @@ impl Holding {
     /// Whether a request is decided without waiting for Redis.
     pub(super) fn is_ready(&self, scene: &Scene) -> bool {
         let holds = self.hand > 0 || self.is_spent(scene);
-        scene.away || self.apart || (holds && self.span == scene.span)
+        scene.away || self.is_apart(scene.now) || (holds && self.span == scene.span)
+    }
+
+    /// Whether this node decides alone.
+    fn is_apart(&self, now: u64) -> bool {
+        self.apart && self.back.is_none_or(|back| now.saturating_sub(back) < TOLD)
     }
 
     fn is_spent(&self, scene: &Scene) -> bool {
@@ -132,7 +144,7 @@ impl Holding {
             self.hand -= 1;
             return Taken::Admitted { left: self.hand.saturating_add(self.left.unwrap_or(0)) };
         }
-        if scene.away || self.apart {
+        if scene.away || self.is_apart(scene.now) {
             return self.take_apart(scene);
         }
         if self.is_spent(scene) { Taken::Spent } else { Taken::Later }
@@ -145,19 +157,21 @@ impl Holding {
         let part = self.left.unwrap_or(scene.quota) / scene.nodes.max(1);
         match scene.on_failure {
             StoreFailure::Deny => return Taken::Unknown,
-            StoreFailure::Local if self.owed >= part => return Taken::Spent,
+            StoreFailure::Local if self.admitted >= part => return Taken::Spent,
             StoreFailure::Local | StoreFailure::Allow => {}
         }
+        self.admitted = self.admitted.saturating_add(1);
         self.owed = self.owed.saturating_add(1);
         // Remembered as long as it matters.
         self.until = scene.now.saturating_add(nanos(scene.remains));
-        Taken::Admitted { left: part.saturating_sub(self.owed) }
+        Taken::Admitted { left: part.saturating_sub(self.admitted) }
     }
 
     /// With a new window, all is new.
     fn turn_to(&mut self, span: Span) {
         if self.span != span {
-            (self.span, self.hand, self.left, self.owed) = (span, 0, None, 0);
+            (self.span, self.hand, self.left) = (span, 0, None);
+            (self.admitted, self.owed) = (0, 0);
         }
     }
 
@@ -171,7 +185,7 @@ impl Holding {
         if self.asked().is_some() || scene.away {
             return false;
         }
-        if self.apart {
+        if self.is_apart(scene.now) {
             return scene.now >= self.again;
         }
         let age = scene.now.saturating_sub(self.came);
@@ -199,7 +213,8 @@ impl Holding {
         // The less is left, the fewer are taken, so that none is in the hands of one node while another has none.
         let share = self.left.unwrap_or(0) / (10 * scene.nodes.max(1));
         self.batch = self.batch.min(scene.quota / PART).min(BATCH).min(share).max(1);
-        let wanted = self.batch.max(std::mem::take(&mut self.waiting));
+        let waiting = std::mem::take(&mut self.waiting);
+        let wanted = if self.is_apart(scene.now) { 0 } else { self.batch.max(waiting) };
         Entry { wanted, owed: self.owed.into(), ..Entry::default() }
     }
 
@@ -211,16 +226,33 @@ impl Holding {
             self.owed = self.owed.saturating_sub(told);
         }
         self.hand = self.hand.saturating_add(settled.taken.unwrap_or(0));
-        (self.left, self.came, self.apart) = (Some(settled.left), now, false);
+        if self.is_apart(now) {
+            self.back.get_or_insert(now);
+        } else {
+            (self.left, self.came) = (Some(settled.left), now);
+            (self.apart, self.back, self.admitted) = (false, None, 0);
+        }
         self.until = self.until.max(now.saturating_add(KEPT));
     }
 
     /// Redis has not answered.
     pub(super) fn failed(&mut self, now: u64) {
         self.waiting = 0;
-        self.apart = true;
+        (self.apart, self.back) = (true, None);
         self.again = now.saturating_add(PAUSE);
         self.until = self.until.max(self.again);
+    }
+
+    /// Whether Redis is to be told of requests.
+    pub(super) fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// What Redis is told now, if there is anything and nobody tells it yet.
+    pub(super) fn tells(&mut self, scene: &Scene, asked: watch::Receiver<()>) -> Option<Entry> {
+        self.turn_to(scene.span);
+        let may = self.owes() && !scene.away && self.asked().is_none();
+        may.then(|| Entry { wanted: 0, ..self.begins(scene, asked) })
     }
 
     /// Whether there is more in hand than somebody waits for, and nobody sees to it yet. From now on, the caller does.
@@ -357,6 +389,41 @@ mod tests {
         let settled = Settled { taken: Some(1), left: 50, used: 0, granted: 0, now: 0 };
         holding.came(&settled, &entry, at.span, 0);
         assert_eq!((entry.owed, given(&mut holding, &at, (1, 49)).owed), (1, 1));
+    }
+
+    #[test]
+    fn back_a_node_keeps_to_its_part_until_the_others_have_told_of_theirs() {
+        let (mut holding, at) = (Holding::new(0), |now| scene(now, 30, 3));
+        holding.failed(0);
+        assert_eq!(admitted(&mut holding, &at(0)), 10);
+        assert_eq!(given(&mut holding, &at(PAUSE), (0, 20)), Entry { owed: 10, ..Entry::default() });
+        assert!(holding.take(&at(PAUSE + 1)) == Taken::Spent && holding.is_ready(&at(PAUSE + 1)));
+        assert_eq!(holding.take(&at(PAUSE + TOLD)), Taken::Later);
+        assert_eq!(given(&mut holding, &at(PAUSE + TOLD), (1, 4)).wanted, 1);
+        assert_eq!(holding.take(&at(PAUSE + TOLD)), Taken::Admitted { left: 4 });
+        holding.failed(PAUSE + TOLD);
+        assert_eq!(admitted(&mut holding, &at(PAUSE + TOLD)), 1, "a part of what was left");
+    }
+
+    #[test]
+    fn redis_is_told_also_of_a_key_that_nobody_asks_for_any_more() {
+        let (mut holding, at) = (Holding::new(0), scene(PAUSE, 30, 1));
+        let asked = || watch::channel(()).1;
+        assert!(!holding.owes());
+        holding.failed(0);
+        holding.take(&at);
+        assert!(holding.owes());
+        assert_eq!(holding.tells(&Scene { away: true, ..at }, asked()), None);
+        let entry = Entry { owed: 1, ..Entry::default() };
+        assert_eq!(holding.tells(&at, asked()), Some(entry));
+        let settled = Settled { taken: Some(0), left: 29, used: 1, granted: 0, now: 0 };
+        holding.came(&settled, &entry, at.span, PAUSE);
+        assert_eq!(holding.tells(&at, asked()), None);
+        holding.take(&at);
+        let next = Scene { span: Span { from: 3600, until: 7200 }, ..at };
+        assert!(holding.owes());
+        assert_eq!(holding.tells(&next, asked()), None, "what is over is over");
+        assert!(!holding.owes());
     }
 
     #[test]
