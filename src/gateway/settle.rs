@@ -169,11 +169,14 @@ async fn land(errand: Errand, answer: Answer, stored: Stored) {
     tally::filled(&errand.exchange, kept.as_ref().map(drop).map_err(|reason| *reason));
     let Errand { pilot, fetching, key, lease, mut exchange, .. } = errand;
     pilot.land();
-    is_over(&mut exchange, answer, &fetching.connections);
-    match kept {
-        Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
-        Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
-    }
+    let giving = async {
+        match kept {
+            Ok(stored) => share::give(fetching.tiers, key, &stored, Share { lease, head_alone: false }).await,
+            Err(reason) => share::give_up(fetching.tiers, &key, lease, to_others(reason)).await,
+        }
+    };
+    // What goes to the fleet is on its way first, and the server is free before it has come there.
+    tokio::join!(giving, async { is_over(&mut exchange, answer, &fetching.connections) });
 }
 
 /// Stores an answer whose body has come to its end.

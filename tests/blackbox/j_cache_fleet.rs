@@ -295,6 +295,7 @@ async fn who_wants_nothing_but_what_is_stored_gets_what_the_fleet_has() {
     let fleet = Fleet::start(&redis.url(), 2, "cache = \"60s\"").await;
     fleet.origin.answer("/stored", Reply::ok("stored"));
     fleet.nodes[0].get("/stored").await;
+    shared(&redis, 1).await;
     let only = [("cache-control", "only-if-cached")];
     let answer = fleet.nodes[1].get_with("/stored", &only).await;
     assert_eq!((answer.text(), found_in(&answer)), ("stored", "redis"));
@@ -333,10 +334,12 @@ async fn what_is_private_never_reaches_redis_and_authorized_answers_keep_their_r
     let public = Reply::ok("for all").field("cache-control", "public, max-age=60");
     fleet.origin.answer("/public", public);
     fleet.nodes[0].get_with("/public", &known).await;
+    shared(&redis, 1).await;
     for fields in [&[][..], &known] {
         assert!(is_hit(&fleet.nodes[1].get_with("/public", fields).await), "{fields:?}");
     }
     fleet.nodes[0].get("/unknown").await;
+    shared(&redis, 2).await;
     assert!(!is_hit(&fleet.nodes[1].get_with("/unknown", &known).await));
     assert_eq!(found_in(&fleet.nodes[1].get("/unknown").await), "redis");
     assert_eq!((fleet.origin.requests("/public"), fleet.origin.requests("/unknown")), (1, 2));
