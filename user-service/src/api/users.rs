@@ -29,7 +29,7 @@ const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 /// Pages of more users are tagged `users` alone: some proxies hold no more than 4 KiB of headers.
 const MAX_TAGGED: usize = 20;
 
-/// Lists users in the order of their ids, page by page
+/// Lists users in the order of their ids, emails or names, page by page
 #[utoipa::path(get, path = "/users", tag = "users", operation_id = "listUsers", params(
         Page,
         ("If-Match" = Option<String>, Header, description = "Only `*` holds: pages have weak tags"),
@@ -57,14 +57,15 @@ pub async fn list(
     let page = page(&uri)?;
     let limit = page.limit.count();
     // One more than asked for tells whether there is a next page.
-    let mut users = app.store.page(page.after.map(|Cursor(id)| id), limit + 1, seen).await?;
+    let search = page.search().map_err(|why| Failure::Query(why.into()))?;
+    let mut users = app.store.search(&search, page.after.as_ref(), limit + 1, seen).await?;
     let more = users.len() > limit;
     users.truncate(limit);
-    let next = users.last().filter(|_| more).map(|user| Cursor(user.id).encode());
+    let next = users.last().filter(|_| more).map(|user| Cursor::behind(user, search.sort).encode());
 
     let mut headers = vec![(CACHE_TAG, value(&tags(&users))?)];
     if let Some(cursor) = &next {
-        headers.push((LINK, value(&format!("</users?limit={limit}&after={cursor}>; rel=\"next\""))?));
+        headers.push((LINK, value(&format!("</users?{}>; rel=\"next\"", page.query_after(cursor)))?));
     }
     let body = json(&Users { users, next })?;
     readable(&app, &conditions, &EntityTag::of_page(&body), headers, body)

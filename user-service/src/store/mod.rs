@@ -7,6 +7,7 @@ mod lag;
 mod bell;
 mod rows;
 mod trail;
+mod search;
 pub mod relay;
 pub mod welcome;
 mod error;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::audit::{Act, Entry};
 use crate::event::{Event, Seq};
 use crate::metrics::Meters;
+use crate::page::{Cursor, Search, Sort};
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 pub use bell::Bell;
@@ -27,6 +29,7 @@ use location::{Location, Server};
 use patience::Patience;
 use postgres::Postgres;
 use relay::{Share, Unsent};
+use search::Begin;
 use seen::Position;
 use sqlite::Sqlite;
 use welcome::{Begun, Holder};
@@ -111,6 +114,22 @@ impl Store {
         seen: Position,
     ) -> Result<Vec<User>, StoreError> {
         ask!(self, database => database.page(after, count, seen).await)
+    }
+
+    /// The first `count` users behind `after` of those that are searched for, at least as new as what the reader has seen.
+    pub async fn search(
+        &self,
+        search: &Search,
+        after: Option<&Cursor>,
+        count: usize,
+        seen: Position,
+    ) -> Result<Vec<User>, StoreError> {
+        if search.sort == Sort::Id {
+            let after = after.and_then(|after| if let Cursor::Id(id) = after { Some(*id) } else { None });
+            return self.page(after, count, seen).await;
+        }
+        let begin = Begin::of(search, after);
+        ask!(self, database => database.search(search, &begin, count, seen).await)
     }
 
     /// Gives a user the profile that `decide` makes of the present one.

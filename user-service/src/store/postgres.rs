@@ -34,6 +34,7 @@ use crate::user::{Timestamp, User, UserId};
 mod events;
 pub(super) mod relay;
 mod welcome;
+mod search;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 

@@ -17,3 +17,4 @@ mod g_sqlite;
 mod h_events;
 mod i_audit;
 mod j_bulk;
+mod k_search;

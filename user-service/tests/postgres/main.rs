@@ -30,6 +30,8 @@ mod h_events;
 mod i_audit;
 #[path = "../api/j_bulk.rs"]
 mod j_bulk;
+#[path = "../api/k_search.rs"]
+mod k_search;
 
 mod m_server;
 mod n_tls;
