@@ -22,6 +22,8 @@ pub(super) const FOREIGN: [HeaderName; 5] = [
 pub(super) struct Fields {
     /// Bytes that the list may take.
     left: usize,
+    /// Bytes that it would take beyond that, from the first field on that there was no room for.
+    beyond: usize,
     pseudo: Pseudo,
     map: HeaderMap,
     /// Whether pseudo-fields may still come: they are the first (RFC 9113 section 8.3).
@@ -43,6 +45,7 @@ impl Fields {
     pub(super) fn of_request(most: usize) -> Self {
         Self {
             left: most,
+            beyond: 0,
             pseudo: Pseudo::default(),
             map: HeaderMap::new(),
             begins: true,
@@ -54,6 +57,11 @@ impl Fields {
     /// Of trailers, likewise.
     pub(super) fn of_trailers(most: usize) -> Self {
         Self { begins: false, ..Self::of_request(most) }
+    }
+
+    /// Bytes that the list has beyond those that it may take.
+    pub(super) fn beyond(&self) -> usize {
+        self.beyond
     }
 
     /// What they are as trailers, if they are in order.
@@ -108,8 +116,11 @@ impl Fields {
 impl Sink for Fields {
     fn wants(&mut self, size: usize) -> bool {
         match self.left.checked_sub(size) {
-            Some(left) => self.left = left,
-            None => self.is_too_large = true,
+            Some(left) if !self.is_too_large => self.left = left,
+            _ => {
+                self.is_too_large = true;
+                self.beyond = self.beyond.saturating_add(size);
+            }
         }
         !self.is_too_large
     }

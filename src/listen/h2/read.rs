@@ -357,6 +357,7 @@ impl Reading {
             Of::Late | Of::AfterEnd | Of::InVain => return self.in_vain(of, open.stream, block, streams),
         };
         self.unpack(block, &mut fields)?;
+        self.pay_beyond(fields.beyond())?;
         if open.is_circular {
             return streams.break_off(open.stream, Reason::PROTOCOL_ERROR);
         }
@@ -365,7 +366,9 @@ impl Reading {
 
     /// Fields that nobody wants. They are no request, and so have their price.
     fn in_vain(&mut self, of: Of, stream: u32, block: &[u8], streams: &mut Streams) -> Result<(), Reason> {
-        self.unpack(block, &mut Nobody)?;
+        let mut nobody = Nobody(0);
+        self.unpack(block, &mut nobody)?;
+        self.pay_beyond(nobody.0)?;
         match of {
             Of::AfterEnd => return streams.break_off(stream, Reason::STREAM_CLOSED),
             // It was told that this one is not begun with. Who does not heed that hears it once more.
@@ -373,6 +376,13 @@ impl Reading {
             _ => {}
         }
         if self.purse.pays() { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
+    }
+
+    /// Few bytes can stand for many that nobody wants. Looking through them has its price, once they are more than a frame could
+    /// have held.
+    fn pay_beyond(&mut self, bytes: usize) -> Result<(), Reason> {
+        let is_paid = self.purse.pays_for((bytes / MOST) as u64);
+        if is_paid { Ok(()) } else { Err(Reason::ENHANCE_YOUR_CALM) }
     }
 
     fn unpack(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), Reason> {
@@ -443,11 +453,12 @@ fn block(head: &Head, payload: &[u8]) -> Result<Block, Reason> {
     }
 }
 
-/// Fields that nobody wants.
-struct Nobody;
+/// Fields that nobody wants, and their bytes.
+struct Nobody(usize);
 
 impl Sink for Nobody {
-    fn wants(&mut self, _size: usize) -> bool {
+    fn wants(&mut self, size: usize) -> bool {
+        self.0 = self.0.saturating_add(size);
         false
     }
 
@@ -544,6 +555,24 @@ mod tests {
             trial.hears(&frame(Kind::Data, 0, 3, &[7; MOST])).unwrap();
         }
         assert!(trial.said().iter().all(|said| said.0 == Kind::Window));
+    }
+
+    #[test]
+    fn fields_that_are_far_too_many_have_their_price_and_a_list_that_is_somewhat_long_has_none() {
+        // A field of 3 KB that is remembered, and then stands in one byte (RFC 7541 section 6.1).
+        let bomb = |times: usize| {
+            let field = [&[0x40, 1, b'x', 0x7f, 0xb9, 0x16][..], &[b'a'; 3_000]].concat();
+            [GET, &field, &[0xbe].repeat(times)].concat()
+        };
+        let asks = |times: usize, requests: u32| {
+            let mut trial = Trial::begun();
+            (0..requests).try_for_each(|number| {
+                trial.hears(&frame(Kind::Headers, WHOLE, 2 * number + 1, &bomb(times)))
+            })
+        };
+        assert_eq!(asks(12_000, 1), Err(Reason::ENHANCE_YOUR_CALM), "36 MB");
+        assert_eq!(asks(1_000, 20), Err(Reason::ENHANCE_YOUR_CALM), "3 MB, time and again");
+        assert_eq!(asks(2, 2_000), Ok(()), "each is refused by itself");
     }
 
     #[test]
