@@ -72,7 +72,7 @@ impl<V: Owing> Places<V> {
     /// The keys of which this holds. Each part is looked through in turn, and held meanwhile.
     pub(super) fn keys(&self, holds: impl Fn(&V) -> bool) -> Vec<Key> {
         let mut keys = Vec::new();
-        for shard in self.shards.iter() {
+        for shard in &self.shards {
             let shard = shard.lock();
             keys.extend(shard.values.iter().filter(|(_, value)| holds(value)).map(|(key, _)| *key));
         }
