@@ -42,7 +42,7 @@ const SWAPS: [Swap; 4] = [Swap::Link, Swap::Halves, Swap::InPlace, Swap::BadFirs
 pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
     let (swaps, rate) = stage.scale.pick((4, 50_u32), (100, 500));
     // As optimised as the gateway: at the high rate they would be what is measured otherwise.
-    let profile = stage.scale.pick("dev", "release");
+    let profile = stage.scale.pick("dev", "dist");
     let words = ["build", "--locked", "--workspace", "--profile", profile, "--example", "handshakes"];
     workspace::run(&mut cargo(&words))?;
     let shelf = Shelf::new(stage.room("certificates")?, swaps)?;

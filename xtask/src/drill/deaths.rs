@@ -84,7 +84,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
 /// The service's program, as optimised as the gateway: at the high rate it would be what is measured otherwise. In the short
 /// form the tests have built it, with what they ask of the crates that it is made of; to ask for less would build those anew.
 fn service(stage: &Stage) -> Outcome<PathBuf> {
-    let profile = stage.scale.pick("dev", "release");
+    let profile = stage.scale.pick("dev", "dist");
     let file = binary(profile, "user-service");
     if !stage.scale.short || !file.is_file() {
         let words = ["build", "--locked", "--profile", profile, "--package", "user-service", "--bins"];

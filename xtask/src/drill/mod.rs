@@ -99,7 +99,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let secs = arguments.value("--secs", 0_u32)?.min(3_600);
     let scale = Scale { short, secs: (secs > 0).then_some(secs) };
     // Without optimisation a gateway takes ten times as long: enough for what is answered, useless for how soon.
-    let profile = arguments.value("--profile", scale.pick("dev", "release").to_owned())?;
+    let profile = arguments.value("--profile", scale.pick("dev", "dist").to_owned())?;
     let there = arguments.value("--binary", PathBuf::new())?;
     let Some(name) = arguments.word() else {
         arguments.end()?;
