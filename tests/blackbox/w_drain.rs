@@ -425,9 +425,10 @@ async fn who_does_not_heed_that_it_is_to_go_does_not_hold_up_the_end() {
         if stream > 0 {
             client.send(asks(next)).await;
             next += 2;
-        }
-        if next == 101 {
-            gateway.process().signal(Signal::TERM);
+            if next == 101 {
+                // Once: a second signal would end it at once.
+                gateway.process().signal(Signal::TERM);
+            }
         }
     }
     // The first farewell names no stream; the second does, although nobody has said that the first was heard.
