@@ -38,8 +38,9 @@ usage: cargo xtask COMMAND
                        bodies; alone, lists the drills
   fuzz [NAME] [--secs N]
                        every parser that reads what strangers write, or one, for so long each
-  bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--case WORDS] [--perf]
-                       requests per second and CPU time per request, beside nginx (and Varnish where it is)
+  bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--before FILE] [--case WORDS] [--perf]
+                       requests per second and CPU time per request, beside nginx (and Varnish where it is, and
+                       an earlier build where one is named)
 ";
 
 /// Why a command ended early: words for the person who ran it.

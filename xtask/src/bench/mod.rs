@@ -46,6 +46,8 @@ struct Scope {
     cases: Vec<&'static Case>,
     idle: Vec<&'static Idle>,
     perf: bool,
+    /// Another build of ours, to be measured in the same rounds.
+    before: Option<PathBuf>,
 }
 
 /// Builds what ships, runs every round, prints the table.
@@ -54,6 +56,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let rounds = arguments.value("--rounds", 3_u32)?.clamp(1, 100);
     let profile = arguments.value("--profile", "dist".to_owned())?;
     let there = arguments.value("--binary", PathBuf::new())?;
+    let before = arguments.value("--before", PathBuf::new())?;
     let wanted = arguments.value("--case", String::new())?;
     let perf = arguments.flag("--perf");
     arguments.end()?;
@@ -69,12 +72,21 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     }
     packages::ensure(packages::BENCH)?;
     let binary = program(&profile, &there)?;
-    measure_all(&Scope { secs, rounds, cases, idle, perf }, binary)
+    let before = given(&before)?;
+    measure_all(&Scope { secs, rounds, cases, idle, perf, before }, binary)
+}
+
+/// The program that an option names, if it is given.
+fn given(there: &Path) -> Outcome<Option<PathBuf>> {
+    if there.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    there.canonicalize().doing(|| there.display().to_string()).map(Some)
 }
 
 fn program(profile: &str, there: &Path) -> Outcome<PathBuf> {
-    if !there.as_os_str().is_empty() {
-        return there.canonicalize().doing(|| there.display().to_string());
+    if let Some(there) = given(there)? {
+        return Ok(there);
     }
     packages::ensure(packages::BUILD)?;
     println!("building tidegate ({profile} profile; the dist profile takes minutes)");
@@ -93,7 +105,10 @@ fn measure_all(scope: &Scope, binary: PathBuf) -> Outcome {
         scope.cases.iter().any(|case| peer.is_for(case.site))
             || (!scope.idle.is_empty() && peer.is_for(Kind::Edge))
     };
-    let peers: Vec<_> = Peer::here(stage.binary(), redis.address()).into_iter().filter(plays).collect();
+    let peers: Vec<_> = Peer::here(stage.binary(), scope.before.as_deref(), redis.address())
+        .into_iter()
+        .filter(plays)
+        .collect();
     for (program, flag) in [("nginx", "-v"), ("varnishd", "-V")] {
         if let Some(file) = packages::find(program) {
             println!("beside {}", packages::version(&file, flag)?);

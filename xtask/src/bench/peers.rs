@@ -84,6 +84,8 @@ MinProtocol = TLSv1.3
 pub(crate) enum Peer {
     /// Ours: the binary.
     Tidegate(PathBuf),
+    /// Ours as it was before: the binary of another build.
+    Before(PathBuf),
     /// Ours over the Redis at this address, with memory for a small part of what is asked for.
     OverRedis(PathBuf, SocketAddr),
     /// Debian's nginx.
@@ -93,9 +95,11 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Those that are here: ours and nginx always, Varnish where both its parts are installed.
-    pub(crate) fn here(binary: &Path, redis: SocketAddr) -> Vec<Self> {
+    /// Those that are here: ours and nginx always, an earlier build where one is given, Varnish where both its parts
+    /// are installed.
+    pub(crate) fn here(binary: &Path, before: Option<&Path>, redis: SocketAddr) -> Vec<Self> {
         let mut peers = vec![Self::Tidegate(binary.to_owned())];
+        peers.extend(before.map(|before| Self::Before(before.to_owned())));
         peers.extend(packages::find("nginx").map(Self::Nginx));
         let varnish = packages::find("varnishd").zip(packages::find("hitch"));
         peers.extend(varnish.map(|(varnishd, hitch)| Self::Varnish(varnishd, hitch)));
@@ -107,6 +111,7 @@ impl Peer {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Tidegate(_) | Self::OverRedis(..) => "tidegate",
+            Self::Before(_) => "before",
             Self::Nginx(_) => "nginx",
             Self::Varnish(..) => "varnish",
         }
@@ -117,14 +122,14 @@ impl Peer {
         match self {
             Self::Tidegate(_) => matches!(kind, Kind::Edge | Kind::Admin),
             Self::OverRedis(..) => kind == Kind::Shared,
-            Self::Nginx(_) | Self::Varnish(..) => kind == Kind::Edge,
+            Self::Before(_) | Self::Nginx(_) | Self::Varnish(..) => kind == Kind::Edge,
         }
     }
 
     /// Writes its configuration and gives the commands that run it in the foreground.
     pub(crate) fn commands(&self, site: &Site) -> Outcome<Vec<Command>> {
         Ok(match self {
-            Self::Tidegate(binary) => {
+            Self::Tidegate(binary) | Self::Before(binary) => {
                 vec![tidegate_command(binary, site, &tidegate(site, "memory = \"256MiB\""))?]
             }
             Self::OverRedis(binary, redis) => {
