@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::arguments::Arguments;
 use crate::children::Children;
-use crate::packages::{CONFORMANCE, ensure};
+use crate::packages::{NODE, ensure};
 use crate::ports::free_address;
 use crate::workspace::{binary, cargo, output, run as carry_out, target};
 use crate::{Doing as _, Failure, Outcome};
@@ -65,7 +65,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let suite: String = arguments.value("--suite", String::new())?;
     let optimal_least = arguments.value("--optimal", OPTIMAL_LEAST)?;
     arguments.end()?;
-    ensure(CONFORMANCE)?;
+    ensure(NODE)?;
     let suite = if suite.is_empty() { install()? } else { PathBuf::from(suite) };
     carry_out(&mut cargo(&["build", "--quiet", "--package", "tidegate"]))?;
     let gateway = binary("dev", "tidegate");

@@ -45,8 +45,8 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("nginx", &["nginx"]),
 ];
 
-/// What the public suite for HTTP caches runs on.
-pub(crate) const CONFORMANCE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
+/// What the public suite for HTTP caches and the OpenID Connect provider run on.
+pub(crate) const NODE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the drills need on top. Redis brings its Sentinel and its client; OpenSSL puts frames under TLS.
 pub(crate) const DRILL: &[Tool] = &[
     tool("redis-server", &["redis-server"]),

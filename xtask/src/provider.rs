@@ -12,23 +12,26 @@ use std::time::Duration;
 
 use crate::arguments::Arguments;
 use crate::children::Children;
-use crate::packages::{CONFORMANCE, ensure};
+use crate::packages::{NODE, ensure};
 use crate::ports::free_address;
 use crate::workspace::{binary, cargo, run as carry_out, target};
 use crate::{Doing as _, Failure, Outcome, http};
 
-/// The provider as npm has it.
-const PROVIDER: &str = "oidc-provider@9.13.3";
 /// How long a state may take to come about.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Plays all scenes; an error at the first answer that is not as it must be.
+/// Builds the gateway and plays all scenes.
 pub(crate) fn run(arguments: Arguments) -> Outcome {
     arguments.end()?;
-    ensure(CONFORMANCE)?;
+    carry_out(&mut cargo(&["build", "--quiet", "--package", "tidegate"]))?;
+    play()
+}
+
+/// Plays all scenes with the gateway that is built; an error at the first answer that is not as it must be.
+pub(crate) fn play() -> Outcome {
+    ensure(NODE)?;
     let folder = target().join("provider");
     install(&folder)?;
-    carry_out(&mut cargo(&["build", "--quiet", "--package", "tidegate"]))?;
     let mut stage = Stage::set(&folder)?;
     let scenes: [(&str, Scene); 6] = [
         ("signed tokens of a client (client credentials)", signed),
@@ -48,27 +51,33 @@ pub(crate) fn run(arguments: Arguments) -> Outcome {
 /// What is played, and looked at.
 type Scene = fn(&mut Stage) -> Outcome;
 
-/// What is played beside the provider.
-const SCRIPTS: [(&str, &str); 2] = [
+/// What is played beside the provider, and which provider that is, with all it needs, byte for byte.
+const FILES: [(&str, &str); 4] = [
+    ("package.json", include_str!("provider/package.json")),
+    (LOCK, include_str!("provider/package-lock.json")),
     ("provider.mjs", include_str!("provider/provider.mjs")),
     ("browser.mjs", include_str!("provider/browser.mjs")),
 ];
 
-/// Puts the provider and our scripts beside it, with all that it needs; from npm the first time.
+const LOCK: &str = "package-lock.json";
+
+/// Puts the provider and our scripts beside it, with all that it needs; from npm the first time, and when its version changes.
 fn install(folder: &Path) -> Outcome {
     fs::create_dir_all(folder).doing(|| folder.display().to_string())?;
-    for (name, text) in SCRIPTS {
-        let script = folder.join(name);
-        fs::write(&script, text).doing(|| script.display().to_string())?;
+    for (name, text) in FILES {
+        let file = folder.join(name);
+        fs::write(&file, text).doing(|| file.display().to_string())?;
     }
-    if !folder.join("node_modules/oidc-provider/package.json").is_file() {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"])
-            .arg(folder)
-            .arg(PROVIDER);
-        carry_out(&mut npm)?;
+    let installed = folder.join("node_modules").join(LOCK);
+    let wanted = folder.join(LOCK);
+    if fs::read(&installed).ok() == fs::read(&wanted).ok() {
+        return Ok(());
     }
-    Ok(())
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(folder);
+    carry_out(&mut npm)?;
+    // Written once all is there, so that an install that broke off is made again.
+    fs::copy(&wanted, &installed).doing(|| installed.display().to_string()).map(|_| ())
 }
 
 /// The provider and the gateway.
