@@ -17,6 +17,8 @@
 pub mod address;
 mod away;
 mod counters;
+#[cfg(test)]
+mod garbled;
 mod health;
 mod keeper;
 mod link;
@@ -41,6 +43,8 @@ pub use redis::{Cmd, Pipeline, PushInfo, PushKind, Value, cmd, pipe};
 pub use address::Address;
 pub use away::{Away, No};
 pub use counters::Counters;
+#[cfg(test)]
+pub use garbled::garbled;
 pub use own::Own;
 pub use script::Script;
 

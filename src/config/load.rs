@@ -72,12 +72,13 @@ pub fn read_text(name: &str, text: &str) -> Result<Loaded, Rejected> {
     let mut findings = files.findings;
     let problems = check::check(&document.root, whole);
     let rest = if whole { rest(&document, &sources, &problems) } else { None };
-    for problem in problems {
-        let at = Some(document.find(&problem.place));
-        findings.push(Finding { at, message: problem.message, label: problem.label });
+    let mut wrong = Vec::new();
+    for Problem { place, message, label } in problems {
+        findings.push(Finding { at: Some(document.find(&place)), message, label });
+        wrong.push(place);
     }
     if !findings.is_empty() {
-        return Err(Rejected::new(document.sources, findings).of(sources).with_rest(rest));
+        return Err(Rejected::new(document.sources, findings).of(sources).with_rest(rest, wrong));
     }
     match typed(&document) {
         Ok(config) => Ok(Loaded { config, document, sources }),

@@ -55,6 +55,11 @@ impl Place {
         self.steps.len() >= keys.len() && self.steps.iter().zip(keys).all(same)
     }
 
+    /// Whether it is further down than another.
+    fn is_within(&self, other: &Self) -> bool {
+        self.steps.len() > other.steps.len() && self.steps.starts_with(&other.steps)
+    }
+
     /// One step further down.
     #[must_use]
     pub fn then(&self, step: impl Into<Step>) -> Self {
@@ -114,6 +119,8 @@ pub struct Rejected {
     sources: Arc<[Source]>,
     findings: Vec<Finding>,
     rest: Option<Box<Loaded>>,
+    /// What is missing in the rest.
+    taken: Vec<Place>,
     read: Sources,
 }
 
@@ -135,7 +142,7 @@ impl Rejected {
             finding.message = masked(&finding.message);
             finding.label = masked(&finding.label);
         }
-        Self { sources, findings, rest: None, read: Sources::default() }
+        Self { sources, findings, rest: None, taken: Vec::new(), read: Sources::default() }
     }
 
     /// The same, with what was read.
@@ -149,9 +156,9 @@ impl Rejected {
         &self.read
     }
 
-    /// The same, with what is left of the document once everything wrong was taken out.
-    pub(super) fn with_rest(mut self, rest: Option<Loaded>) -> Self {
-        self.rest = rest.map(Box::new);
+    /// The same, with what is left of the document once everything wrong was taken out, and where that was.
+    pub(super) fn with_rest(mut self, rest: Option<Loaded>, taken: Vec<Place>) -> Self {
+        (self.rest, self.taken) = (rest.map(Box::new), taken);
         self
     }
 
@@ -162,12 +169,14 @@ impl Rejected {
         self.rest.as_deref()
     }
 
-    /// Adds problems found in the rest. Those of a whole route are left out: what was taken out may be their cause.
+    /// Adds problems found in the rest. Those of a whole route, or of a table or list that something was taken out of, are left out:
+    /// that may be their cause.
     #[must_use]
     pub fn and(mut self, problems: Vec<Problem>) -> Self {
         let Some(rest) = self.rest.take() else { return self };
-        let of_a_part = problems.into_iter().filter(|problem| problem.place.steps.len() > 2);
-        self.findings.extend(rest.document.reject(of_a_part.collect()).findings);
+        let is_whole = |problem: &Problem| !self.taken.iter().any(|taken| taken.is_within(&problem.place));
+        let sound = problems.into_iter().filter(|problem| problem.place.steps.len() > 2 && is_whole(problem));
+        self.findings.extend(rest.document.reject(sound.collect()).findings);
         Self::new(self.sources, self.findings).of(self.read)
     }
 

@@ -15,7 +15,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
@@ -23,6 +22,7 @@ use crate::telemetry::meters::Meters;
 
 use super::counted::{Short, Verdict};
 use super::key::Key;
+use super::leases::Leases;
 use super::places::{MOST, Places};
 use super::{Rate, Rule};
 
@@ -41,14 +41,6 @@ pub(super) struct Fleet {
     secret: [u8; 32],
     began: Instant,
     leases: Leases,
-}
-
-/// How asking Redis went.
-#[derive(Debug)]
-struct Leases {
-    granted: Counter,
-    refused: Counter,
-    away: Counter,
 }
 
 /// What a request is to do.
@@ -70,14 +62,13 @@ impl Fleet {
     ) -> Self {
         let key = &rule.key;
         let told = format!("{name}\0{rate:?}\0{key:?}");
-        let lease = |outcome| meters.limit_leases.with([route, outcome]);
         Self {
             terms: Terms::of(rate).when_away(rule.on_store_failure),
             nodes,
             places: Places::new(MOST, meters.limit_keys.with([route])),
             secret: blake3::derive_key("tidegate: a limit that nodes share", told.as_bytes()),
             began: Instant::now(),
-            leases: Leases { granted: lease("granted"), refused: lease("refused"), away: lease("away") },
+            leases: Leases::new(meters, route),
         }
     }
 
@@ -171,13 +162,9 @@ impl Fleet {
         let name = format!("limit:{}", key.hidden(&self.secret));
         let arguments = ask.arguments();
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let answer = self.nodes.ask("limit", &LEASE, &name, &arguments, Lease::read).await;
-        let counter = match &answer {
-            Some(lease) if lease.granted > 0 => &self.leases.granted,
-            Some(_) => &self.leases.refused,
-            None => &self.leases.away,
-        };
-        counter.inc();
+        let read = |answer| Lease::read(answer, &ask);
+        let answer = self.nodes.ask("limit", &LEASE, &name, &arguments, read).await;
+        self.leases.count(answer.as_ref().map(|lease| lease.granted));
         let now = self.now();
         let mut places = self.places.shard(&key);
         let share = places.get_or_new(&key, now, || Share::new(now, &self.terms));

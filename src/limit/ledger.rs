@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout_at};
 
@@ -23,6 +22,7 @@ use super::calendar::{Span, Window};
 use super::counted::{Short, Verdict};
 use super::fleet::Nodes;
 use super::key::Key;
+use super::leases::Leases;
 use super::places::{MOST, Places};
 use super::{Quota, StoreFailure};
 
@@ -46,14 +46,6 @@ pub(super) struct Ledger {
     /// Whether a task sees to it that Redis is told of what was admitted without it.
     telling: AtomicBool,
     leases: Leases,
-}
-
-/// How asking Redis went.
-#[derive(Debug)]
-struct Leases {
-    granted: Counter,
-    refused: Counter,
-    away: Counter,
 }
 
 /// How much there is, and what becomes of requests while nobody can tell what is left of it.
@@ -97,7 +89,6 @@ enum Next {
 impl Ledger {
     /// Counts what `identity` says, which is the same on all nodes and for as long as what was used is to be known.
     pub(super) fn new(identity: &str, window: Window, nodes: Nodes, meters: &Meters, route: &str) -> Self {
-        let lease = |outcome| meters.limit_leases.with([route, outcome]);
         Self {
             window,
             nodes,
@@ -106,7 +97,7 @@ impl Ledger {
             began: Instant::now(),
             ahead: AtomicI64::new(0),
             telling: AtomicBool::new(false),
-            leases: Leases { granted: lease("granted"), refused: lease("refused"), away: lease("away") },
+            leases: Leases::new(meters, route),
         }
     }
 
@@ -233,14 +224,12 @@ impl Ledger {
         let now = self.now();
         let mut places = self.places.shard(key);
         let holding = places.get_or_new(key, now, || Holding::new(now));
+        self.leases.count(answer.as_ref().map(|(settled, _)| settled.taken.unwrap_or(0)));
         let Some((settled, span)) = answer else {
-            self.leases.away.inc();
             holding.failed(now);
             return false;
         };
         holding.came(&settled, &entry, span, now);
-        let counter = if settled.taken > Some(0) { &self.leases.granted } else { &self.leases.refused };
-        counter.inc();
         holding.is_to_be_watched()
     }
 
@@ -298,7 +287,8 @@ impl Ledger {
         let name = format!("quota:{}", key.hidden(&self.secret));
         let arguments = entry.arguments(span, quota);
         let arguments = arguments.each_ref().map(String::as_bytes);
-        let settled = self.nodes.ask("quota", &SETTLE, &name, &arguments, Settled::read).await?;
+        let read = |answer| Settled::read(answer, &entry, quota);
+        let settled = self.nodes.ask("quota", &SETTLE, &name, &arguments, read).await?;
         let ahead = i128::from(settled.now) - i128::from(local_ms());
         self.ahead.store(i64::try_from(ahead).unwrap_or(0), Ordering::Relaxed);
         Some(settled)

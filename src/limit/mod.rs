@@ -14,6 +14,7 @@ mod counts;
 mod fields;
 mod fleet;
 mod key;
+mod leases;
 mod ledger;
 mod local;
 mod networks;

@@ -119,7 +119,7 @@ impl Nodes {
         script: &Script,
         key: &str,
         arguments: &[&[u8]],
-        read: fn(Value) -> Result<T, Away>,
+        read: impl FnOnce(Value) -> Result<T, Away>,
     ) -> Option<T> {
         let redis = &self.0.joined.get()?.redis;
         let key = format!("{}:{key}", redis.prefix());

@@ -69,15 +69,60 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn read(answer: Value) -> Result<Self, Away> {
+    /// Reads an answer, and believes no more than the script may say of what was asked: what stands where Redis is to be must not
+    /// open a limit, nor close it for longer than one request costs.
+    pub(super) fn read(answer: Value, ask: &Ask) -> Result<Self, Away> {
         let Value::Array(numbers) = answer else { return Err(Away::Nonsense) };
-        match numbers[..] {
-            [Value::Int(granted), Value::Int(left), Value::Int(wait)] => Ok(Self {
-                granted: u32::try_from(granted).map_err(|_| Away::Nonsense)?,
-                left: u32::try_from(left).map_err(|_| Away::Nonsense)?,
-                wait: Duration::from_micros(u64::try_from(wait).map_err(|_| Away::Nonsense)?),
-            }),
-            _ => Err(Away::Nonsense),
+        let [Value::Int(granted), Value::Int(left), Value::Int(wait)] = numbers[..] else {
+            return Err(Away::Nonsense);
+        };
+        let lease = Self {
+            granted: u32::try_from(granted).map_err(|_| Away::Nonsense)?,
+            left: u32::try_from(left).map_err(|_| Away::Nonsense)?,
+            wait: Duration::from_micros(u64::try_from(wait).map_err(|_| Away::Nonsense)?),
+        };
+        // Rounded up, and by the six digits of what was sent.
+        let longest = ask.cost / 1e9 + 1e-5;
+        let is_possible =
+            lease.granted <= ask.wanted && lease.left <= ask.burst && lease.wait.as_secs_f64() <= longest;
+        is_possible.then_some(lease).ok_or(Away::Nonsense)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redis::garbled;
+
+    const ASK: Ask = Ask { cost: 10_000_000.0, burst: 20, wanted: 5, owed: 0 };
+
+    fn read(numbers: [i64; 3]) -> Result<Lease, Away> {
+        Lease::read(Value::Array(numbers.map(Value::Int).to_vec()), &ASK)
+    }
+
+    #[test]
+    fn what_the_script_may_say_is_believed() {
+        let lease = |granted, left, wait| Lease { granted, left, wait: Duration::from_micros(wait) };
+        assert_eq!(read([5, 15, 0]), Ok(lease(5, 15, 0)));
+        assert_eq!(read([0, 0, 10_000]), Ok(lease(0, 0, 10_000)));
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_not() {
+        for numbers in [[6, 0, 0], [5, 21, 0], [0, 0, 10_020], [-1, 0, 0], [0, -1, 0], [0, 0, -1]] {
+            assert_eq!(read(numbers), Err(Away::Nonsense), "{numbers:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_answered_no_more_is_granted_than_was_wanted(answer in garbled()) {
+            if let Ok(lease) = Lease::read(answer, &ASK) {
+                prop_assert!(lease.granted <= ASK.wanted && lease.left <= ASK.burst);
+                prop_assert!(lease.wait <= Duration::from_micros(10_010));
+            }
         }
     }
 }

@@ -36,6 +36,9 @@ return {now, taken, math.max(0, quota + granted - used), used, granted}
     )
 });
 
+/// The end of the year 9999, in milliseconds since 1970: no clock that is right says more.
+const NOW_MOST: u64 = 253_402_300_799_999;
+
 /// What is asked of an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -79,7 +82,9 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    pub(super) fn read(answer: Value) -> Result<Self, Away> {
+    /// Reads an answer, and believes no more than the script may say of this entry: what stands where Redis is to be must not open a
+    /// quota.
+    pub(super) fn read(answer: Value, entry: &Entry, quota: u32) -> Result<Self, Away> {
         let Value::Array(numbers) = answer else { return Err(Away::Nonsense) };
         let [Value::Int(now), Value::Int(taken), Value::Int(left), Value::Int(used), Value::Int(granted)] =
             numbers[..]
@@ -87,12 +92,60 @@ impl Settled {
             return Err(Away::Nonsense);
         };
         let whole = |number: i64| u64::try_from(number).map_err(|_| Away::Nonsense);
-        Ok(Self {
-            taken: u32::try_from(taken).ok(),
-            left: u32::try_from(whole(left)?).unwrap_or(u32::MAX),
-            used: whole(used)?,
-            granted: whole(granted)?,
-            now: whole(now)?,
-        })
+        let taken = if taken == -1 { None } else { Some(whole(taken)?) };
+        let (now, left, used, granted) = (whole(now)?, whole(left)?, whole(used)?, whole(granted)?);
+        let remains = (u64::from(quota) + granted).saturating_sub(used);
+        if now > NOW_MOST || taken > Some(entry.wanted.into()) || left > remains {
+            return Err(Away::Nonsense);
+        }
+        let at_most = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Self { taken: taken.map(at_most), left: at_most(left), used, granted, now })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redis::garbled;
+
+    const ENTRY: Entry = Entry { wanted: 5, owed: 0, more: 0, reset: false };
+    const QUOTA: u32 = 100;
+
+    fn read(numbers: [i64; 5]) -> Result<Settled, Away> {
+        Settled::read(Value::Array(numbers.map(Value::Int).to_vec()), &ENTRY, QUOTA)
+    }
+
+    #[test]
+    fn what_the_script_may_say_is_believed() {
+        let settled = |taken, left, used, granted| Settled { taken, left, used, granted, now: 7 };
+        assert_eq!(read([7, 5, 45, 60, 5]), Ok(settled(Some(5), 45, 60, 5)));
+        assert_eq!(read([7, 0, 0, 130, 5]), Ok(settled(Some(0), 0, 130, 5)), "told of afterwards");
+        assert_eq!(read([7, -1, 0, 0, 0]), Ok(settled(None, 0, 0, 0)), "another window");
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_not() {
+        for numbers in [
+            [7, 6, 0, 6, 0],
+            [7, 5, 96, 5, 0],
+            [-7, 0, 0, 0, 0],
+            [7, -2, 0, 0, 0],
+            [7, 0, -1, 0, 0],
+            [i64::MAX, 0, 0, 0, 0],
+        ] {
+            assert_eq!(read(numbers), Err(Away::Nonsense), "{numbers:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_answered_no_more_is_taken_than_was_wanted(answer in garbled()) {
+            if let Ok(settled) = Settled::read(answer, &ENTRY, QUOTA) {
+                prop_assert!(settled.taken <= Some(ENTRY.wanted));
+                prop_assert!(u64::from(settled.left) <= u64::from(QUOTA) + settled.granted);
+            }
+        }
     }
 }
