@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 
-use super::{Change as _, cookies, remove_where, request_id, via};
+use super::{Change as _, cookies, max_forwards, remove_where, request_id, via};
 
 /// `X-Forwarded-For`: the addresses a request came by, the client's first.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -41,7 +41,7 @@ pub struct ClientFacts<'a> {
 ///   ([`is_identity`]), unless the peer is trusted.
 /// - Fields with `_` in their names are dropped from everybody: many servers read `X_Forwarded_For` and
 ///   `X-Forwarded-For` as one.
-/// - `Via` gains an entry, `X-Request-Id` is set, cookies are folded into one field.
+/// - `Via` gains an entry, `Max-Forwards` loses one, `X-Request-Id` is set, cookies are folded into one field.
 ///
 /// Comes after [`hop::strip_request`](super::hop::strip_request) and before the operator's own edits.
 pub fn identify(head: &mut RequestHeader, facts: &ClientFacts<'_>, request_id: &str) {
@@ -52,6 +52,7 @@ pub fn identify(head: &mut RequestHeader, facts: &ClientFacts<'_>, request_id: &
     set_if_absent(head, &X_FORWARDED_HOST, || text(facts.host));
     set_if_absent(head, &X_FORWARDED_PORT, || HeaderValue::from(facts.port));
     via::via_request(head, facts.http_version);
+    max_forwards::count(head);
     head.set(&request_id::X_REQUEST_ID, text(request_id));
     cookies::fold(head);
 }

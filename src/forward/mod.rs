@@ -7,6 +7,7 @@
 pub mod compress;
 pub mod cors;
 pub mod hop;
+pub mod max_forwards;
 pub mod request_id;
 mod certificate;
 mod cookies;

@@ -10,7 +10,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::cache::status;
 use crate::exchange::{Asked, Exchange};
 use crate::forward::cors::Cors;
-use crate::forward::{self, request_id};
+use crate::forward::{self, max_forwards, request_id};
 use crate::listen::{self, Connection, Ready, Session, dated};
 use crate::plan::template::Facts;
 use crate::plan::{Action, Template};
@@ -63,10 +63,14 @@ fn refusal_fields(exchange: &Exchange, refusal: &Refusal) -> Vec<(HeaderName, He
     fields
 }
 
-/// Answers a route that needs no upstream; `false` if it does.
+/// Answers what needs no upstream: redirects, fixed words, and who asks no further server (`Max-Forwards`); `false` if it does.
 pub(super) async fn at_once(session: &mut Session, exchange: &Exchange) -> Result<bool> {
     let (Some(route), Some(asked)) = (&exchange.route, &exchange.asked) else { return Ok(false) };
     let (mut head, body) = match &route.action {
+        // What its server can do is not known here.
+        Action::Forward(_) if max_forwards::ends_here(session.req_header()) => {
+            (ResponseHeader::build_no_case(StatusCode::NO_CONTENT, Some(4))?, Bytes::new())
+        }
         Action::Forward(_) => return Ok(false),
         Action::Redirect { status, to } => (redirect(*status, &target(to, asked, session))?, Bytes::new()),
         Action::Respond { status, content_type, body } => {

@@ -292,6 +292,29 @@ async fn options_of_the_server_itself_and_unknown_methods_are_passed_on() {
 }
 
 #[tokio::test]
+async fn options_go_as_many_servers_further_as_they_may() {
+    let origin = Origin::start("one").await;
+    let gateway = before(origin.address(), "").await;
+
+    let mut client = Raw::tcp(gateway.http()).await;
+    for target in ["*", "/x"] {
+        let ask =
+            |left: &str| format!("OPTIONS {target} HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: {left}\r\n\r\n");
+        let answer = client.ask(ask("0")).await;
+        assert_eq!((answer.status, answer.field("content-length")), (204, None), "{target}");
+        assert!(origin.seen().iter().all(|seen| seen.target != target), "{target} went on");
+
+        for (left, seen) in [("1", "0"), ("10", "9"), ("many", "many")] {
+            assert_eq!(client.ask(ask(left)).await.status, 200);
+            assert_eq!(origin.seen().pop().unwrap().all("max-forwards"), [seen]);
+        }
+    }
+    // Whatever else goes to its server, and says the same to it.
+    client.ask("GET / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\n\r\n").await;
+    assert_eq!(origin.seen().pop().unwrap().all("max-forwards"), ["0"]);
+}
+
+#[tokio::test]
 async fn connect_opens_no_tunnel() {
     let origin = Origin::start("one").await;
     let gateway = before(origin.address(), "").await;
