@@ -158,7 +158,11 @@ pub fn check_head(raw: &[u8], limits: Limits) -> Result<(), BadHead> {
     let mut rest = raw.strip_prefix(b"\r\n").unwrap_or(raw);
     if raw.len() > limits.size {
         let line = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
-        return Err(if line > limits.size { BadHead::TargetTooLong } else { BadHead::TooLarge });
+        return Err(match &rest[..line.min(limits.size)] {
+            _ if line <= limits.size => BadHead::TooLarge,
+            begins if begins.contains(&b' ') => BadHead::TargetTooLong,
+            _ => BadHead::RequestLine, // and no target in sight
+        });
     }
 
     let (version, authority) = request_line(next_line(&mut rest)?)?;
@@ -426,6 +430,7 @@ mod tests {
     fn heads_are_judged_as_the_table_says() {
         let long = "a".repeat(300);
         let long_target = format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let long_method = format!("{long} / HTTP/1.1\r\nHost: a\r\n\r\n");
         let long_field = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n");
         #[rustfmt::skip]
         let table: &[(&str, Result<(), BadHead>)] = &[
@@ -495,6 +500,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\n\r\n", Ok(())),
             ("GET / HTTP/1.1\r\nHost: a\r\nB: b\r\nC: c\r\nD: d\r\nE: e\r\n\r\n", Err(BadHead::TooManyFields)),
             (&long_target, Err(BadHead::TargetTooLong)),
+            (&long_method, Err(BadHead::RequestLine)),
             (&long_field, Err(BadHead::TooLarge)),
         ];
         for (head, expected) in table {

@@ -281,6 +281,8 @@ async fn a_head_beyond_its_bounds_is_refused_with_431() {
     assert!(answer.starts_with("HTTP/1.1 431 ") && answer.contains("too many fields"), "{answer}");
     let answer = sent(&gateway, format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "a".repeat(3000))).await;
     assert!(answer.starts_with("HTTP/1.1 414 ") && is_problem(&answer, "target-too-long"), "{answer}");
+    let answer = sent(&gateway, format!("{} / HTTP/1.1\r\nHost: a.test\r\n\r\n", "A".repeat(3000))).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("request line"), "{answer}");
     // So large that no parser of ours sees its end.
     let answer = sent(&gateway, fields(3, 2 << 20)).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
