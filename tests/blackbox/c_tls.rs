@@ -89,6 +89,25 @@ async fn an_older_version_than_the_least_is_refused_by_an_alert() {
 }
 
 #[tokio::test]
+async fn a_host_may_ask_for_a_newer_version_than_others_and_no_other_connection_reaches_it() {
+    let certs = Certs::for_names(&["a.test", "b.test"]);
+    let gateway = answering(&certs, "tls.hosts.\"b.test\".min_version = \"1.3\"").await;
+    let (old, new) = (certs.client_of(&[&TLS12], &[]), certs.client_of(&[&TLS13], &[]));
+
+    let error = handshake(gateway.https(), "b.test", &old).await.unwrap_err().to_string();
+    assert!(error.contains("ProtocolVersion"), "{error}");
+    let statuses = async |name: &str, client| {
+        let mut raw = Raw::over(handshake(gateway.https(), name, client).await.unwrap());
+        let mut ask =
+            async |host: &str| raw.ask(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await.status;
+        (ask("a.test").await, ask("b.test").await)
+    };
+    assert_eq!(statuses("a.test", &old).await, (200, 421));
+    assert_eq!(statuses("a.test", &new).await, (200, 200));
+    assert_eq!(statuses("b.test", &new).await, (200, 200));
+}
+
+#[tokio::test]
 async fn the_protocol_is_what_alpn_agrees_on_and_http1_without_it() {
     let certs = Certs::for_names(&["a.test"]);
     let gateway = answering(&certs, "").await;

@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
@@ -145,6 +147,40 @@ async fn a_bad_pair_is_refused_and_the_one_before_shown_until_a_good_one_comes()
     it.comes_to_count(REFUSED_NOW, 0.0).await;
     it.comes_to_count(LOADED, 1.0).await;
     assert_eq!(it.gateway.wrote().matches("certificate refused").count(), 1);
+}
+
+#[tokio::test]
+async fn what_ends_within_fourteen_days_is_warned_of_and_what_ends_later_is_not() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let certs = Certs::for_names(&NAMES);
+    let pair = |days: u32| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([format!("d{days}.test")]).unwrap();
+        params.not_after = (SystemTime::now() + days * DAY).into();
+        certs.sign(&params, &key) + &key.serialize_pem()
+    };
+    let beside = [("soon.pem", pair(13)), ("later.pem", pair(15))];
+    let beside: Vec<_> = beside.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let gateway = Gateway::start_with(
+        "listen = [\"https://127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+         tls.certs = [\"soon.pem\", \"later.pem\"]\n[routes.all]\nrespond = { body = \"fine\" }\n",
+        &beside,
+    )
+    .await;
+
+    let warned = |file: &str| {
+        let wrote = gateway.wrote();
+        wrote.lines().filter(|line| line.contains(file) && line.contains("expires on")).count()
+    };
+    eventually(PATIENCE, "the log says so", async || warned("soon.pem") > 0).await;
+    assert_eq!((warned("soon.pem"), warned("later.pem")), (1, 0), "{}", gateway.wrote());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    for days in [13.0, 15.0] {
+        let end =
+            gateway.metric(&format!("tidegate_certificate_expiry_seconds{{name=\"d{days}.test\"}}")).await;
+        let left = (end - now) / DAY.as_secs_f64();
+        assert!((days - 0.1..=days).contains(&left), "{left} days of {days}");
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,36 @@ async fn a_chunked_body_that_is_malformed_never_ends_well() {
 }
 
 #[tokio::test]
+async fn chunk_extensions_have_a_bound_a_line_and_they_and_trailers_one_in_all() {
+    let origin = Origin::start("one").await;
+    let gateway = before(&origin, "").await;
+    let extended = |length: usize, chunks: usize| {
+        let chunk = format!("1;a={}\r\nx\r\n", "b".repeat(length));
+        chunk.repeat(chunks) + "0\r\n\r\n"
+    };
+    let trailed = |length: usize, lines: usize| {
+        let line = format!("X-Sum: {}\r\n", "b".repeat(length));
+        format!("1\r\nx\r\n0\r\n{}\r\n", line.repeat(lines))
+    };
+    let post = "POST /up HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    for within in [extended(900, 1), extended(900, 8), trailed(1100, 1), trailed(900, 8)] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        client.send(format!("{post}{within}")).await;
+        assert!(client.answer().await.0.starts_with("HTTP/1.1 200 "), "{} bytes", within.len());
+        client.send(GET).await;
+        assert!(client.answer().await.0.starts_with("HTTP/1.1 200 "), "the next request is found");
+    }
+    let whole = origin.requests("/up");
+    for beyond in [extended(1100, 1), extended(900, 10), trailed(8200, 1), trailed(900, 10)] {
+        let answer = sent(&gateway, format!("{post}{beyond}{GET}")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{} bytes: {answer}", beyond.len());
+        assert!(!answer.contains("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!((whole, origin.requests("/up")), (4, 4), "none came to its end");
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_one_after_the_other() {
     let origin = Origin::start("one").await;
     for user in 1..=3 {

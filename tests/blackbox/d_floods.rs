@@ -6,7 +6,7 @@ use crate::support::h2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
     WINDOW_UPDATE,
 };
-use crate::support::{Certs, Gateway, Origin, Raw, Reply, eventually, h2, https, must};
+use crate::support::{Certs, Gate, Gateway, Origin, Raw, Reply, eventually, h2, https, must};
 
 /// A payload that begins with the length of its padding.
 const PADDED: u8 = 8;
@@ -144,6 +144,63 @@ async fn requests_that_we_are_made_to_give_up_have_a_bound() {
     scene.counts(2).await;
     let asked = scene.origin.seen().len();
     assert!(asked < 4_000, "{asked} requests reached the origin");
+    scene.serves_others().await;
+}
+
+#[tokio::test]
+async fn so_many_requests_are_served_at_once_and_the_next_is_refused_alone() {
+    const REFUSED_STREAM: u8 = 7;
+    let scene = Scene::set("").await;
+    let gate = Gate::closed();
+    scene.origin.answer("/held", Reply::ok("held").behind(&gate));
+    let held = [GET[0], GET[1], GET[2], (":path", "/held")];
+    let ask = |stream| h2::frame(HEADERS, END_STREAM | END_HEADERS, stream, &h2::block(&held));
+    let mut client = scene.says(&(0..102).flat_map(|number| ask(2 * number + 1)).collect::<Vec<_>>()).await;
+
+    let mut refused = Vec::new();
+    while refused.len() < 2 {
+        let (kind, _, stream, payload) = h2::read(&mut client).await.expect("the connection goes on");
+        assert_ne!(kind, HEADERS, "nobody has answered yet");
+        if kind == RST_STREAM {
+            refused.push((stream, payload[3]));
+        }
+    }
+    assert_eq!(refused, [(201, REFUSED_STREAM), (203, REFUSED_STREAM)]);
+
+    gate.open();
+    let mut answered = 0;
+    while answered < 100 {
+        let (kind, ..) = h2::read(&mut client).await.expect("the connection goes on");
+        assert_ne!(kind, RST_STREAM);
+        answered += usize::from(kind == HEADERS);
+    }
+    client.send(get(205)).await;
+    assert_eq!(h2::verdict(&mut client).await, "200", "there is room again");
+    scene.counts(0).await;
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_alone_and_have_a_bound() {
+    let scene = Scene::set("").await;
+    let malformed = h2::block(&[GET[0], GET[1], GET[2], GET[3], ("connection", "close")]);
+    let ask = |number: u32| h2::frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &malformed);
+    let mut client = scene.says(&(0..20).flat_map(ask).collect::<Vec<_>>()).await;
+    client.send(get(41)).await;
+    assert_eq!(h2::verdict(&mut client).await, "reset");
+    let mut resets = 1;
+    loop {
+        let (kind, _, stream, _) = h2::read(&mut client).await.expect("the connection goes on");
+        match kind {
+            RST_STREAM => resets += 1,
+            HEADERS => break assert_eq!(stream, 41),
+            _ => {}
+        }
+    }
+    assert_eq!(resets, 20);
+
+    let mut client = scene.says(&(0..40).flat_map(ask).collect::<Vec<_>>()).await;
+    assert_eq!(h2::farewell(&mut client).await, ENHANCE_YOUR_CALM);
+    assert_eq!(scene.origin.seen().len(), 1);
     scene.serves_others().await;
 }
 

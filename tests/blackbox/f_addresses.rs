@@ -1,7 +1,7 @@
 //! Routes for some clients only, by their address: whether what they ask for is stored or not.
 
 use crate::support::cached::{get, is_hit};
-use crate::support::{Cached, Gateway, Raw, Reply, plain};
+use crate::support::{Cached, Gateway, PATIENCE, Raw, Reply, eventually, plain};
 
 /// Trusted proxies name the clients; some may ask, and one of them may not after all.
 async fn guarded() -> Cached {
@@ -114,6 +114,64 @@ async fn a_route_may_replace_the_lists_of_the_defaults() {
         let answer = client.ask(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
         assert_eq!(answer.status, status, "{path}");
     }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_gets_around_its_rule() {
+    let gateway = Gateway::start(
+        &(plain()
+            + "[routes.all]\nrespond = { body = \"open\" }\n\
+               [routes.inner]\npath = \"/inner/*\"\nip = { deny = [\"127.0.0.0/8\"] }\nrespond = { body = \"shut\" }\n"),
+    )
+    .await;
+    for (target, status) in [
+        ("/outer/x", 200),
+        ("/inner/x", 403),
+        ("/inner", 403),
+        ("//inner/x", 403),
+        ("/./inner/x", 403),
+        ("/outer/../inner/x", 403),
+        ("/outer/%2e%2e/inner/x", 403),
+        ("/outer/.%2E/inner/x", 403),
+        ("/%69nner/x", 403),
+        ("/%49nner/x", 200), // `/Inner`: paths have their case
+        ("/inner/../inner/x?/outer", 403),
+        ("http://a.test//%69nner/x", 403),
+        ("/outer%2f..%2finner/x", 400),
+        ("/outer%5c..%5cinner/x", 400),
+        ("/outer\\..\\inner/x", 400),
+        ("/outer/..;/inner/x", 400),
+        ("/outer/%2e%2e;a=b/inner/x", 400),
+        ("/inner%00/x", 400),
+        ("/%2569nner/x", 200), // an escaped escape is a text of its own
+    ] {
+        let mut client = Raw::tcp(gateway.http()).await;
+        let answer = client.ask(format!("GET {target} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_in_a_file_is_watched_and_a_broken_one_changes_nothing() {
+    let config =
+        plain() + "[routes.all]\nrespond = { body = \"fine\" }\nip = { deny_file = \"denied.txt\" }\n";
+    let gateway = Gateway::start_with(&config, &[("denied.txt", "127.0.0.7\n")]).await;
+    let status = async |from: &str| {
+        let mut client = Raw::tcp_from(from.parse().unwrap(), gateway.http()).await;
+        client.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.status
+    };
+    let put = |text: &str| std::fs::write(gateway.folder().join("denied.txt"), text).unwrap();
+    assert_eq!((status("127.0.0.7").await, status("127.0.0.8").await), (403, 200));
+
+    put("127.0.0.8/32\n");
+    let swapped = async || status("127.0.0.8").await == 403;
+    eventually(PATIENCE, "the new list is in force", swapped).await;
+    assert_eq!(status("127.0.0.7").await, 200);
+
+    put("127.0.0.9\nno address\n");
+    let said = async || gateway.wrote().contains("no address");
+    eventually(PATIENCE, "the log says what is wrong", said).await;
+    assert_eq!((status("127.0.0.8").await, status("127.0.0.9").await), (403, 200));
 }
 
 #[tokio::test]
