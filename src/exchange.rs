@@ -112,6 +112,8 @@ pub struct Tries {
     pub end: Option<Instant>,
     /// When the current try began.
     pub began: Option<Instant>,
+    /// Whether its server has said something, be it no answer yet.
+    pub heard: bool,
     /// From choosing a server to the head of its answer.
     pub waited: Option<Duration>,
     /// The server of the last try, as it is configured.
@@ -210,6 +212,7 @@ impl Tries {
         self.tried.add(&lease);
         self.server = Some(lease.server().shared_name());
         self.began = Some(Instant::now());
+        self.heard = false;
         self.waited = None;
         self.fault = None;
         self.lease = Some(lease);
@@ -304,9 +307,11 @@ impl Tries {
         }
     }
 
-    /// The request is sent once more, though nothing failed.
+    /// The request is sent once more, though nothing failed: as if for the first time.
     pub fn again(&mut self) {
         self.upstream = None;
+        self.tried.begin_anew();
+        self.left = false;
         self.backoff = Duration::ZERO;
     }
 

@@ -285,6 +285,7 @@ impl Errand {
             if !is_interim(head.status) {
                 return Ok(head);
             }
+            self.exchange.tries.heard = true;
             self.pilot.interim(*head);
         }
     }

@@ -224,6 +224,7 @@ impl Relay<'_> {
     /// Settles the try by the head of its answer; what the answer changes is forgotten before the client hears of it.
     fn head(&mut self, mut head: ResponseHeader) -> Result<HttpTask, Cut> {
         if is_interim(head.status) {
+            self.exchange.tries.heard = true;
             return Ok(HttpTask::Header(Box::new(head), false));
         }
         let repeatable = tries::is_repeatable(self.session, None);

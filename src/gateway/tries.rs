@@ -86,7 +86,7 @@ pub(super) fn broken(
     }
     let backoff = match fault {
         // Servers close connections that were idle for long, now and then just when a request is on its way.
-        Fault::BrokeOff if reused && tries.waited.is_none() => tries.found_closed(repeatable),
+        Fault::BrokeOff if reused && !tries.heard => tries.found_closed(repeatable),
         // It says farewell to all, and nothing of this request.
         Fault::Left => tries.found_leaving(repeatable),
         Fault::Timeout => tries.failed(Failure::Timeout, repeatable),
@@ -115,6 +115,7 @@ fn again(exchange: &mut Exchange, fault: Fault, backoff: Option<Duration>) -> Re
 /// Settles a try by the head of its answer; whether another is to be made in its place.
 pub(super) fn answered(exchange: &mut Exchange, answer: &ResponseHeader, repeatable: bool) -> bool {
     let status = answer.status;
+    exchange.tries.heard = true;
     exchange.changed_protocol = status == StatusCode::SWITCHING_PROTOCOLS;
     exchange.lasting = exchange.changed_protocol || policy::is_event_stream(&answer.headers);
     let tries = &mut exchange.tries;

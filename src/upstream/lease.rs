@@ -122,36 +122,58 @@ impl Drop for Lease {
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     ids: [u64; MOST_TRIED],
+    /// Which of them say nothing against their servers, a bit for each.
+    harmless: u16,
     count: usize,
+    /// How many of them were made when the request began anew.
+    before: usize,
     spared: usize,
-    harmless: bool,
 }
 
 /// As many as a request may have tries; of more, the earliest are forgotten.
 const MOST_TRIED: usize = 10;
 
+/// What a server has been to a request, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Met {
+    /// It was not asked.
+    Never,
+    /// Connections to it had been closed meanwhile, and no more.
+    Closed,
+    /// It failed.
+    Failed,
+}
+
 impl Tried {
     /// Remembers the server of this lease.
     pub fn add(&mut self, lease: &Lease) {
-        self.ids[self.count % MOST_TRIED] = lease.endpoint.id();
+        let slot = self.count % MOST_TRIED;
+        self.ids[slot] = lease.endpoint.id();
+        self.harmless &= !(1 << slot);
         self.count += 1;
-        self.harmless = false;
     }
 
     /// The last try says nothing against its server: the connection for it had been closed meanwhile.
     pub fn found_closed(&mut self) {
-        self.harmless = true;
+        if let Some(last) = self.last() {
+            self.harmless |= 1 << last;
+        }
     }
 
     /// The same, and it is none of the tries that a request may have: the server left without a look at it.
     pub fn spare(&mut self) {
-        self.harmless = true;
+        self.found_closed();
         self.spared += 1;
     }
 
+    /// The request is sent as if for the first time, though nothing failed: its tries are only counted.
+    pub fn begin_anew(&mut self) {
+        *self = Self { count: self.count, before: self.count, ..Self::default() };
+    }
+
     /// Whether the last try says nothing against its server.
-    pub const fn last_was_harmless(&self) -> bool {
-        self.harmless
+    pub fn last_was_harmless(&self) -> bool {
+        self.last().is_some_and(|last| self.is_harmless(last))
     }
 
     /// How many tries there were.
@@ -161,16 +183,34 @@ impl Tried {
 
     /// How many of them are among those that a request may have.
     pub const fn counted(&self) -> usize {
-        self.count - self.spared
+        self.count - self.before - self.spared
     }
 
-    /// Whether there was none yet.
+    /// Whether there was none yet, since it began.
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == self.before
     }
 
     /// Whether this server was among them.
     pub fn contains(&self, endpoint: &Endpoint) -> bool {
-        self.ids.contains(&endpoint.id())
+        self.met(endpoint) > Met::Never
+    }
+
+    /// What this server has been to the request: of several tries, the worst.
+    pub(super) fn met(&self, endpoint: &Endpoint) -> Met {
+        if self.is_empty() {
+            return Met::Never;
+        }
+        let slots = (0..MOST_TRIED).filter(|slot| self.ids[*slot] == endpoint.id());
+        let met = slots.map(|slot| if self.is_harmless(slot) { Met::Closed } else { Met::Failed });
+        met.max().unwrap_or(Met::Never)
+    }
+
+    const fn is_harmless(&self, slot: usize) -> bool {
+        self.harmless & (1 << slot) != 0
+    }
+
+    const fn last(&self) -> Option<usize> {
+        if self.is_empty() { None } else { Some((self.count - 1) % MOST_TRIED) }
     }
 }

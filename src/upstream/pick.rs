@@ -13,7 +13,7 @@ use super::balance::Choice;
 use super::clock::Moment;
 use super::endpoint::Endpoint;
 use super::group::{Group, Tier};
-use super::lease::{Lease, Tried};
+use super::lease::{Lease, Met, Tried};
 
 /// No server may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -45,8 +45,8 @@ impl Upstream {
     /// that is not closed.
     ///
     /// Never one that is drained, nor one that is down or ejected while enough others are not (`panic_below`); a backup
-    /// only where no primary is left to be tried. One that was tried only if no other is left: a connection that the
-    /// server closed while it was idle says nothing against the server, and it may be the only one.
+    /// only where no primary is left to be tried. One that was tried only if no other is left, and one that failed only if
+    /// all have: a connection that the server closed while it was idle says nothing against the server.
     ///
     /// # Errors
     /// Why there is none.
@@ -98,28 +98,29 @@ impl Upstream {
         if named.is_some() {
             return named;
         }
-        let mut from = |tier, again| {
+        let mut from = |(tier, worst)| {
             let choice = Choice {
                 balance: &self.settings.balance,
                 turn: &self.turn,
                 now,
                 key: affinity.key,
                 load: self.counts.in_flight.load(Relaxed),
-                fit: |endpoint: &Endpoint| {
-                    stock.permits(tier, endpoint, now) && (again || !tried.contains(endpoint))
-                },
+                fit: |endpoint: &Endpoint| stock.permits(tier, endpoint, now) && tried.met(endpoint) <= worst,
             };
             group.pool(tier).choose(&choice, rng)
         };
-        let first = from(Tier::Primary, false);
-        // Who only found a connection closed has no reason to ask a backup.
-        if tried.is_empty() || first.is_some() || !tried.last_was_harmless() {
-            let first = first.or_else(|| from(Tier::Backup, false));
-            if first.is_some() || tried.is_empty() {
-                return first;
-            }
+        let first = from((Tier::Primary, Met::Never));
+        if first.is_some() || tried.is_empty() {
+            return first.or_else(|| from((Tier::Backup, Met::Never)));
         }
-        from(Tier::Primary, true).or_else(|| from(Tier::Backup, false)).or_else(|| from(Tier::Backup, true))
+        let mut rounds =
+            [(Tier::Backup, Met::Never), (Tier::Primary, Met::Closed), (Tier::Backup, Met::Closed)];
+        // Who only found a connection closed has no reason to ask a backup.
+        if tried.last_was_harmless() {
+            rounds.swap(0, 1);
+        }
+        let failed = [(Tier::Primary, Met::Failed), (Tier::Backup, Met::Failed)];
+        rounds.into_iter().chain(failed).find_map(from)
     }
 }
 

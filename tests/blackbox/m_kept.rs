@@ -1,10 +1,11 @@
 //! Connections that are kept for the next request: how many there are, and what is sent again when one turns out to be dead.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use crate::support::{Certs, Client, Gateway, Line, PATIENCE, Wire, eventually, group, must};
+use crate::support::{Certs, Client, Gateway, Line, Origin, PATIENCE, Reply, Wire, eventually, group, must};
 
 const URL: &str = "https://a.test/";
 
@@ -137,4 +138,80 @@ async fn what_a_server_has_read_before_it_reset_a_kept_connection_is_not_sent_ag
         }
     }
     assert_eq!(["POST", "PATCH", "GET", "PUT"].map(|method| asked.times(method)), [2; 4]);
+}
+
+/// What has begun to answer was not found closed: what ends it is the server's failure, though its connection was kept.
+#[tokio::test]
+async fn a_server_that_breaks_off_once_it_has_been_heard_is_blamed_on_a_kept_connection_too() {
+    let certs = Certs::for_names(&["a.test"]);
+    for road in ["", "cache = true\n"] {
+        // The first request of a connection is answered; of the second, only that there will be more.
+        let origin = Wire::start(|_, mut line| async move {
+            line.request().await;
+            line.say(ANSWER).await;
+            line.request().await;
+            line.say("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+        })
+        .await;
+        let gateway = before(&origin, &certs, "", road).await;
+        let client = Client::http2(&gateway, &certs);
+        for path in ["first", "second"] {
+            let answer = client.get(&format!("{URL}{path}")).await;
+            assert_eq!((answer.status, answer.text()), (200, "fives"), "{road}{path}");
+        }
+        let failed = "tidegate_upstream_requests_total{outcome=\"error\"}";
+        assert_eq!(gateway.count(failed).await, 1, "{road}");
+    }
+}
+
+// ── what is asked for anew ──────────────────────────────────────────────────────────────────────────────────────────
+
+/// A server whose 304 is of nothing that is kept has not failed: it is asked again, and no backup.
+#[tokio::test]
+async fn what_a_304_has_asked_for_anew_goes_where_it_would_go_first() {
+    let certs = Certs::for_names(&["a.test"]);
+    let (primary, backup) = (Origin::start("primary").await, Origin::start("backup").await);
+    primary.answer_by("/", |seen| {
+        let reply = match seen.field("if-none-match") {
+            None => Reply::ok("whole").field("etag", "\"1\""),
+            Some(_) => Reply::new(304, "").field("etag", "\"2\""),
+        };
+        reply.field("cache-control", "max-age=0")
+    });
+    let servers =
+        [primary.address().to_string(), format!("{{ address = \"{}\", backup = true }}", backup.address())];
+    let gateway = Gateway::start(&(group(&certs, &servers, "") + "cache = true\n")).await;
+    let client = Client::http2(&gateway, &certs);
+    for _ in 0..2 {
+        let answer = client.get(URL).await;
+        assert_eq!((answer.status, answer.text()), (200, "whole"));
+    }
+    assert_eq!((primary.requests("/"), backup.requests("/")), (3, 0));
+}
+
+#[tokio::test]
+async fn what_a_304_has_asked_for_anew_has_all_its_tries() {
+    let certs = Certs::for_names(&["a.test"]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let origin = Wire::start(move |_, mut line: Line| {
+        let asked = asked.clone();
+        async move {
+            while line.request().await.is_some() {
+                let (head, body) = match asked.fetch_add(1, Ordering::SeqCst) {
+                    0 => ("200 OK\r\nETag: \"1\"\r\nCache-Control: max-age=0\r\nContent-Length: 3", "old"),
+                    1 => ("304 Not Modified\r\nETag: \"2\"", ""),
+                    2 => return line.reset(),
+                    _ => ("200 OK\r\nContent-Length: 3", "new"),
+                };
+                line.say(format!("HTTP/1.1 {head}\r\n\r\n{body}")).await;
+            }
+        }
+    })
+    .await;
+    let gateway = before(&origin, &certs, "", "cache = true\n").await;
+    let client = Client::http2(&gateway, &certs);
+    assert_eq!(client.get(URL).await.text(), "old");
+    let answer = client.get(URL).await;
+    assert_eq!((answer.status, answer.text()), (200, "new"));
+    assert_eq!(gateway.count("tidegate_upstream_retries_total{reason=\"reset\"}").await, 1);
 }

@@ -310,6 +310,44 @@ fn a_retry_asks_a_backup_before_the_same_server_twice_but_not_for_a_connection_f
 }
 
 #[test]
+fn who_was_only_found_closed_is_asked_again_before_who_failed() {
+    for (balance, seed) in all_ways().into_iter().flat_map(|way| (0..20).map(move |seed| (way.clone(), seed)))
+    {
+        let upstream = balanced(balance, &[1, 1]);
+        let mut rng = Rng::with_seed(seed);
+        let affinity = keyed(&mut rng);
+        let mut pick = |tried: &Tried| upstream.pick_with(tried, affinity, NOW, &mut rng).unwrap();
+        let mut tried = Tried::default();
+        let failed = pick(&tried);
+        tried.add(&failed);
+        let closed = pick(&tried);
+        tried.add(&closed);
+        tried.spare();
+        assert_eq!(pick(&tried).server().id(), closed.server().id());
+
+        // Also once more was heard of others.
+        let mut tried = Tried::default();
+        tried.add(&closed);
+        tried.found_closed();
+        tried.add(&failed);
+        assert_eq!(pick(&tried).server().id(), closed.server().id());
+    }
+}
+
+#[test]
+fn a_request_that_begins_anew_has_all_its_tries_and_every_server() {
+    let upstream = all_up(with_backups(1));
+    let mut tried = Tried::default();
+    tried.add(&upstream.pick(&tried, Affinity::default()).unwrap());
+    tried.begin_anew();
+    assert_eq!((tried.count(), tried.counted(), tried.is_empty()), (1, 0, true));
+    let next = upstream.pick(&tried, Affinity::default()).unwrap();
+    assert_eq!(next.server().tier(), Tier::Primary);
+    tried.add(&next);
+    assert_eq!((tried.count(), tried.counted()), (2, 1));
+}
+
+#[test]
 fn a_group_that_panics_is_used_whole_and_says_so_until_enough_are_back() {
     let meters = Meters::new();
     let settings =
