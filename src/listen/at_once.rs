@@ -20,7 +20,7 @@ pub trait AtOnce: Send + Sync + 'static {
     /// `None`: the request needs a session. It will be asked for there from the start, so nothing may have been counted.
     fn at_once(&self, request: &RequestHeader, connection: &Connection) -> Option<(Ready, Self::Exchange)>;
 
-    /// The answer to a request whose head, or the body that came with it, is refused; the last on its connection.
+    /// The answer to a request whose head, or the body that came with it, is refused; on HTTP/1 the last on its connection.
     ///
     /// The request has of the head what could be read; `-` and `*` stand for a method and a target that could not.
     fn refused(

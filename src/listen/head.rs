@@ -92,6 +92,12 @@ pub enum BadHead {
     /// The client closed its side before the head was whole (RFC 9112 section 8).
     #[error("the request head is not whole")]
     Unfinished,
+    /// A request on HTTP/2 that is malformed (RFC 9113 section 8.1.1).
+    #[error("the request is malformed")]
+    Form,
+    /// A request on HTTP/2 whose pseudo-fields and `Host` name no place, or two (RFC 9113 section 8.3.1).
+    #[error("the pseudo-fields and `Host` do not name one place")]
+    Place,
     /// The body that came with the head is no body in chunks (RFC 9112 section 7.1).
     #[error("the chunks of the request body are malformed")]
     Chunks,
@@ -137,6 +143,8 @@ impl BadHead {
             Self::Expectation => "expectation-unknown",
             Self::Late => "head-too-slow",
             Self::Unfinished => "head-unfinished",
+            Self::Form => "malformed",
+            Self::Place => "place-unclear",
             Self::Chunks => "bad-chunks",
         }
     }

@@ -15,7 +15,7 @@
 //!                                   ├─ h1        HTTP/1, by our own hand
 //!                                   └─ h2        HTTP/2, by our own hand
 //! at_once ── ready        who has an answer at hand, and what that is
-//! date, head, behind,
+//! date, head, behind, legible,
 //! client                  what the gateway asks about each request
 //! ```
 
@@ -33,6 +33,7 @@ pub mod certs;
 pub mod dev;
 mod client_ca;
 mod identity;
+mod legible;
 mod member;
 pub mod tickets;
 mod by_host;

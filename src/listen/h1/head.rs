@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 use pingora::http::RequestHeader;
 
-use crate::listen::at_once;
 use crate::listen::head::{BadHead, Limits, check_head, is_token};
+use crate::listen::{at_once, legible};
 
 /// Most fields that a map is made for at once.
 const FIELDS: usize = 16;
@@ -94,22 +94,11 @@ pub(super) fn is_plain(request: &RequestHeader) -> bool {
 
 /// As much of a head that is refused as there is to tell of it.
 pub(super) fn legible(head: &[u8]) -> RequestHeader {
-    let (mut parts, ()) = Request::new(()).into_parts();
     let line = head.strip_prefix(b"\r\n").unwrap_or(head).split(u8::is_ascii_control).next();
     let mut words = line.unwrap_or_default().splitn(3, |byte| *byte == b' ');
-    let mut word = || words.next().filter(|word| word.len() <= LEGIBLE).unwrap_or_default();
-    parts.method = Method::from_bytes(word()).unwrap_or_else(|_| unknown());
-    parts.uri = Uri::try_from(word()).unwrap_or_else(|_| Uri::from_static("*"));
-    parts.into()
+    let mut word = || words.next().unwrap_or_default();
+    legible::legible(word(), word(), Version::HTTP_11)
 }
-
-/// The method of a request that has none.
-fn unknown() -> Method {
-    Method::from_bytes(b"-").unwrap_or_default()
-}
-
-/// The longest word of a refused request line that is told of.
-const LEGIBLE: usize = 256;
 
 /// What a client wants of its connection.
 #[derive(Default)]

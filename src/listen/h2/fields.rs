@@ -7,6 +7,8 @@ use pingora::http::RequestHeader;
 
 use super::head::{self, Malformed};
 use super::hpack::{Field, Name, Sink};
+use crate::listen::head::BadHead;
+use crate::listen::legible::legible;
 
 /// Fields that belong to a connection, of which HTTP/2 has its own notion (RFC 9113 section 8.2.2).
 pub(super) const FOREIGN: [HeaderName; 5] = [
@@ -69,18 +71,23 @@ impl Fields {
         (!self.is_malformed && !self.is_too_large).then_some(self.map)
     }
 
-    /// The head of the request.
-    pub(super) fn into_head(self) -> Result<RequestHeader, Malformed> {
+    /// The head of the request; or how it is refused, and what there is to tell of it.
+    pub(super) fn into_head(mut self) -> Result<RequestHeader, (Malformed, Box<RequestHeader>)> {
+        let fields = std::mem::take(&mut self.map);
+        self.head(fields).map_err(|how| (how, Box::new(self.pseudo.legible())))
+    }
+
+    fn head(&self, fields: HeaderMap) -> Result<RequestHeader, Malformed> {
         if self.is_too_large {
             return Err(Malformed::TooLarge);
         }
         if self.is_malformed {
             return Err(Malformed::Reset);
         }
-        let (method, uri) = self.pseudo.into_target()?;
+        let (method, uri) = self.pseudo.target()?;
         let (mut parts, ()) = http::Request::new(()).into_parts();
         (parts.method, parts.uri, parts.version) = (method, uri, Version::HTTP_2);
-        parts.headers = self.map;
+        parts.headers = fields;
         let head = RequestHeader::from(parts);
         head::check(&head)?;
         Ok(head)
@@ -136,24 +143,24 @@ impl Sink for Fields {
 
 impl Pseudo {
     /// What is asked for, and how (RFC 9113 section 8.3.1).
-    fn into_target(self) -> Result<(Method, Uri), Malformed> {
-        let method = self.method.ok_or(Malformed::Reset)?;
-        let method = Method::from_bytes(&method).map_err(|_| Malformed::Reset)?;
+    fn target(&self) -> Result<(Method, Uri), Malformed> {
+        let method = self.method.as_ref().ok_or(Malformed::Reset)?;
+        let method = Method::from_bytes(method).map_err(|_| Malformed::Reset)?;
         let mut parts = http::uri::Parts::default();
-        if let Some(authority) = self.authority {
+        if let Some(authority) = self.authority.clone() {
             parts.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| Malformed::Reset)?);
         }
-        match (method == Method::CONNECT, self.scheme, self.path) {
+        match (method == Method::CONNECT, &self.scheme, &self.path) {
             (true, None, None) => {}
             (false, Some(scheme), Some(path)) => {
                 if path.contains(&b'#') {
                     // A part of no target, that may or may not be cut off by whoever reads it.
-                    return Err(Malformed::Answer);
+                    return Err(Malformed::Answer(BadHead::Target));
                 }
-                let scheme = Scheme::try_from(&*scheme).map_err(|_| Malformed::Reset)?;
+                let scheme = Scheme::try_from(&**scheme).map_err(|_| Malformed::Reset)?;
                 // A URL without an authority has no scheme either.
                 parts.scheme = parts.authority.is_some().then_some(scheme);
-                let path = Some(path).filter(|path| !path.is_empty()).ok_or(Malformed::Reset)?;
+                let path = Some(path.clone()).filter(|path| !path.is_empty()).ok_or(Malformed::Reset)?;
                 parts.path_and_query =
                     Some(PathAndQuery::from_maybe_shared(path).map_err(|_| Malformed::Reset)?);
             }
@@ -161,5 +168,11 @@ impl Pseudo {
         }
         let uri = Uri::from_parts(parts).map_err(|_| Malformed::Reset)?;
         Ok((method, uri))
+    }
+
+    /// What there is to tell of a request that is refused.
+    fn legible(&self) -> RequestHeader {
+        let [method, path] = [&self.method, &self.path].map(|it| it.as_deref().unwrap_or_default());
+        legible(method, path, Version::HTTP_2)
     }
 }

@@ -10,15 +10,28 @@ use pingora::protocols::http::authority::{
     RawTargetAuthority, raw_target_authority, validate_request_authority,
 };
 
+use crate::listen::head::BadHead;
+
 /// How a request is refused that is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
     /// Its stream is reset: what it says of its own form cannot be trusted (RFC 9113 section 8.1.1).
     Reset,
-    /// It is answered with 400: one cannot tell whom it is for (RFC 9113 section 8.3.1).
-    Answer,
+    /// It is answered with 400: one cannot tell what it is for (RFC 9113 section 8.3.1).
+    Answer(BadHead),
     /// It is answered with 431: its fields take more bytes than they may (RFC 6585 section 5).
     TooLarge,
+}
+
+impl Malformed {
+    /// What its refusal says.
+    pub(super) fn why(self) -> BadHead {
+        match self {
+            Self::Reset => BadHead::Form,
+            Self::Answer(why) => why,
+            Self::TooLarge => BadHead::TooLarge,
+        }
+    }
 }
 
 /// Checks what could be read in two ways once the request has become HTTP/1.
@@ -26,7 +39,7 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
     if splits_a_line(head.raw_path()) || !is_framed(&head.headers) {
         return Err(Malformed::Reset);
     }
-    if is_for_one(head) { Ok(()) } else { Err(Malformed::Answer) }
+    if is_for_one(head) { Ok(()) } else { Err(Malformed::Answer(BadHead::Place)) }
 }
 
 /// Whether a target would end a request line, or end in one (RFC 9112 section 3).
@@ -98,7 +111,7 @@ mod tests {
     #[test]
     fn one_host_however_it_is_said() {
         // RFC 9113 section 8.3.1
-        let answer = Err(Malformed::Answer);
+        let answer = Err(Malformed::Answer(BadHead::Place));
         let cases = [
             ("https://a.test/", &[][..], Ok(())),
             ("https://a.test:8443/x?y", &[], Ok(())),
@@ -123,7 +136,7 @@ mod tests {
         for target in ["http://b.test/", "http:/\\b.test/"] {
             let mut head = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
             head.insert_header(header::HOST, "b.test").unwrap();
-            assert_eq!(check(&head), Err(Malformed::Answer), "{target}");
+            assert_eq!(check(&head), Err(Malformed::Answer(BadHead::Place)), "{target}");
         }
     }
 

@@ -61,6 +61,7 @@ use prometheus_client::metrics::counter::Counter;
 
 pub(super) use self::ends::Ends;
 
+use self::answer::send_ready;
 use self::busy::Busy;
 use self::ends::End;
 use self::handle::Handle;
@@ -72,7 +73,8 @@ use self::streams::{CONNECTION_WINDOW, STREAM_WINDOW, Streams};
 use super::at_once::{AtOnce, is_plain};
 use super::connection::{of_digest, turned_out};
 use super::edge::Bounds;
-use super::head::check_fields;
+use super::head::{BadHead, check_fields};
+use super::ready::Sent;
 use super::stream::Guarded;
 
 /// Bodies that fill the window of the connection, as the client may know it, if none of them is read: it is told of room
@@ -217,26 +219,58 @@ where
     A: HttpServerApp + Send + Sync + 'static,
     H: AtOnce,
 {
-    // One that was given up at once is over.
-    let Some(stream) = Handle::new(streams.clone(), come.stream) else { return };
+    let stream = Handle::new(streams.clone(), come.stream);
     let (shared, head) = (shared.clone(), come.head);
-    shared.busy.begins();
-    let mut request: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-        let running = Running(shared);
-        let shared = &*running.0;
-        let Some((head, stream)) = answer_at_once(head, stream, shared).await else { return };
-        let bounds = &shared.bounds;
-        let reads = Lane::new(shared.reads.clone(), bounds.body_timeout, bounds.min_body_rate);
-        let sends = Lane::new(shared.sends.clone(), bounds.send_timeout, bounds.min_send_rate);
-        let session = Stream::boxed(head, stream, (reads, sends), shared.digest.clone());
-        shared.app.process_new_http(ServerSession::new_custom(session), &shared.shutdown).await;
-    });
+    let mut request: Pin<Box<dyn Future<Output = ()> + Send>> = match (come.refused, stream) {
+        (Some(why), stream) => Box::pin(refuse(head, why, stream, shared)),
+        (None, Some(stream)) => Box::pin(answer(head, stream, shared)),
+        // One that was given up at once is over.
+        (None, None) => return,
+    };
     // Nobody needs to be woken: the new task looks at once at what the request waits for.
     let mut cx = Context::from_waker(Waker::noop());
     let outcome = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(&mut cx)));
     if matches!(outcome, Ok(Poll::Pending)) {
         tokio::spawn(request);
     }
+}
+
+/// Answers a request.
+async fn answer<A, H>(head: RequestHeader, stream: Handle, shared: Arc<Shared<A, H>>)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+    H: AtOnce,
+{
+    let running = Running::begin(shared);
+    let shared = &*running.0;
+    let Some((head, stream)) = answer_at_once(head, stream, shared).await else { return };
+    let bounds = &shared.bounds;
+    let reads = Lane::new(shared.reads.clone(), bounds.body_timeout, bounds.min_body_rate);
+    let sends = Lane::new(shared.sends.clone(), bounds.send_timeout, bounds.min_send_rate);
+    let session = Stream::boxed(head, stream, (reads, sends), shared.digest.clone());
+    shared.app.process_new_http(ServerSession::new_custom(session), &shared.shutdown).await;
+}
+
+/// Answers a request that is refused for its form, unless its stream was reset. It is counted and told of like any other refusal.
+async fn refuse<A, H: AtOnce>(
+    head: RequestHeader,
+    why: BadHead,
+    stream: Option<Handle>,
+    shared: Arc<Shared<A, H>>,
+) {
+    let running = Running::begin(shared);
+    let shared = &*running.0;
+    let Some(connection) = shared.digest.proxy_digest.as_deref().and_then(of_digest) else { return };
+    let Some((ready, exchange)) = shared.at_once.refused(&head, connection, why) else { return };
+    connection.request_begins();
+    let sent = match &stream {
+        Some(stream) => {
+            let lane = Lane::new(&*shared.sends, shared.bounds.send_timeout, shared.bounds.min_send_rate);
+            send_ready(stream, ready, lane).await
+        }
+        None => Sent { status: 0, bytes: 0, whole: true },
+    };
+    shared.at_once.sent(&head, connection, exchange, sent);
 }
 
 /// Sends the answer to a request, if it is at hand; else gives the request back.
@@ -255,13 +289,20 @@ async fn answer_at_once<A, H: AtOnce>(
     let Some((connection, (ready, exchange))) = ready else { return Some((head, stream)) };
     connection.request_begins();
     let lane = Lane::new(&*shared.sends, shared.bounds.send_timeout, shared.bounds.min_send_rate);
-    let sent = answer::send_ready(&stream, ready, lane).await;
+    let sent = send_ready(&stream, ready, lane).await;
     shared.at_once.sent(&head, connection, exchange, sent);
     None
 }
 
 /// A request that is being served.
 struct Running<A, H>(Arc<Shared<A, H>>);
+
+impl<A, H> Running<A, H> {
+    fn begin(shared: Arc<Shared<A, H>>) -> Self {
+        shared.busy.begins();
+        Self(shared)
+    }
+}
 
 impl<A, H> Drop for Running<A, H> {
     fn drop(&mut self) {

@@ -3,7 +3,6 @@
 //! Frames are read where they are. What is kept of them between reads is a frame that is not whole, fields that go on in
 //! another frame, and how much of a body's frame is still to come.
 
-use http::StatusCode;
 use pingora::http::RequestHeader;
 
 use super::fields::Fields;
@@ -16,6 +15,7 @@ use super::purse::Purse;
 use super::receive::Fields as Of;
 use super::settings;
 use super::streams::Streams;
+use crate::listen::head::BadHead;
 
 /// CONTINUATION frames in a row that may come however short lists of fields are to be.
 const CONTINUATIONS: usize = 5;
@@ -70,6 +70,8 @@ struct Open {
 pub(super) struct Come {
     pub(super) head: RequestHeader,
     pub(super) stream: u32,
+    /// Why it is refused for its form; the head then is what there is to tell of it.
+    pub(super) refused: Option<BadHead>,
 }
 
 /// Where the fields of a frame are.
@@ -399,33 +401,28 @@ fn begin(open: &Open, fields: Fields, streams: &mut Streams, come: &mut Vec<Come
         let length = head::length(&head.headers);
         // RFC 9113 section 8.1.1
         let fits = !open.ends || length.unwrap_or(0) == 0;
-        if fits { Ok((head, length)) } else { Err(Malformed::Reset) }
+        if fits { Ok((head, length)) } else { Err((Malformed::Reset, Box::new(head))) }
     });
-    let (head, length) = match outcome {
-        Ok(come) => come,
-        Err(Malformed::Reset) => {
-            streams.abort(open.stream, Reason::PROTOCOL_ERROR);
-            return streams.is_malformed();
+    match outcome {
+        Ok((head, length)) => {
+            streams.begin(open.stream, open.ends, length);
+            come.push(Come { head, stream: open.stream, refused: None });
+            Ok(())
         }
-        Err(Malformed::Answer) => {
-            refuse(open, StatusCode::BAD_REQUEST, streams);
-            return streams.is_malformed();
+        Err((how, head)) => {
+            come.push(Come { head: *head, stream: open.stream, refused: Some(how.why()) });
+            refuse(open, how, streams)
         }
-        Err(Malformed::TooLarge) => {
-            refuse(open, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, streams);
-            return Ok(());
-        }
-    };
-    streams.begin(open.stream, open.ends, length);
-    come.push(Come { head, stream: open.stream });
-    Ok(())
+    }
 }
 
-fn refuse(open: &Open, status: StatusCode, streams: &mut Streams) {
-    streams.refuse(open.stream, status);
-    if !open.ends {
-        streams.abort(open.stream, Reason::NO_ERROR);
+/// A request is refused for its form. What its client can be told comes with its turn.
+fn refuse(open: &Open, how: Malformed, streams: &mut Streams) -> Result<(), Reason> {
+    match how {
+        Malformed::Reset => streams.abort(open.stream, Reason::PROTOCOL_ERROR),
+        Malformed::Answer(_) | Malformed::TooLarge => streams.begin(open.stream, open.ends, None),
     }
+    if how == Malformed::TooLarge { Ok(()) } else { streams.is_malformed() }
 }
 
 /// Trailers come, with which the request ends.
@@ -567,7 +564,11 @@ mod tests {
         let asks = |times: usize, requests: u32| {
             let mut trial = Trial::begun();
             (0..requests).try_for_each(|number| {
-                trial.hears(&frame(Kind::Headers, WHOLE, 2 * number + 1, &bomb(times)))
+                let stream = 2 * number + 1;
+                trial.hears(&frame(Kind::Headers, WHOLE, stream, &bomb(times)))?;
+                // Whoever answers it is done at once.
+                trial.streams.lock().abort(stream, Reason::NO_ERROR);
+                Ok(())
             })
         };
         assert_eq!(asks(12_000, 1), Err(Reason::ENHANCE_YOUR_CALM), "36 MB");

@@ -54,11 +54,6 @@ impl Streams {
         Ok(())
     }
 
-    /// Answers on a stream that is not begun, by a status alone.
-    pub(super) fn refuse(&mut self, number: u32, status: StatusCode) {
-        self.put_fields(number, Some(status), std::iter::empty(), true);
-    }
-
     /// Writes a list of fields, in as many frames as it takes.
     fn put_fields<'a>(
         &mut self,

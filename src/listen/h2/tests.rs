@@ -123,8 +123,10 @@ impl AtOnce for App {
         (request.uri.path() == "/at-hand").then_some((Ready { head: head.into(), body }, ()))
     }
 
-    fn refused(&self, _: &RequestHeader, _: &Connection, _: BadHead) -> Option<(Ready, ())> {
-        None
+    fn refused(&self, _: &RequestHeader, _: &Connection, why: BadHead) -> Option<(Ready, ())> {
+        let (mut head, ()) = http::Response::new(()).into_parts();
+        head.status = why.status();
+        Some((Ready { head: head.into(), body: Vec::new() }, ()))
     }
 
     fn sent(&self, _: &RequestHeader, _: &Connection, (): (), sent: Sent) {
