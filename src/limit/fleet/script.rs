@@ -81,8 +81,8 @@ impl Lease {
             left: u32::try_from(left).map_err(|_| Away::Nonsense)?,
             wait: Duration::from_micros(u64::try_from(wait).map_err(|_| Away::Nonsense)?),
         };
-        // Rounded up, and by the six digits of what was sent.
-        let longest = ask.cost / 1e9 + 1e-5;
+        // Rounded up, by the six digits of what was sent, and by the millionth of a request that the script gives beforehand.
+        let longest = ask.cost / 1e9 * 1.000_001 + 1e-5;
         let is_possible =
             lease.granted <= ask.wanted && lease.left <= ask.burst && lease.wait.as_secs_f64() <= longest;
         is_possible.then_some(lease).ok_or(Away::Nonsense)
@@ -107,6 +107,9 @@ mod tests {
         let lease = |granted, left, wait| Lease { granted, left, wait: Duration::from_micros(wait) };
         assert_eq!(read([5, 15, 0]), Ok(lease(5, 15, 0)));
         assert_eq!(read([0, 0, 10_000]), Ok(lease(0, 0, 10_000)));
+        // An hour's, of which a millionth is 3.6 ms.
+        let slow = Value::Array([1, 0, 3_600_003_000].map(Value::Int).to_vec());
+        assert!(Lease::read(slow, &Ask { cost: 3.6e12, ..ASK }).is_ok());
     }
 
     #[test]
