@@ -57,6 +57,11 @@ pub fn identify(head: &mut RequestHeader, facts: &ClientFacts<'_>, request_id: &
     cookies::fold(head);
 }
 
+/// Whether a field says something of the client that only a proxy should say, or may be read as one that does.
+pub fn may_claim(name: &str) -> bool {
+    name.contains('_') || is_claim(name)
+}
+
 /// Whether a field says something of the client that only a proxy should say.
 fn is_claim(name: &str) -> bool {
     matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-") || is_identity(name)

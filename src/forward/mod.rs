@@ -21,7 +21,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 pub use certificate::CertificateFacts;
 pub use edit::{BadField, Edit, Rule, Side, Why};
-pub use facts::{ClientFacts, identify, is_identity};
+pub use facts::{ClientFacts, identify, is_identity, may_claim};
 pub use path_rule::{BadPathRule, PathRule};
 pub use via::{loops, pseudonym, via_response};
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::HeaderName;
 use pingora::http::RequestHeader;
 
 use crate::auth::{Certificate, Credentials, Identified};
@@ -68,10 +69,19 @@ pub(super) fn tell(request: &mut RequestHeader, exchange: &Exchange) {
 
 /// Takes what was for the gateway alone out of a request that goes to a server.
 pub(super) fn keep_back(request: &mut RequestHeader, exchange: &Exchange) {
-    let door = exchange.route.as_ref().and_then(|route| route.door.as_ref());
-    for name in door.iter().flat_map(|door| door.key_fields()) {
+    for name in key_fields(exchange) {
         request.remove(name);
     }
+}
+
+/// Whether a field is the gateway's own to write, or for the gateway alone.
+pub(super) fn is_ours(name: &HeaderName, exchange: &Exchange) -> bool {
+    exchange.plan.identity_fields.contains(name) || key_fields(exchange).contains(name)
+}
+
+fn key_fields(exchange: &Exchange) -> &[HeaderName] {
+    let door = exchange.route.as_ref().and_then(|route| route.door.as_ref());
+    door.map_or(&[], |door| door.key_fields())
 }
 
 /// The request with that, as the cache is to see it: by these fields answers may differ, too.
@@ -85,7 +95,7 @@ pub(super) fn told<'a>(request: &'a RequestHeader, exchange: &Exchange) -> Cow<'
     Cow::Owned(request)
 }
 
-fn fields(exchange: &Exchange) -> &[(http::HeaderName, http::HeaderValue)] {
+fn fields(exchange: &Exchange) -> &[(HeaderName, http::HeaderValue)] {
     let caller = exchange.asked.as_ref().and_then(|asked| asked.caller.as_ref());
     caller.map_or(&[], |caller| caller.fields())
 }

@@ -215,7 +215,7 @@ impl Relay<'_> {
     }
 
     fn send_end(&mut self) {
-        self.server.send_end(trailers::of_request(self.session));
+        self.server.send_end(trailers::of_request(self.session, self.exchange));
         self.sent = true;
     }
 

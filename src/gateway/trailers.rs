@@ -2,12 +2,15 @@
 //!
 //! They go to those who take them, past the cache: what it stores has none, as its readers need not ask for them.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 
-use crate::forward::hop;
+use crate::exchange::Exchange;
+use crate::forward::{self, hop};
 use crate::listen::h1::chunks::is_forbidden;
 use crate::listen::{self, Session};
+
+use super::identify;
 
 /// Whether a client asks for them (§10.1.4).
 pub(super) fn are_wanted(request: &RequestHeader) -> bool {
@@ -16,14 +19,19 @@ pub(super) fn are_wanted(request: &RequestHeader) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// What of a client's own goes on to a server that takes them.
-pub(super) fn of_request(session: &Session) -> Option<HeaderMap> {
-    to_pass_on(listen::trailers(session)?)
+/// What of a client's own goes on to a server that takes them: no word of who it is either, which no proxy says there.
+pub(super) fn of_request(session: &Session, exchange: &Exchange) -> Option<HeaderMap> {
+    let is_claim = |name: &HeaderName| forward::may_claim(name.as_str()) || identify::is_ours(name, exchange);
+    passing(listen::trailers(session)?, |name| !is_claim(name))
 }
 
 /// What of them goes on, if anything does: nothing that is for one hop, and nothing that means something only before its body.
 /// Who merges the two is not to be led astray by it (§6.5.1).
 pub(super) fn to_pass_on(came: HeaderMap) -> Option<HeaderMap> {
+    passing(came, |_| true)
+}
+
+fn passing(came: HeaderMap, may_pass: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
     let mut passes = HeaderMap::with_capacity(came.len());
     let mut last = None;
     for (name, value) in came {
@@ -32,6 +40,7 @@ pub(super) fn to_pass_on(came: HeaderMap) -> Option<HeaderMap> {
         if let Some(name) = &last
             && !hop::is_for_one_hop(name)
             && !is_forbidden(name.as_str().as_bytes())
+            && may_pass(name)
         {
             passes.append(name, value);
         }

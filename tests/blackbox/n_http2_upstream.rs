@@ -12,7 +12,7 @@ use tokio::sync::{Barrier, Notify};
 
 use crate::support::second::{client, whole};
 use crate::support::{
-    Certs, Client, Gateway, PATIENCE, Raw, Second, Wire, eventually, group, h2 as frames, must, raw,
+    Certs, Client, Gateway, Issuer, PATIENCE, Raw, Second, Wire, eventually, group, h2 as frames, must, raw,
 };
 
 const URL: &str = "https://a.test/";
@@ -391,6 +391,45 @@ async fn both_sides_speak_at_once_piece_by_piece_and_end_apart() {
     let trailers = trailers.expect("what the client had behind its body comes back");
     assert!(trailers["x-sum"] == "20" && trailers.len() == 1, "{trailers:?}");
 }
+
+#[tokio::test]
+async fn nobody_says_behind_a_body_who_it_is() {
+    let (certs, issuer) = (certs(), Issuer::start().await);
+    let origin = Second::start(|mut asked| async move {
+        let (_, said) = asked.body().await;
+        let mut says = asked.begin(Response::new(()));
+        says.send_trailers(said.unwrap_or_default()).unwrap();
+    })
+    .await;
+    let own = issuer.provider("headers = { x-user-id = \"sub\" }")
+        + "[auth.partners.api_key]\nfile = \"keys.toml\"\n";
+    let settings = "protocol = \"http2\"\n";
+    let config = group(&certs, &[origin.address().to_string()], settings) + &own;
+    // A proxy whose word is believed before a body is not believed behind one.
+    for trusted in ["", "trusted_proxies = [\"127.0.0.1/32\"]\n"] {
+        let config = format!("{trusted}{config}")
+            .replace("[routes.all]", "[routes.all]\nauth = { providers = [\"partners\", \"idp\"] }");
+        let gateway = Gateway::start_with(&config, &[("keys.toml", PARTNER)]).await;
+        let mut client = second(&gateway, &certs).await;
+        let request = Request::post(URL).header("x-api-key", "abc").body(()).unwrap();
+        let (answer, mut says) = client.send_request(request, false).unwrap();
+        says.send_data("it".into(), false).unwrap();
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["x-sum", "x-user-id", "x_user_id", "x-real-ip", "client-cert", "x-ssl-client-dn", "x-api-key"]
+        {
+            trailers.insert(name, "root".parse().unwrap());
+        }
+        says.send_trailers(trailers).unwrap();
+        let (_, came) = whole(must("the head", answer).await.unwrap().body_mut()).await;
+        let came = came.expect("what was no claim goes on");
+        assert_eq!(came.keys().collect::<Vec<_>>(), ["x-sum"]);
+    }
+}
+
+/// The SHA-256 of `abc`.
+const PARTNER: &str =
+    "[partner]\nsha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
 
 #[tokio::test]
 async fn clients_of_http1_get_what_is_beside_an_answer() {
