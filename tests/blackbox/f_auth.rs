@@ -124,11 +124,16 @@ async fn nobody_can_claim_to_be_somebody() {
 #[tokio::test]
 async fn tokens_are_verified_by_keys_of_every_kind() {
     let keys = [
-        Key::p256("p"),
+        Key::p256("p2"),
+        Key::p384("p3"),
+        Key::p521("p5"),
         Key::ed25519("e"),
-        Key::rsa("r1", "RS256"),
+        Key::rsa("r2", "RS256"),
+        Key::rsa("r3", "RS384"),
         Key::rsa("r5", "RS512"),
-        Key::rsa("ps", "PS256"),
+        Key::rsa("ps2", "PS256"),
+        Key::rsa("ps3", "PS384"),
+        Key::rsa("ps5", "PS512"),
     ];
     let issuer = Issuer::start().await;
     issuer.show(&keys.each_ref());

@@ -159,6 +159,36 @@ async fn who_describes_another_issuer_gives_no_keys() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_points_elsewhere_or_says_too_much_gives_no_keys() {
+    let good = |issuer: &Issuer| json!({ "keys": [issuer.key.public()] });
+    let issuer = Issuer::start().await;
+    issuer.origin.answer("/elsewhere", Reply::ok(good(&issuer).to_string()));
+    let padded = format!("{}{}", good(&issuer), " ".repeat(1 << 20));
+    let many = json!({ "keys": vec![issuer.key.public(); 65] }).to_string();
+    let away = Reply::new(302, "").field("location", &format!("{}/elsewhere", issuer.url()));
+    let rows = [
+        ("redirected", away, "is answered with 302"),
+        ("without an end", Reply::ok(padded), "length limit exceeded"),
+        ("many", Reply::ok(many), "has more than 64 keys"),
+    ];
+    for (what, reply, told) in rows {
+        issuer.origin.answer(KEYS, reply);
+        let gateway = before(&issuer, "").await;
+        fetched(&gateway, "failed", 1).await;
+        assert_eq!(ask(&gateway, &issuer.token(json!({}))).await.status, 503, "{what}");
+        assert!(gateway.wrote().contains(told), "{what}: {}", gateway.wrote());
+    }
+    assert_eq!(issuer.origin.requests("/elsewhere"), 0, "where it points is not asked");
+
+    // In the clear keys are fetched on this machine alone, whatever the description says.
+    let description = json!({ "issuer": issuer.url(), "jwks_uri": "http://id.example.com/keys" });
+    issuer.origin.answer(DESCRIPTION, Reply::ok(description.to_string()));
+    let gateway = before(&issuer, "").await;
+    fetched(&gateway, "failed", 1).await;
+    assert!(gateway.wrote().contains("is no `https` URL"), "{}", gateway.wrote());
+}
+
+#[tokio::test]
 async fn an_issuer_may_describe_itself_as_oauth_does() {
     let issuer = Issuer::start().await;
     issuer.origin.answer(DESCRIPTION, Reply::new(404, ""));

@@ -288,3 +288,38 @@ rate_limit = ["100/h", { rate = "3/h", key = "jwt:sub" }]
     }
     assert_eq!(cached.origin.requests("/public"), 1);
 }
+
+#[tokio::test]
+async fn every_answer_tells_the_standing_here_whatever_its_server_says_of_its_own() {
+    let issuer = Issuer::start().await;
+    let rules = r#"
+[routes.all]
+upstream = "ORIGIN"
+cache = true
+auth = { providers = "idp", methods = "unsafe" }
+rate_limit = "20/h"
+"#;
+    let cached = Cached::over("", &(issuer.provider("") + rules)).await;
+    let said = |reply: Reply| {
+        reply.field("ratelimit", "\"origin\";r=7;t=1").field("ratelimit-policy", "\"origin\";q=7;w=1")
+    };
+    cached.origin.answer("/a", said(Reply::ok("it").field("etag", "\"1\"").fresh_for(60)));
+    cached.origin.answer("/broken", said(Reply::new(500, "no")));
+    let rows = [
+        ("GET", "/a", ("accept", "*/*"), 200),
+        ("GET", "/a", ("accept", "*/*"), 200),
+        ("HEAD", "/a", ("accept", "*/*"), 200),
+        ("GET", "/a", ("if-none-match", "\"1\""), 304),
+        ("GET", "/a", ("range", "bytes=0-0"), 206),
+        ("GET", "/broken", ("accept", "*/*"), 500),
+        ("POST", "/a", ("accept", "*/*"), 401),
+        ("POST", "/a", ("authorization", "Bearer x.y.z"), 401),
+    ];
+    for (left, (method, path, field, status)) in (0..20).rev().zip(rows) {
+        let answer = ask(&cached.http2, method, path, &[field]).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(answer.all("ratelimit-policy"), ["\"all\";q=20;w=3600"], "{answer:?}");
+        let [standing] = answer.all("ratelimit")[..] else { panic!("one standing: {answer:?}") };
+        assert!(standing.starts_with(&format!("\"all\";r={left};t=")), "{left}: {answer:?}");
+    }
+}

@@ -103,6 +103,31 @@ async fn each_answer_is_for_the_page_that_asked_whoever_made_it() {
 }
 
 #[tokio::test]
+async fn parts_heads_and_confirmations_of_what_is_stored_are_for_the_page_that_asks() {
+    let it =
+        Cached::with("cache = true\ncors = { origins = [\"https://www.test\", \"https://app.test\"] }").await;
+    for (client, path) in it.clients() {
+        it.origin.answer(path, Reply::ok("it").field("etag", "\"1\"").fresh_for(60));
+        assert_eq!(reader(&ask(client, "GET", path, &[("origin", PAGE)]).await), [PAGE]);
+        let rows = [
+            ("GET", ("if-none-match", "\"1\""), 304),
+            ("GET", ("range", "bytes=0-0"), 206),
+            ("GET", ("range", "bytes=9-"), 416),
+            ("HEAD", ("accept", "*/*"), 200),
+        ];
+        for (method, field, status) in rows {
+            for origin in ["https://app.test", "https://evil.test"] {
+                let answer = ask(client, method, path, &[("origin", origin), field]).await;
+                let may = if origin.contains("app") { vec![origin] } else { Vec::new() };
+                assert_eq!((answer.status, reader(&answer)), (status, may), "{method} {field:?}");
+                assert_eq!(answer.all("vary"), ["origin"], "{method} {field:?}");
+            }
+        }
+        assert_eq!(it.origin.requests(path), 1);
+    }
+}
+
+#[tokio::test]
 async fn what_is_for_all_is_the_same_for_all() {
     let it = Cached::with("cors = \"*\"").await;
     for fields in [&[("origin", PAGE)][..], &[]] {

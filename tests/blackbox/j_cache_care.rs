@@ -230,3 +230,20 @@ async fn a_fetch_in_the_background_costs_its_client_nothing() {
         assert_eq!(get(&cached.http1, "/a", &[]).await.status, wanted);
     }
 }
+
+#[tokio::test]
+async fn by_miss_neither_a_stale_answer_nor_the_fetch_behind_it_is_charged() {
+    let cached = Cached::with(
+        "cache = { stale_while_revalidate = \"60s\" }\nrate_limit = { rate = \"1/h\", charge = \"miss\" }",
+    )
+    .await;
+    cached.origin.answer_by("/a", numbered(|_: &Seen| Reply::ok("body").fresh_for(1)));
+    assert_eq!(get(&cached.http1, "/a", &[]).await.status, 200);
+    for fetches in 2..=3 {
+        pass(Duration::from_millis(1100)).await;
+        let stale = get(&cached.http1, "/a", &[]).await;
+        assert_eq!((found_in(&stale), stale.field("ratelimit")), ("while-revalidate", None), "{stale:?}");
+        eventually(PATIENCE, "it is fetched", async || cached.origin.requests("/a") == fetches).await;
+    }
+    assert_eq!(get(&cached.http1, "/b", &[]).await.status, 429, "the first alone was counted");
+}

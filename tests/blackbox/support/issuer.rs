@@ -6,7 +6,8 @@ use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
-    self, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaEncoding,
+    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,16 +22,35 @@ pub(crate) struct Key {
 }
 
 enum Pair {
-    P256(EcdsaKeyPair),
+    Ec(EcdsaKeyPair, Curve),
     Ed25519(Ed25519KeyPair),
     Rsa(rsa::KeyPair, &'static str, &'static dyn RsaEncoding),
+}
+
+/// What a curve is called, and what signatures with it are.
+struct Curve {
+    name: &'static str,
+    algorithm: &'static str,
 }
 
 impl Key {
     /// For ES256.
     pub(crate) fn p256(id: &str) -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self { id: id.to_owned(), pair: Pair::P256(pair) }
+        Self::ec(id, &ECDSA_P256_SHA256_FIXED_SIGNING, Curve { name: "P-256", algorithm: "ES256" })
+    }
+
+    /// For ES384.
+    pub(crate) fn p384(id: &str) -> Self {
+        Self::ec(id, &ECDSA_P384_SHA384_FIXED_SIGNING, Curve { name: "P-384", algorithm: "ES384" })
+    }
+
+    /// For ES512.
+    pub(crate) fn p521(id: &str) -> Self {
+        Self::ec(id, &ECDSA_P521_SHA512_FIXED_SIGNING, Curve { name: "P-521", algorithm: "ES512" })
+    }
+
+    fn ec(id: &str, signing: &'static EcdsaSigningAlgorithm, curve: Curve) -> Self {
+        Self { id: id.to_owned(), pair: Pair::Ec(EcdsaKeyPair::generate(signing).unwrap(), curve) }
     }
 
     /// For EdDSA.
@@ -42,8 +62,11 @@ impl Key {
     pub(crate) fn rsa(id: &str, algorithm: &'static str) -> Self {
         let encoding: &'static dyn RsaEncoding = match algorithm {
             "RS256" => &signature::RSA_PKCS1_SHA256,
+            "RS384" => &signature::RSA_PKCS1_SHA384,
             "RS512" => &signature::RSA_PKCS1_SHA512,
             "PS256" => &signature::RSA_PSS_SHA256,
+            "PS384" => &signature::RSA_PSS_SHA384,
+            "PS512" => &signature::RSA_PSS_SHA512,
             other => panic!("{other}"),
         };
         let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
@@ -53,7 +76,7 @@ impl Key {
     /// The name of its algorithm.
     pub(crate) fn algorithm(&self) -> &'static str {
         match &self.pair {
-            Pair::P256(_) => "ES256",
+            Pair::Ec(_, curve) => curve.algorithm,
             Pair::Ed25519(_) => "EdDSA",
             Pair::Rsa(_, algorithm, _) => algorithm,
         }
@@ -62,9 +85,10 @@ impl Key {
     /// Its public half (RFC 7517).
     pub(crate) fn public(&self) -> Value {
         match &self.pair {
-            Pair::P256(pair) => {
-                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-                json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "x": base64(x), "y": base64(y) })
+            Pair::Ec(pair, curve) => {
+                let point = &pair.public_key().as_ref()[1..];
+                let (x, y) = point.split_at(point.len() / 2);
+                json!({ "kty": "EC", "crv": curve.name, "kid": self.id, "x": base64(x), "y": base64(y) })
             }
             Pair::Ed25519(pair) => {
                 json!({ "kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": base64(pair.public_key().as_ref()) })
@@ -87,7 +111,7 @@ impl Key {
     fn signature(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::P256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Pair::Ec(pair, _) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
             Pair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
             Pair::Rsa(pair, _, encoding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
