@@ -1,4 +1,8 @@
-//! `cargo xtask demo`: three user-services over one `SQLite` file, Tidegate in front, and what to try.
+//! `cargo xtask demo`: three user-services over one `SQLite` file, Tidegate in front, and what to try. With `--full`, all that a
+//! company would run behind two gateways.
+
+mod full;
+mod servers;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -28,7 +32,11 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 /// The dev profile is the default: it builds in half the time of `--release`, and a first answer comes soonest.
 pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let profile = if arguments.flag("--release") { "release" } else { "dev" };
+    let (full, once) = (arguments.flag("--full"), arguments.flag("--once"));
     arguments.end()?;
+    if full || once {
+        return full::run(profile, once);
+    }
     for address in SERVICES.iter().chain([&GATEWAY, &REDIRECT, &ADMIN]) {
         free(address)?;
     }
@@ -43,6 +51,11 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     let outcome = children.watch();
     println!("ending");
     outcome
+}
+
+/// The full demo, with a write and reads in place of somebody who tries.
+pub(crate) fn once() -> Outcome {
+    full::run("dev", true)
 }
 
 /// An error where something listens already: the demo would talk to that instead.

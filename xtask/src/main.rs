@@ -28,6 +28,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   demo [--release]     build, start three user-services and Tidegate in front of them, say what to try
+  demo --full [--once] the same with PostgreSQL and replicas, RabbitMQ, Redis, a worker and two gateways; with `--once`
+                       a write and reads by both in place of that
   test                 everything the project proves about itself; ends with the counts
   docs [--check]       write the generated pages again, or only say which are stale
   conformance [--suite FOLDER] [--optimal N]

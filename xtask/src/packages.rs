@@ -34,6 +34,15 @@ pub(crate) const TEST: &[Tool] = &[
     tool("rabbitmq-server", &["rabbitmq-server"]),
 ];
 
+/// What the full demo needs on top.
+pub(crate) const DEMO: &[Tool] = &[
+    tool("redis-server", &["redis-server"]),
+    tool("pg_ctl", &["postgresql"]),
+    tool("psql", &["postgresql-client"]),
+    tool("rabbitmq-server", &["rabbitmq-server"]),
+    tool("curl", &["curl"]),
+];
+
 /// What the fuzzer needs on top: it is C++.
 pub(crate) const FUZZ: &[Tool] = &[tool("c++", &["g++"])];
 

@@ -94,7 +94,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    fn enter(&mut self, delivery: &Delivery) {
+    pub(crate) fn enter(&mut self, delivery: &Delivery) {
         let event = event(delivery);
         let id = event["id"].as_str().unwrap().to_owned();
         let named = delivery.properties.message_id().as_ref().map(ToString::to_string);

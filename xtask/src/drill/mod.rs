@@ -26,6 +26,7 @@ mod frames;
 mod purge;
 mod reload;
 mod restart;
+mod tested;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -44,7 +45,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 10] = [
+const DRILLS: [Drill; 12] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
@@ -91,6 +92,16 @@ const DRILLS: [Drill; 10] = [
         promise: "servers that are killed in turn cost no request, and few retries",
         play: deaths::run,
     },
+    Drill {
+        name: tested::CHAOS,
+        promise: "whichever process is killed, users, trail, events, a consumer's ledger and welcomes agree",
+        play: |stage| tested::run(stage, tested::CHAOS),
+    },
+    Drill {
+        name: tested::KILLS,
+        promise: "services killed at any moment leave users, events and trail alike, and lose no answered write",
+        play: |stage| tested::run(stage, tested::KILLS),
+    },
 ];
 
 /// Plays the drill that is named, or all; without a name, lists them.
@@ -121,7 +132,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
 
 /// Every drill in its short form, with the binary that is there from the tests.
 pub(crate) fn all_short() -> Outcome {
-    play(&named("all")?, binary("dev", "tidegate"), Scale { short: true, secs: None })
+    let mut drills = named("all")?;
+    drills.retain(|drill| !tested::NAMES.contains(&drill.name));
+    play(&drills, binary("dev", "tidegate"), Scale { short: true, secs: None })
 }
 
 fn named(name: &str) -> Outcome<Vec<&'static Drill>> {

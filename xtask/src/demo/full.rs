@@ -1,0 +1,199 @@
+//! `cargo xtask demo --full`: PostgreSQL with two replicas, `RabbitMQ`, Redis, three user-services, a worker, and two gateways that share
+//! what they know.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::servers;
+use super::{ADMIN, CONFIG, EXAMPLE_USERS, GATEWAY, REDIRECT, SERVICES, START_WITHIN, build, free, program};
+use crate::children::Children;
+use crate::folder::Folder;
+use crate::workspace::{self, binary, output, root};
+use crate::{Doing as _, Failure, Outcome, http, packages};
+
+/// Where the second gateway listens.
+const SECOND: [&str; 3] = ["127.0.0.1:9443", "127.0.0.1:9080", "127.0.0.1:9001"];
+const REPLICAS: usize = 2;
+
+/// Starts all, says what to try, and ends everything on Ctrl-C; with `once`, a write and a read by both gateways in place of that.
+pub(super) fn run(profile: &str, once: bool) -> Outcome {
+    for address in SERVICES.iter().chain([&GATEWAY, &REDIRECT, &ADMIN]).chain(&SECOND) {
+        free(address)?;
+    }
+    for tools in [packages::BUILD, packages::DEMO] {
+        packages::ensure(tools)?;
+    }
+    // What the tests have built is asked for in other words, which would build half of it anew.
+    if !once || !binary(profile, "tidegate").is_file() || !binary(profile, "user-service").is_file() {
+        build(profile)?;
+    }
+    let folder = Folder::new("demo")?;
+    let mut children = Children::new()?;
+    let place = Place::start(&mut children, profile, folder.path())?;
+    if once {
+        return place.prove(&mut children);
+    }
+    println!("{}", place.what_to_try());
+    let outcome = children.watch();
+    println!("ending");
+    outcome
+}
+
+/// What was started, as far as it is to be shown.
+struct Place {
+    profile: String,
+    database: String,
+    config: PathBuf,
+}
+
+impl Place {
+    fn start(children: &mut Children, profile: &str, folder: &Path) -> Outcome<Self> {
+        println!("starting PostgreSQL with {REPLICAS} replicas, RabbitMQ and Redis, in {}", folder.display());
+        let databases = servers::postgresql(children, folder, REPLICAS)?;
+        let broker = servers::rabbitmq(children, folder)?;
+        let redis = servers::redis(children)?;
+        let service = write(folder, "user-service.toml", &service(&databases, &broker))?;
+        println!("putting example users into PostgreSQL");
+        let seed = ["seed", "--count", EXAMPLE_USERS, "--config"];
+        workspace::run(program(profile, "user-service").args(seed).arg(&service))?;
+        for (index, address) in SERVICES.iter().enumerate() {
+            let name = format!("users-{}", index + 1);
+            let words = ["--listen", address, "--name", &name, "--log", "warn", "--config"];
+            children.start(&name, program(profile, "user-service").args(words).arg(&service))?;
+        }
+        for address in SERVICES {
+            let ready = || http::status(address, "/readyz") == Some(200);
+            children.wait_until(START_WITHIN, &format!("the user-service at {address} is ready"), ready)?;
+        }
+        let mut worker = program(profile, "user-service");
+        children.start(
+            "worker",
+            worker.args(["--log", "warn,user_service::worker=info", "--config"]).arg(&service).arg("worker"),
+        )?;
+        let text = fs::read_to_string(root().join(CONFIG)).doing(|| CONFIG.to_owned())?;
+        let config = write(folder, "tidegate-1.toml", &format!("redis = {redis:?}\n{text}"))?;
+        let text = moved(&text);
+        let second = write(folder, "tidegate-2.toml", &format!("redis = {redis:?}\n{text}"))?;
+        for (name, config, admin) in [("gate-1", &config, ADMIN), ("gate-2", &second, SECOND[2])] {
+            children.start(name, program(profile, "tidegate").args(["run", "--config"]).arg(config))?;
+            children.wait_until(START_WITHIN, &format!("{name} is ready"), || {
+                http::status(admin, "/ready") == Some(200)
+            })?;
+        }
+        Ok(Self { profile: profile.to_owned(), database: databases[0].clone(), config })
+    }
+
+    /// Writes by the second gateway and reads by both, before and after.
+    fn prove(&self, children: &mut Children) -> Outcome {
+        let token = output(self.token_command().args(["--sub", "ada", "--scope", "users:write"]))?;
+        let user = format!("{{\"name\":\"Ada\",\"email\":\"ada-{}@example.com\"}}", std::process::id());
+        let created = curl(
+            SECOND[0],
+            "/users",
+            &[
+                "-H",
+                "content-type: application/json",
+                "-d",
+                &user,
+                "-H",
+                &format!("authorization: Bearer {}", token.trim()),
+            ],
+        )?;
+        let id = created.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let id = id.ok_or_else(|| Failure(format!("no user was created: {created}")))?;
+        let path = format!("/users/{id}");
+        for gateway in [GATEWAY, SECOND[0]] {
+            let shows = || curl(gateway, &path, &[]).is_ok_and(|answer| answer.contains("\"Ada\""));
+            children.wait_until(START_WITHIN, &format!("{gateway} shows who was created"), shows)?;
+            println!("passed   {gateway} shows the user that was created by {}", SECOND[0]);
+        }
+        let welcomed = || is_welcomed(&self.database, id);
+        children.wait_until(START_WITHIN, "the user has a welcome", welcomed)?;
+        println!("passed   the worker has welcomed the user, by way of RabbitMQ");
+        Ok(())
+    }
+
+    fn token_command(&self) -> Command {
+        let mut command = program(&self.profile, "tidegate");
+        command.args(["token", "--config"]).arg(&self.config);
+        command.arg("--dir").arg(root().join("certs"));
+        command
+    }
+
+    fn what_to_try(&self) -> String {
+        let token = format!(
+            "{} token --config {} --dir {}",
+            binary(&self.profile, "tidegate").display(),
+            self.config.display(),
+            root().join("certs").display()
+        );
+        let curl = format!("curl --cacert {}", root().join("certs/ca.pem").display());
+        let (one, other, database) =
+            ("https://localhost:8443/users", "https://localhost:9443/users", &self.database);
+        format!(
+            r#"
+Two gateways, https://localhost:8443 and https://localhost:9443, share a cache and limits over Redis. Behind them are three
+user-services over PostgreSQL with two replicas; what changes goes to RabbitMQ, where a worker welcomes who is new.
+In another terminal, try:
+
+  # what one gateway has fetched, the other has
+  {curl} -s -o /dev/null '{one}?limit=3'
+  {curl} -si '{other}?limit=3' | grep cache-status
+
+  # a new user by one gateway; `last-seen` is the place of the write, and the worker says `welcome`
+  TOKEN=$({token} --sub ada --scope users:write)
+  {curl} -i {one} -H 'content-type: application/json' -H "authorization: Bearer $TOKEN" -d '{{"name":"Ada Lovelace","email":"ada@example.com"}}'
+
+  # the servers of the database, with the lag of each replica; the events; the database itself
+  curl -s http://{service}/readyz
+  curl -sN 'http://{service}/events?after=oldest' | head -20
+  psql {database} -c 'SELECT * FROM welcomes LIMIT 3'
+
+  # what each gateway saw
+  curl -s http://{ADMIN}/cache
+  curl -s http://{second}/metrics | grep ^tidegate_cache_requests
+
+Ctrl-C ends everything, and what was written goes with it.
+"#,
+            service = SERVICES[0],
+            second = SECOND[2],
+        )
+    }
+}
+
+/// The services' configuration.
+fn service(databases: &[String], broker: &str) -> String {
+    let (primary, replicas) = (&databases[0], &databases[1..]);
+    format!(
+        "database = {primary:?}\nreplicas = {replicas:?}\n[events]\namqp = {broker:?}\n\
+         queues = {{ \"users.welcome\" = \"user.created\" }}\n"
+    )
+}
+
+/// The gateways' configuration, at other addresses.
+fn moved(text: &str) -> String {
+    text.replace(GATEWAY, SECOND[0]).replace(REDIRECT, SECOND[1]).replace(ADMIN, SECOND[2])
+}
+
+/// What the gateway there answers.
+fn curl(gateway: &str, path: &str, words: &[&str]) -> Outcome<String> {
+    let url = format!("https://{}{path}", gateway.replace("127.0.0.1", "localhost"));
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "10", "--cacert"]).arg(root().join("certs/ca.pem")).args(words).arg(url);
+    output(&mut curl)
+}
+
+/// Whether the database knows of a welcome of this user.
+fn is_welcomed(database: &str, id: &str) -> bool {
+    let mut psql = Command::new("psql");
+    let question = format!("SELECT count(*) FROM welcomes WHERE sent_at IS NOT NULL AND user_id = '{id}'");
+    psql.args(["-X", "-A", "-t", "-c", &question, database]);
+    output(&mut psql).is_ok_and(|count| count.trim() == "1")
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Outcome<PathBuf> {
+    let file = folder.join(name);
+    fs::write(&file, text).doing(|| file.display().to_string())?;
+    Ok(file)
+}
