@@ -1,5 +1,7 @@
 //! What happens to users, and how others are told: as events in the words of `CloudEvents` 1.0.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -89,6 +91,7 @@ impl Change {
             time: act.at,
             datacontenttype: "application/json",
             data,
+            lastseen: None,
         }
     }
 
@@ -122,6 +125,20 @@ pub struct CloudEvent<'a> {
     datacontenttype: &'static str,
     /// The user as it is then; of a removed one, id and version alone.
     data: Data<'a>,
+    /// A token that a read may bring in `Last-Seen` to be shown what the event tells of, whichever replica answers. It is made
+    /// when the event is told, and another one each time; absent where every read shows it.
+    #[schema(value_type = String, required = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lastseen: Option<String>,
+}
+
+/// An event as it is told: as it is kept, with the token for reads.
+pub fn with_last_seen<'e>(body: &'e str, token: Option<&str>) -> Cow<'e, str> {
+    match (token, body.strip_suffix('}')) {
+        // A token needs no escaping.
+        (Some(token), Some(open)) => format!("{open},\"lastseen\":\"{token}\"}}").into(),
+        _ => body.into(),
+    }
 }
 
 /// What an event says of its user.
@@ -217,6 +234,12 @@ mod tests {
         let profile = Profile::parse(json!({ "email": "ada@example.com", "name": "Ada King" })).unwrap();
         let after = user().changed(profile, 1.into());
         assert_eq!(Change::updated(&user(), &after).fields, ["name"]);
+    }
+
+    #[test]
+    fn an_event_is_told_with_the_token_for_reads() {
+        assert_eq!(with_last_seen(r#"{"id":"1"}"#, Some("abc")), r#"{"id":"1","lastseen":"abc"}"#);
+        assert_eq!(with_last_seen(r#"{"id":"1"}"#, None), r#"{"id":"1"}"#);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::condition::Condition;
 use crate::broker::{Broker, BrokerError, EXCHANGE, Link, Message};
-use crate::event::Seq;
+use crate::event::{Seq, with_last_seen};
 use crate::metrics::relay::RelayMeters;
 use crate::store::relay::{Share, Waiting};
 use crate::store::{Store, StoreError};
@@ -120,12 +120,19 @@ impl Sender {
 
     async fn send(&mut self, link: &Link, share: Share) -> Result<(), BrokerError> {
         let begun = Instant::now();
+        let Ok(token) = self.store.newest().await else {
+            self.rest(LOOK).await;
+            return Ok(());
+        };
+        let told = |event: &Waiting| with_last_seen(&event.body, token.as_deref()).into_owned();
         let (mut sent, mut outcome) = (None, Ok(()));
         for run in runs(share.events()) {
             if begun.elapsed() > SHARE_WITHIN {
                 break;
             }
-            match link.publish(EXCHANGE, run.iter().map(message)).await {
+            let bodies: Vec<String> = run.iter().map(told).collect();
+            let messages = run.iter().zip(&bodies).map(|(event, body)| message(event, body));
+            match link.publish(EXCHANGE, messages).await {
                 Ok(returned) => {
                     self.note(run, &returned.iter().map(ToString::to_string).collect());
                     sent = run.last().map(|event| event.seq);
@@ -203,13 +210,13 @@ fn runs(mut events: &[Waiting]) -> impl Iterator<Item = &[Waiting]> {
     })
 }
 
-fn message(event: &Waiting) -> Message<'_> {
+fn message<'m>(event: &'m Waiting, body: &'m str) -> Message<'m> {
     let properties = BasicProperties::default()
         .with_message_id(event.id.to_string().into())
         .with_type(event.kind.as_str().into())
         .with_app_id("user-service".into())
         .with_content_type("application/cloudevents+json".into());
-    Message { key: &event.kind, body: event.body.as_bytes(), properties }
+    Message { key: &event.kind, body: body.as_bytes(), properties }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 
 use super::App;
 use super::failure::{Failure, Problem};
-use crate::event::{Event, Seq};
+use crate::event::{Event, Seq, with_last_seen};
 use crate::metrics::InFlight;
 use crate::store::{Kept, Store, StoreError};
 
@@ -116,7 +116,10 @@ impl Teller {
         while alive {
             alive = match self.next().await {
                 Ok(Some(events)) if events.is_empty() => self.wait().await,
-                Ok(Some(events)) => self.tell(&events).await,
+                Ok(Some(events)) => match self.store.newest().await {
+                    Ok(token) => self.tell(&events, token.as_deref()).await,
+                    Err(_) => self.pause().await,
+                },
                 // The client has to know, and learns it when it comes again.
                 Ok(None) => false,
                 Err(_) => self.pause().await,
@@ -131,9 +134,10 @@ impl Teller {
         Ok((forgotten <= self.cursor).then_some(events))
     }
 
-    async fn tell(&mut self, events: &[Event]) -> bool {
+    async fn tell(&mut self, events: &[Event], token: Option<&str>) -> bool {
         let mut text = String::new();
         for Event { seq, kind, body, .. } in events {
+            let body = with_last_seen(body, token);
             // To write to a text never fails.
             let _ = write!(text, "id: {seq}\nevent: {kind}\ndata: {body}\n\n");
             self.cursor = *seq;

@@ -244,6 +244,14 @@ impl Store {
         ask!(self, database => database.seen(token))
     }
 
+    /// A token of all that was written up to now: whoever brings it to a read sees it. `None` where every read does.
+    pub async fn newest(&self) -> Result<Option<String>, StoreError> {
+        match &self.0 {
+            Database::Sqlite(_) => Ok(None),
+            Database::Postgres(database) => database.newest().await.map(Some),
+        }
+    }
+
     /// How each server of the database was found, the primary first. None for a file.
     pub fn servers(&self) -> Vec<ServerReport> {
         ask!(self, database => database.servers())

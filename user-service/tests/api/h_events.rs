@@ -18,6 +18,7 @@ async fn every_change_is_told_to_who_follows_and_to_who_comes_back() {
     let mut live = Reader::follow(&other, None).await;
     let created = one.post(&user("ada")).send().await.unwrap();
     let path = header(&created, "location").to_owned();
+    let replicates = created.headers().contains_key("last-seen");
     let ada: Value = created.json().await.unwrap();
     let changed: Value =
         one.patch(&path, &json!({"name": "Ada"})).send().await.unwrap().json().await.unwrap();
@@ -34,6 +35,7 @@ async fn every_change_is_told_to_who_follows_and_to_who_comes_back() {
     for told in &told {
         assert_eq!(told.event["type"], told.kind.as_str());
         assert_eq!(told.event["subject"], ada["id"]);
+        assert_eq!(told.last_seen.is_some(), replicates);
     }
 
     // Whoever comes back gets the same again, from any instance.

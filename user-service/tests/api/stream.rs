@@ -12,6 +12,8 @@ pub(crate) struct Told {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) event: Value,
+    /// The token for reads, which is another one each time.
+    pub(crate) last_seen: Option<String>,
 }
 
 /// An open stream.
@@ -58,8 +60,11 @@ impl Reader {
             let block = self.block().await?;
             let field = |name| block.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
             if !field("data: ").is_empty() {
-                let event = serde_json::from_str(field("data: ")).unwrap();
-                return Some(Told { id: field("id: ").to_owned(), kind: field("event: ").to_owned(), event });
+                let mut event: Value = serde_json::from_str(field("data: ")).unwrap();
+                let last_seen = event.as_object_mut().unwrap().remove("lastseen");
+                let last_seen = last_seen.map(|token| token.as_str().unwrap().to_owned());
+                let (id, kind) = (field("id: ").to_owned(), field("event: ").to_owned());
+                return Some(Told { id, kind, event, last_seen });
             }
         }
     }

@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use crate::database::Home;
 use crate::server::Server;
+use crate::stream::Reader;
 use crate::support::{Service, eventually, header, problem, program, user};
 
 /// Real servers, and a database on them.
@@ -133,6 +134,26 @@ async fn who_brings_a_token_sees_the_write_and_others_spare_the_primary() {
     .await;
     let removed = one.delete(&path).send().await.unwrap();
     assert_eq!(read(&other, &path, Some(header(&removed, "last-seen"))).await.status(), 404);
+}
+
+#[tokio::test]
+async fn who_was_told_of_a_change_reads_it_with_the_token_of_the_event() {
+    let fleet = Fleet::start("").await;
+    let service = fleet.service("max_lag = \"1h\"").await;
+    let path = service.create("ada").await;
+    let mut reader = Reader::follow(&service, None).await;
+    fleet.replay(false).await;
+    rename(&service, &path, "Ada King").await;
+    let told = reader.next().await;
+    let token = told.last_seen.expect("a token");
+    assert_eq!(name(read(&service, &path, Some(&token)).await).await, "Ada King");
+    fleet.replay(true).await;
+    eventually("a replica answers who was told", || async {
+        let before = replica_reads(&service).await;
+        assert_eq!(name(read(&service, &path, Some(&token)).await).await, "Ada King");
+        replica_reads(&service).await > before
+    })
+    .await;
 }
 
 #[tokio::test]

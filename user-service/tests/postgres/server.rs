@@ -1,7 +1,11 @@
 //! A PostgreSQL server in a temporary directory, which ends with the test, however the test ends.
+//!
+//! Needs nothing but the standard library and `crate::ports::free_port`, so that drills start the same ones.
 
+use std::fs::DirBuilder;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -141,7 +145,10 @@ impl Drop for Server {
 
 /// A directory that the server's user owns.
 fn folder() -> PathBuf {
-    let folder = tempfile::Builder::new().prefix("users-postgres").tempdir().unwrap().keep();
+    let number = RandomState::new().hash_one(std::process::id());
+    let folder = std::env::temp_dir().join(format!("users-postgres-{number:016x}"));
+    // Fails where it is there already.
+    DirBuilder::new().mode(0o700).create(&folder).unwrap();
     own(&folder);
     folder
 }

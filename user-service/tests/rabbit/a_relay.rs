@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::broker::shared;
 use crate::database::Home;
-use crate::inbox::{Inbox, event};
+use crate::inbox::{Inbox, event, whole};
 use crate::stream::Reader;
 use crate::support::{Service, eventually, user};
 
@@ -58,6 +58,7 @@ async fn every_change_is_sent_as_the_stream_tells_it() {
             let (sent, told) = (inbox.next().await, reader.next().await);
             assert_eq!((sent.routing_key.as_str(), told.kind.as_str()), (kind, kind));
             assert_eq!(event(&sent), told.event);
+            assert_eq!(whole(&sent)["lastseen"].is_string(), told.last_seen.is_some());
             let properties = &sent.properties;
             let text = |field: &Option<lapin::types::ShortString>| field.as_ref().unwrap().to_string();
             assert_eq!(text(properties.message_id()), told.event["id"].as_str().unwrap());

@@ -81,8 +81,15 @@ pub(crate) async fn connect(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// The event in a message.
+/// The event in a message, without the token for reads, which is another one each time.
 pub(crate) fn event(delivery: &Delivery) -> Value {
+    let mut event = whole(delivery);
+    event.as_object_mut().unwrap().remove("lastseen");
+    event
+}
+
+/// The same as it was sent.
+pub(crate) fn whole(delivery: &Delivery) -> Value {
     serde_json::from_slice(&delivery.data).unwrap()
 }
 

@@ -49,6 +49,7 @@ const NUMBER: &str = "
     )
     UPDATE event_head SET last = greatest(last, (SELECT max(seq) FROM numbered))";
 
+const NEWEST: &str = "SELECT pg_current_wal_insert_lsn()::text";
 const RING: &str = "SELECT pg_notify('user_events', '')";
 
 /// Writes down changes, in the transaction that makes them.
@@ -105,6 +106,13 @@ impl Postgres {
         let kept = || async { Ok(sqlx::query_as(KEPT).fetch_one(&self.primary()?.pool).await?) };
         let (forgotten, last) = self.patience.insist(passes, kept).await?;
         Ok(Kept { forgotten: Seq(forgotten), last: Seq(last) })
+    }
+
+    /// The position of the primary is that of whatever was read there before, or further on.
+    pub(in crate::store) async fn newest(&self) -> Result<String, StoreError> {
+        let position = || async { Ok(sqlx::query_scalar(NEWEST).fetch_one(&self.primary()?.pool).await?) };
+        let position: String = self.patience.insist(passes, position).await?;
+        Ok(self.seal.token(Position::parse(&position).unwrap_or(Position::LATEST)))
     }
 
     /// One instance at a time numbers; others are rung when it is done.
