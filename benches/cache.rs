@@ -78,6 +78,7 @@ fn stored(number: u64, bytes: usize) -> Stored {
         forms: Forms::default(),
         tags: [1, number].into(),
         stamp: Stamp(1),
+        seen: Stamp(0),
         stored: now,
         url: format!("https://api.example.com/users/{number}").into(),
     }

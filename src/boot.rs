@@ -15,6 +15,7 @@ mod desk;
 mod drain;
 pub(crate) mod fleet;
 mod tickets;
+mod marker_key;
 mod follow;
 mod process;
 mod quotas;

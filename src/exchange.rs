@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::auth::Caller;
 use crate::cache::Asking;
 use crate::cache::copy::Copy;
+use crate::cache::stored::Stamp;
 use crate::forward::compress::Encoder;
 use crate::limit::{Seat, Standing};
 use crate::listen::ClientIdentity;
@@ -37,6 +38,12 @@ pub struct Exchange {
     pub seats: Vec<Seat>,
     /// Its dealings with the cache, where its route has one.
     pub cache: Option<Asking>,
+    /// What its client has written, as far as it shows that and it concerns its route.
+    pub wrote: Option<Wrote>,
+    /// What its server is asked with, in `Last-Seen`: so that the answer has the newest writes.
+    pub last_seen: Option<HeaderValue>,
+    /// How far the order of writes had been heard when it went to its server.
+    pub begun: Stamp,
     /// A copy of its answer, taken for the store on the way to the client.
     pub copy: Option<Box<Copy>>,
     /// What compresses the body of its answer while it passes, if anything does.
@@ -60,6 +67,15 @@ pub struct Exchange {
     /// The "no" it was answered with, if it was.
     pub refusal: Option<Refusal>,
     _in_flight: InFlight,
+}
+
+/// What a client has written, by its markers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrote {
+    /// The first and the last of its writes in their order.
+    pub places: (Stamp, Stamp),
+    /// What the upstream said of them.
+    pub tokens: Vec<Box<str>>,
 }
 
 /// What was understood of a request's head.
@@ -135,6 +151,9 @@ impl Exchange {
             standing: None,
             seats: Vec::new(),
             cache: None,
+            wrote: None,
+            last_seen: None,
+            begun: Stamp::default(),
             copy: None,
             encoder: None,
             named: Vec::new(),
@@ -159,6 +178,7 @@ impl Exchange {
             asked: self.asked.clone(),
             route: self.route.clone(),
             named: self.named.clone(),
+            wrote: self.wrote.clone(),
             ..Self::begin(self.plan.clone(), &uncounted)
         }
     }

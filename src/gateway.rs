@@ -34,6 +34,7 @@ mod turn;
 mod tries;
 mod websocket;
 mod affinity;
+mod own_writes;
 mod record;
 
 use std::sync::Arc;
@@ -171,6 +172,7 @@ impl Gateway {
             return Ok(());
         }
         affinity::take(session.req_header_mut(), exchange);
+        own_writes::take(session.req_header_mut(), exchange, self.fetching.tiers);
         if serve::serve(session, exchange, &self.fetching).await? {
             return Ok(());
         }

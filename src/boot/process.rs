@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use super::desk::Desk;
 use super::reload::{Reloader, Started};
 use super::source::{Compiled, Source};
-use super::{Failure, drain, fleet, follow, quotas, revoke, surroundings, tickets};
+use super::{Failure, drain, fleet, follow, marker_key, quotas, revoke, surroundings, tickets};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, DrainDone, DrainOrder, Ready, Socket};
 use crate::auth::TakenBack;
@@ -101,14 +102,14 @@ impl Process {
         let acme = Acme::new(&edge, &certs, redis.clone(), &meters);
         acme.follow(plan.acme.clone(), || {}).await;
         let _acme = tokio::spawn(acme.clone().run());
-        let shared = redis.filter(|_| plan.config.tls.share_tickets);
+        let shared = redis.clone().filter(|_| plan.config.tls.share_tickets);
         let _tickets = tokio::spawn(tickets::keep(source.ticketing().clone(), shared));
         let live = Arc::new(ArcSwap::from_pointee(plan));
         let upstreams: Vec<Arc<Upstream>> = live.load().upstreams.values().cloned().collect();
         upstreams.iter().for_each(Upstream::start);
         live.load().providers.values().for_each(|provider| provider.start());
         let fetching = fetching(&live.load(), fleet, &meters, threads);
-        let _fleet = tokio::spawn(fetching.tiers.run());
+        let _fleet = meet(fetching.tiers, &live.load(), redis).await;
         let https_port = Arc::new(AtomicU16::new(https_port(listeners.iter().map(|bound| bound.listener))));
         let gateway = Gateway {
             fetching: fetching.clone(),
@@ -164,6 +165,15 @@ pub(super) async fn checked(upstreams: &[Arc<Upstream>], within: Duration) {
     while Instant::now() < end && !upstreams.iter().all(|upstream| upstream.is_available()) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Keeps in touch with the other nodes: what they store and purge, and the key of markers, which the first requests may need.
+async fn meet(tiers: &'static Tiers, plan: &Plan, redis: Option<Redis>) -> [JoinHandle<()>; 2] {
+    let (keys, sharing) = (&tiers.marker_keys, tokio::spawn(tiers.run()));
+    if plan.cache.own_writes.is_some() {
+        marker_key::begin(keys, redis.as_ref()).await;
+    }
+    [sharing, tokio::spawn(marker_key::keep(keys, redis))]
 }
 
 /// The store, and what fetches for it.

@@ -15,6 +15,8 @@ use crate::telemetry::{CacheMeters, CacheOutcome, Scope, StaleReason, Tier};
 
 /// What is said of a request that wants no answer but a stored one where there is none.
 const ONLY_IF_CACHED: &str = "only-if-cached";
+/// What is said of a request whose client wrote, where what is stored may be from before that.
+const OWN_WRITE: &str = "own-write";
 
 /// What a request asks of the cache, and what it was told.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ pub struct Asking {
     pub stamp: Stamp,
     /// What is stored for it and past its time, while it goes past the cache: it may stand in where the origin fails.
     pub in_reserve: Option<Arc<Stored>>,
+    /// Up to where in the order of writes what serves it must have all of them: its client wrote (0: it did not).
+    pub after: Stamp,
+    /// Whether something stored was passed over, as it may be from before such a write.
+    pub skipped: bool,
     /// The key in words, where `Cache-Status` is to show it.
     pub label: Option<Box<str>>,
     /// What became of it.
@@ -142,6 +148,8 @@ impl Asking {
             arrived: SystemTime::now(),
             stamp: Stamp::default(),
             in_reserve: None,
+            after: Stamp::default(),
+            skipped: false,
             label: None,
             went: Went::Nowhere,
         }
@@ -164,6 +172,11 @@ impl Asking {
     /// Whether a stored answer may serve this request at all: its caller, and the fields by which it was chosen.
     pub fn suits(&self, stored: &Stored, request: &HeaderMap) -> bool {
         (!self.authorized || stored.terms.for_authorized) && stored.selecting.matches(request)
+    }
+
+    /// Whether a stored answer has what the client of this request wrote.
+    pub fn includes(&self, stored: &Stored) -> bool {
+        stored.seen >= self.after
     }
 
     /// Notes a hit.
@@ -222,6 +235,9 @@ impl Asking {
                 ..Member::default()
             },
         };
+        if self.skipped && member.forwarded.is_some() && member.detail.is_none() {
+            member.detail = Some(OWN_WRITE);
+        }
         member.key.clone_from(&self.label);
         member.value()
     }

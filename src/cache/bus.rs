@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use super::purge::{Purge, Target, Unreadable};
 use super::stored::Stamp;
 use super::untold::{Telling, Untold};
+use super::writes::Written;
 use crate::redis::{Away, Own, Redis, Script, StreamId, StreamRangeReply, StreamReadReply, Value, cmd};
 
 /// About as many purges are kept in the log.
@@ -58,6 +59,13 @@ pub enum Event {
         purge: Purge,
         /// Whether this node published it.
         own: bool,
+    },
+    /// A write, in the order of the log.
+    Wrote {
+        /// Its place in the log.
+        place: Stamp,
+        /// What is known of it.
+        written: Written,
     },
     /// A purge of this node that had to wait has got its place, which [`Event::Purged`] tells once more, in its turn.
     Sent {
@@ -100,6 +108,17 @@ static SEND: LazyLock<Script> = LazyLock::new(|| {
         r"
 redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
 return redis.call('XADD', KEYS[1], '*', 'p', ARGV[2], 'n', ARGV[3])
+",
+    )
+});
+
+/// Puts a write into the log, in the same way: about how many entries are kept, what is known of it. Answers its id. It purges
+/// nothing, and nodes that know nothing of writes pass it over.
+static WRITE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+return redis.call('XADD', KEYS[1], '*', 'p', '', 'w', ARGV[2])
 ",
     )
 });
@@ -184,6 +203,16 @@ impl Bus {
             self.wake.notify_one();
         }
         sent
+    }
+
+    /// Puts a write into the log; its place. On an error nobody else knows of it.
+    pub async fn write(&self, written: &Written) -> Result<Stamp, Away> {
+        let words = written.encode();
+        let args = [KEPT.as_bytes(), words.as_bytes()];
+        match self.redis.script("write", &WRITE, &[&self.stream], &args).await? {
+            Value::BulkString(id) => Ok(Id::read(&id)?.stamp()),
+            _ => Err(Away::Nonsense),
+        }
     }
 
     /// Purges that wait to be sent, the one that is being sent included.
@@ -342,6 +371,9 @@ impl Bus {
     fn entry(&self, entry: &StreamId, last: &mut Option<Id>, handler: &impl Fn(Event)) -> Result<(), Away> {
         let id = Id::parse(&entry.id)?;
         *last = Some(id);
+        if let Some(written) = bytes(entry, "w").and_then(Written::decode) {
+            handler(Event::Wrote { place: id.stamp(), written });
+        }
         let words = bytes(entry, "p").unwrap_or_default();
         let purge = match Purge::decode(words) {
             Ok(purge) => purge,

@@ -1,7 +1,7 @@
 //! A stored answer as bytes: a head that says everything, and the content beside it where it is large.
 //!
 //! ```text
-//! head   TGH 2 | stored, ms (6) | chunks (4) | content (16) | checksum (8) | stamp (8) | fields, numbers as varints …
+//! head   TGH 3 | stored, ms (6) | chunks (4) | content (16) | checksum (8) | stamp (8) | seen (8) | fields, numbers as varints …
 //! chunk  TGB 1 | checksum (8) | bytes of the content
 //! ```
 //!
@@ -37,7 +37,7 @@ pub const HEAD_MAX: usize = 512 << 10;
 /// The most parts of a partial answer that are written.
 const PARTS_MAX: usize = 1024;
 
-const HEAD: [u8; 4] = *b"TGH\x02";
+const HEAD: [u8; 4] = *b"TGH\x03";
 const CHUNK_MARK: [u8; 4] = *b"TGB\x01";
 
 /// Where the checksum of a head begins.
@@ -125,6 +125,7 @@ pub fn head(key: &Key, stored: &Stored, content: u128) -> Result<Vec<u8>, TooLar
     head.extend_from_slice(&content.to_be_bytes());
     head.extend_from_slice(&[0; 8]);
     head.extend_from_slice(&stored.stamp.0.to_be_bytes());
+    head.extend_from_slice(&stored.seen.0.to_be_bytes());
 
     put_number(&mut head, u64::from(stored.status.as_u16()));
     put_terms(&mut head, &stored.terms);
@@ -228,6 +229,7 @@ pub fn read(key: &Key, head: &Bytes) -> Result<Entry, Unreadable> {
         return Err(Unreadable);
     }
     let stamp = Stamp(u64::from_be_bytes(reading.array()?));
+    let seen = Stamp(u64::from_be_bytes(reading.array()?));
     let status = u16::try_from(reading.number()?).map_err(|_| Unreadable)?;
     let status = StatusCode::from_u16(status).map_err(|_| Unreadable)?;
     let terms = read_terms(&mut reading)?;
@@ -261,6 +263,7 @@ pub fn read(key: &Key, head: &Bytes) -> Result<Entry, Unreadable> {
             forms: Forms::default(),
             tags,
             stamp,
+            seen,
             stored,
             url,
         },

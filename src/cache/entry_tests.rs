@@ -85,7 +85,7 @@ fn any_body() -> impl Strategy<Value = Body> {
 
 fn any_stored() -> impl Strategy<Value = Stored> {
     let about = (100..1000_u16, any_headers(), any_terms(), any_selecting());
-    let more = (any_body(), vec(any::<u64>(), 0..20), any::<u64>(), any_time(), "\\PC{0,80}");
+    let more = (any_body(), vec(any::<u64>(), 0..20), any::<[u64; 2]>(), any_time(), "\\PC{0,80}");
     (about, more).prop_map(|((status, headers, terms, selecting), (body, tags, stamp, stored, url))| Stored {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
@@ -94,7 +94,8 @@ fn any_stored() -> impl Strategy<Value = Stored> {
         body,
         forms: Forms::default(),
         tags: tags.into(),
-        stamp: Stamp(stamp),
+        stamp: Stamp(stamp[0]),
+        seen: Stamp(stamp[1]),
         stored,
         url: url.into(),
     })
@@ -123,8 +124,8 @@ fn facts(stored: &Stored) -> impl PartialEq + std::fmt::Debug + use<> {
             std::iter::once((*length, Vec::new())).chain(parts).collect()
         }
     };
-    let Stored { status, headers, terms, selecting, tags, stamp, stored, url, .. } = stored.clone();
-    (status, headers, terms, selecting, tags, stamp, stored, url, parts)
+    let Stored { status, headers, terms, selecting, tags, stamp, seen, stored, url, .. } = stored.clone();
+    (status, headers, terms, selecting, tags, (stamp, seen), stored, url, parts)
 }
 
 proptest! {
@@ -189,6 +190,7 @@ fn small() -> Stored {
         forms: Forms::default(),
         tags: Arc::new([]),
         stamp: Stamp(1),
+        seen: Stamp(0),
         stored: UNIX_EPOCH + Duration::from_secs(1),
         url: "https://a.test/".into(),
     }

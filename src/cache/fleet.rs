@@ -15,6 +15,7 @@ use super::purges::Purges;
 use super::redis::{Tier, TierCounters};
 use super::stored::{Key, Stamp, Stored};
 use super::untold::Telling;
+use super::writes::Written;
 use super::{Tiers, tiers};
 use crate::redis::Redis;
 use crate::telemetry::{PurgeMeters, PurgeOrigin};
@@ -130,6 +131,11 @@ impl Fleet {
         told
     }
 
+    /// Tells the other nodes of a write; its place in the log. `None`: they could not be told.
+    pub(super) async fn write(&self, written: &Written) -> Option<Stamp> {
+        self.bus.write(written).await.ok()
+    }
+
     /// Whether an answer that another node shared may be older than a purge of this node, whatever their stamps say: the
     /// purge names it, and its place in the log is not known yet.
     pub(super) fn doubts(&self, key: &Key, stored: &Stored) -> bool {
@@ -172,12 +178,20 @@ impl Fleet {
                 tiers.sweep(&all);
             }
             // Answers from before the log are from before purges that nobody knows any more.
-            Event::Began { floor } => drop(tiers.purges.note_at(&all, floor)),
-            Event::Purged { place, purge, own: true } | Event::Sent { place, purge } => {
+            Event::Began { floor } => {
+                tiers.writes.begin(floor);
+                tiers.purges.note_at(&all, floor);
+            }
+            // Before the purges that it caused: from here on fetches are sent with its tokens.
+            Event::Wrote { place, written } => tiers.writes.hear(&written, place),
+            Event::Sent { place, purge } => tiers.purges.confirm(&purge, place),
+            Event::Purged { place, purge, own: true } => {
                 tiers.purges.confirm(&purge, place);
+                tiers.writes.reach(place);
             }
             Event::Purged { place, purge, own: false } => {
                 tiers.purges.note_at(&purge, place);
+                tiers.writes.reach(place);
                 tiers.sweep(&purge);
                 tiers.purge_meters.purged(tiers::kind_of(&purge), PurgeOrigin::Fleet);
                 if self.sees() {

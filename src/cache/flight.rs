@@ -81,6 +81,15 @@ pub struct Lane {
     pub kind: u64,
 }
 
+/// Where a fetch stood when it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Began {
+    /// In the order of purges.
+    pub stamp: Stamp,
+    /// In the order of writes: it has all up to here.
+    pub seen: Stamp,
+}
+
 /// The fetches that others may join. `T` is what a fetch has to tell of its journey.
 #[derive(Debug)]
 pub struct Flights<T> {
@@ -114,42 +123,43 @@ impl<T> Flights<T> {
     pub fn join(
         self: &Arc<Self>,
         lane: Lane,
-        stamp: Stamp,
+        began: Began,
         overtaken: impl Fn(&Flight<T>) -> bool,
     ) -> Joined<T> {
         let mut open = self.open.lock();
         if let Some(flight) = open.get(&lane).filter(|flight| !overtaken(flight) && !flight.is_late()) {
             return Joined::Follow(flight.follow(false));
         }
-        let flight = self.flight(Some(lane), stamp);
+        let flight = self.flight(Some(lane), began);
         open.insert(lane, flight.clone());
         let follower = flight.follow(true);
         Joined::Lead(Pilot::new(self.clone(), flight), follower)
     }
 
     /// Begins a fetch that nobody else can join.
-    pub fn alone(self: &Arc<Self>, stamp: Stamp) -> (Pilot<T>, Follower<T>) {
-        let flight = self.flight(None, stamp);
+    pub fn alone(self: &Arc<Self>, began: Began) -> (Pilot<T>, Follower<T>) {
+        let flight = self.flight(None, began);
         let follower = flight.follow(true);
         (Pilot::new(self.clone(), flight), follower)
     }
 
     /// Begins a fetch for nobody in particular, unless one is under way.
-    pub fn begin(self: &Arc<Self>, lane: Lane, stamp: Stamp) -> Option<Pilot<T>> {
+    pub fn begin(self: &Arc<Self>, lane: Lane, began: Began) -> Option<Pilot<T>> {
         let mut open = self.open.lock();
         if open.contains_key(&lane) {
             return None;
         }
-        let flight = self.flight(Some(lane), stamp);
+        let flight = self.flight(Some(lane), began);
         open.insert(lane, flight.clone());
         Some(Pilot::new(self.clone(), flight))
     }
 
-    fn flight(&self, lane: Option<Lane>, stamp: Stamp) -> Arc<Flight<T>> {
+    fn flight(&self, lane: Option<Lane>, at: Began) -> Arc<Flight<T>> {
         Arc::new(Flight {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             lane,
-            stamp,
+            stamp: at.stamp,
+            seen: at.seen,
             began: Instant::now(),
             state: watch::Sender::new(State::new(&self.held)),
             places: Mutex::default(),
@@ -174,6 +184,8 @@ pub struct Flight<T> {
     lane: Option<Lane>,
     /// Where it stood in the order of purges when it began.
     pub stamp: Stamp,
+    /// And in that of writes: it has all up to here.
+    pub seen: Stamp,
     began: Instant,
     state: watch::Sender<State<T>>,
     places: Mutex<Vec<Arc<Place>>>,

@@ -12,6 +12,10 @@ const LANE: Lane = Lane { key: Key([1; 16]), kind: 0 };
 
 type Tale = &'static str;
 
+fn at(stamp: u64) -> Began {
+    Began { stamp: Stamp(stamp), seen: Stamp(0) }
+}
+
 fn head() -> Arc<ResponseHeader> {
     Arc::new(ResponseHeader::build(200, None).unwrap())
 }
@@ -21,14 +25,14 @@ fn stored() -> Arc<Stored> {
 }
 
 fn lead(flights: &Arc<Flights<Tale>>) -> (Pilot<Tale>, Follower<Tale>) {
-    match flights.join(LANE, Stamp(1), |_| false) {
+    match flights.join(LANE, at(1), |_| false) {
         Joined::Lead(pilot, follower) => (pilot, follower),
         Joined::Follow(_) => panic!("nobody else has begun"),
     }
 }
 
 fn follow(flights: &Arc<Flights<Tale>>) -> Follower<Tale> {
-    match flights.join(LANE, Stamp(1), |_| false) {
+    match flights.join(LANE, at(1), |_| false) {
         Joined::Follow(follower) => follower,
         Joined::Lead(..) => panic!("it should be under way"),
     }
@@ -93,9 +97,9 @@ async fn interim_answers_are_for_the_one_who_caused_the_fetch() {
 async fn a_fetch_that_a_purge_has_overtaken_is_not_joined() {
     let flights = Flights::new(Held::new(1 << 20, Gauge::default()));
     let (_pilot, _first) = lead(&flights);
-    let joined = flights.join(LANE, Stamp(2), |flight| flight.stamp < Stamp(2));
+    let joined = flights.join(LANE, at(2), |flight| flight.stamp < Stamp(2));
     assert!(matches!(joined, Joined::Lead(..)));
-    assert!(flights.begin(LANE, Stamp(2)).is_none());
+    assert!(flights.begin(LANE, at(2)).is_none());
 }
 
 #[tokio::test]
@@ -203,7 +207,7 @@ async fn what_is_stored_waits_for_nobody_and_what_is_not_needs_a_reader() {
         pilot.push(Bytes::from(vec![7; 300 << 10])).await.unwrap();
     }
     assert!(pilot.is_storing() && !pilot.is_read());
-    let (mut pilot, first) = flights.alone(Stamp(1));
+    let (mut pilot, first) = flights.alone(at(1));
     pilot.pass(head(), "tale");
     drop(first);
     assert_eq!(pilot.push(Bytes::from_static(b"x")).await, Err(Abandoned));
@@ -215,7 +219,7 @@ async fn all_unfinished_answers_together_stay_within_their_bound() {
     let (mut pilot, mut first) = lead(&flights);
     pilot.fill(head(), stored(), 10_000, "tale");
     pilot.push(Bytes::from(vec![1; 900])).await.unwrap();
-    let (mut second, mut reader) = flights.alone(Stamp(1));
+    let (mut second, mut reader) = flights.alone(at(1));
     second.fill(head(), stored(), 10_000, "tale");
     second.push(Bytes::from(vec![2; 200])).await.unwrap();
     assert!(pilot.is_storing() && !second.is_storing());

@@ -5,9 +5,11 @@
 
 use http::HeaderMap;
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
     IF_UNMODIFIED_SINCE, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
+
+use super::marker::LAST_SEEN;
 
 /// The kinds of fields that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,7 @@ impl Heeded {
     const PASSING: u8 = 1 << 2;
     const CONDITION: u8 = 1 << 3;
     const RANGE: u8 = 1 << 4;
+    const WRITES: u8 = 1 << 5;
 
     /// Of a request with these fields.
     pub fn of(fields: &HeaderMap) -> Self {
@@ -28,6 +31,8 @@ impl Heeded {
             UPGRADE | TRANSFER_ENCODING | CONTENT_LENGTH | IF_MATCH | IF_UNMODIFIED_SINCE => Self::PASSING,
             IF_NONE_MATCH | IF_MODIFIED_SINCE => Self::CONDITION,
             RANGE => Self::RANGE,
+            COOKIE => Self::WRITES,
+            _ if *name == LAST_SEEN => Self::WRITES,
             _ => 0,
         };
         Self(fields.keys().fold(0, |kinds, name| kinds | kind(name)))
@@ -58,6 +63,11 @@ impl Heeded {
         self.has(Self::RANGE)
     }
 
+    /// `Cookie` or `Last-Seen`, which may say what the client has written ([`super::marker`]).
+    pub fn writes(self) -> bool {
+        self.has(Self::WRITES)
+    }
+
     fn has(self, kind: u8) -> bool {
         self.0 & kind != 0
     }
@@ -78,7 +88,8 @@ mod tests {
         for name in ["upgrade", "transfer-encoding", "content-length", "if-match", "if-unmodified-since"] {
             assert!(of(name).may_pass(), "{name}");
         }
-        for name in ["host", "cookie", "accept-encoding", "x-a", "if-range"] {
+        assert!(of("cookie").writes() && of("last-seen").writes());
+        for name in ["host", "accept-encoding", "x-a", "if-range"] {
             assert_eq!(of(name), Heeded::default(), "{name}");
         }
     }

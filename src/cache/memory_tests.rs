@@ -29,6 +29,7 @@ pub(in crate::cache) fn stored(bytes: usize) -> Stored {
         forms: Forms::default(),
         tags: Vec::new().into(),
         stamp: Stamp::default(),
+        seen: Stamp(0),
         stored: now,
         url: "https://example.com/".into(),
     }

@@ -10,6 +10,7 @@
 //! | `redis`, with `entry`, `wire` | the second tier, and the form in which it keeps an answer |
 //! | `purge`, `purges`, `ledger` | a purge, and the order of all of them |
 //! | `bus`, `fleet` | how nodes share that order, and a node's part in it |
+//! | `writes`, `marker` | the order of writes, and what a client carries of it |
 //! | `marks` | which URLs have answers that are not stored |
 //! | `flight`, `copy`, `held` | answers on their way, everybody who follows them, and what they hold |
 //! | `tiers` | all of that as one store |
@@ -40,6 +41,7 @@ pub mod held;
 pub mod invalidate;
 pub mod key;
 mod ledger;
+pub mod marker;
 mod marks;
 mod memory;
 pub mod merge;
@@ -60,6 +62,7 @@ mod untold;
 pub mod vary;
 mod weight;
 mod wire;
+pub mod writes;
 
 pub use asking::{Asking, Pass, Went};
 pub use heeded::Heeded;
@@ -68,9 +71,11 @@ pub use purge::{Purge, Target, Unreadable};
 pub use purges::{Covered, Purges};
 pub use tiers::Tiers;
 pub use weight::compact;
+pub use writes::Writes;
 
 /// How a route caches.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Rules {
     /// How long an answer is fresh when the origin says nothing. `None`: such answers are not stored.
     pub ttl: Option<Duration>,
@@ -116,6 +121,8 @@ pub struct Rules {
     pub max_object: u64,
     /// Whether everything is decided, stored and counted, but each request answered by the origin.
     pub observe: bool,
+    /// Whether clients are shown what they wrote: what a server says of that (`Last-Seen`) is then not stored.
+    pub own_writes: bool,
 }
 
 impl Default for Rules {
@@ -143,6 +150,7 @@ impl Default for Rules {
             tags: Vec::new(),
             max_object: 4 << 20,
             observe: false,
+            own_writes: false,
         }
     }
 }

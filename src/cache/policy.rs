@@ -386,11 +386,17 @@ pub fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The fields that are stored of an answer (§3.1): without those of the connection, without `Age`, without those that
-/// `private` or `no-cache` name (§5.2.2.4, §5.2.2.7), without cookies unless the route stores them (§7.3). `Date` is
+/// `private` or `no-cache` name (§5.2.2.4, §5.2.2.7), without cookies unless the route stores them (§7.3), and without what it
+/// says of writes where clients are shown their own: to all who come later it would be wrong. `Date` is
 /// added where the origin has not sent it (RFC 9110 §6.6.1).
 pub fn stored_headers(answer: &HeaderMap, rules: &Rules, answered: SystemTime) -> HeaderMap {
     let said = Said::of(answer, &rules.targeted);
-    merge::without(answer, &said.directives.fields, rules.set_cookie == SetCookie::Store, answered)
+    let mut kept =
+        merge::without(answer, &said.directives.fields, rules.set_cookie == SetCookie::Store, answered);
+    if rules.own_writes {
+        kept.remove(super::marker::LAST_SEEN);
+    }
+    kept
 }
 
 /// Whether an answer sets a cookie that is not stored with it: it is then for the one client that caused it.
@@ -406,7 +412,7 @@ pub fn invalidates(method: &Method, status: StatusCode) -> bool {
 }
 
 /// Methods that change nothing (RFC 9110 §9.2.1, RFC 4918 §9.1, RFC 3253 §3.6, RFC 5323 §2, QUERY).
-fn is_safe(method: &Method) -> bool {
+pub fn is_safe(method: &Method) -> bool {
     method.is_safe() || matches!(method.as_str(), "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
 }
 

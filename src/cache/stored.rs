@@ -41,6 +41,8 @@ pub struct Stored {
     pub tags: Arc<[u64]>,
     /// Where its fetch stood in the order of purges.
     pub stamp: Stamp,
+    /// Up to where in the order of writes it is known to have all of them ([`super::writes`]); 0 where nothing is known.
+    pub seen: Stamp,
     /// When it was stored, by this node's clock.
     pub stored: SystemTime,
     /// The URL in words, `https://api.example.com/users?page=2`: for people, and for purges by prefix.
@@ -216,6 +218,7 @@ pub(super) mod testing {
             forms: Forms::default(),
             tags: Arc::new([]),
             stamp: Stamp(1),
+            seen: Stamp(0),
             stored: UNIX_EPOCH,
             url: "https://example.com/".into(),
         }

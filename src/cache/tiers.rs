@@ -10,6 +10,7 @@ use super::asking::Asking;
 use super::fleet::{Fleet, Joining, Told};
 use super::flight::Flight;
 use super::freshness::Times;
+use super::marker::Keys;
 use super::marks::Unstored;
 use super::memory::Memory;
 use super::merge::{self, HeadSays};
@@ -17,20 +18,27 @@ use super::policy::NotKept;
 use super::purge::{Purge, Target};
 use super::purges::{Covered, Purges};
 use super::status::Forwarded;
-use super::stored::{Body, Key, Resource, Stored, Terms};
+use super::stored::{Body, Key, Resource, Stamp, Stored, Terms};
 use super::vary::{Selecting, Unbounded};
+use super::writes::{Writes, Written};
 use super::{compact, parts, policy, vary};
 use crate::redis::Redis;
 use crate::telemetry::meters::Meters;
-use crate::telemetry::{PurgeKind, PurgeMeters, PurgeOrigin};
+use crate::telemetry::{OwnWriteMeters, PurgeKind, PurgeMeters, PurgeOrigin};
 
 /// The store of a process. Outlives every reload.
 pub struct Tiers {
     memory: Memory,
     /// The order of purges.
     pub purges: Arc<Purges>,
+    /// The order of writes.
+    pub writes: Writes,
+    /// What seals the markers of clients that wrote.
+    pub marker_keys: Keys,
     /// URLs whose answers are not stored.
     pub unstored: Unstored,
+    /// What is counted of these.
+    pub own_writes: OwnWriteMeters,
     pub(super) purge_meters: PurgeMeters,
     pub(super) fleet: Option<Fleet>,
 }
@@ -62,6 +70,9 @@ impl Tiers {
             memory: Memory::new(memory_bytes, meters),
             unstored: Unstored::new(),
             purge_meters: PurgeMeters::new(meters),
+            own_writes: OwnWriteMeters::new(meters),
+            writes: Writes::new(fleet.is_none()),
+            marker_keys: Keys::draw(),
             fleet: fleet.map(|(redis, joining)| Fleet::new(redis, joining, &purges)),
             purges,
         }))
@@ -259,6 +270,16 @@ impl Tiers {
         self.purge_meters.purged(kind_of(purge), origin);
         let here = self.sweep(purge);
         (here, told.map(|(fleet, telling)| tokio::spawn(fleet.tell(telling, &self.purges))))
+    }
+
+    /// Notes a write that has succeeded and tells the other nodes; its place in the order of writes, or the last of all where nobody
+    /// can say. To be called before what it outdates is purged: who hears of the purge then knows how to ask.
+    pub async fn wrote(&self, written: &Written) -> Stamp {
+        let place = match (self.writes.note(written), &self.fleet) {
+            (None, Some(fleet)) => fleet.write(written).await,
+            (place, _) => place,
+        };
+        place.unwrap_or(Stamp(u64::MAX))
     }
 
     /// Removes from memory what can be removed at once, and counts it; what remains is covered by the stamp of the purge.

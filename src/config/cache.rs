@@ -38,6 +38,29 @@ pub struct CacheStore {
     pub purge_from: Vec<IpNet>,
     /// Whether `Cache-Status` shows the key under which an answer is looked up.
     pub status_key: bool,
+    /// Whether a client that wrote is shown nothing from before its write: successful unsafe requests are answered with a
+    /// marker, and reads that bring it are answered by what is known to include the write. `"header"`: in the field
+    /// `Last-Seen`, in place of what the upstream says there; `"cookie"`: in a cookie, over HTTPS alone; `"both"`; `"off"`.
+    /// With it, upstreams with replicas that answer writes with `Last-Seen` are asked with the newest of these words.
+    pub read_your_writes: ReadYourWrites,
+    /// For how long after a write. Longer than replicas of any upstream lag behind.
+    #[schemars(extend("x-least" = "1s", "x-most" = "10m"))]
+    pub read_your_writes_for: Period,
+}
+
+/// How a client carries what it has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadYourWrites {
+    /// Not at all.
+    #[default]
+    Off,
+    /// In the field `Last-Seen` of answers and requests: for programs.
+    Header,
+    /// In a cookie: for browsers.
+    Cookie,
+    /// In either.
+    Both,
 }
 
 impl Default for CacheStore {
@@ -50,6 +73,8 @@ impl Default for CacheStore {
             purge_method: false,
             purge_from: loopback(),
             status_key: false,
+            read_your_writes: ReadYourWrites::Off,
+            read_your_writes_for: Period(Duration::from_secs(60)),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::telemetry::Tier;
 
 use super::record::Answered;
 use super::serve::{Hit, Next};
-use super::{Gateway, admit, answer, charge, deliver, identify, prove, record, serve};
+use super::{Gateway, admit, answer, charge, deliver, identify, own_writes, prove, record, serve};
 
 /// The answer to a request, if memory holds it; of a request that exceeds its limits, the refusal.
 pub(super) fn answer(
@@ -43,6 +43,9 @@ pub(super) fn answer(
     let request = &*identify::told(sent, &exchange);
     let forwards = exchange.route.as_ref().is_some_and(|route| matches!(route.action, Action::Forward(_)));
     if !forwards || forward::loops(request) || !serve::open(request, false, &mut exchange) {
+        return None;
+    }
+    if own_writes::is_shown(request, &exchange) {
         return None;
     }
     let now = exchange.cache.as_ref()?.arrived;

@@ -76,6 +76,7 @@ pub(super) async fn conclude(
     let shared = matches!(came.verdict, Verdict::Stored(_, From::Redis));
     let suits = |stored: &Stored| {
         asking.suits(stored, &session.req_header().headers)
+            && asking.includes(stored)
             && tiers.meets(&asking.key, stored).is_none()
             && !(shared && tiers.refuses(&asking.key, stored))
             && reuse_of(asking, stored) != Reuse::Validate(Why::Request)
@@ -112,6 +113,7 @@ pub(super) fn may_stand_in(
     let request = session.req_header();
     !asking.rules.observe
         && asking.suits(stored, &request.headers)
+        && asking.includes(stored)
         && range::holds(&request.method, &request.headers, stored)
         && tiers.meets(&asking.key, stored) != Some(Covered::Hard)
         && reuse::may_stand_in(&asking.directives, &stored.terms, failure, SystemTime::now())

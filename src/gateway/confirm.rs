@@ -144,11 +144,11 @@ fn merged(errand: &Errand, old: &Stored, later: &HeaderMap) -> ResponseHeader {
 
 /// A confirmed answer under its new head, if that may be stored.
 fn to_keep(errand: &Errand, old: &Stored, head: &ResponseHeader) -> Result<Stored, NotKept> {
-    let (request, stamp) = (&errand.request, errand.pilot.stamp());
+    let (request, stood) = (&errand.request, errand.stood());
     let fields = (&request.headers, errand.authorized);
     let terms =
         policy::keep(&request.method, fields, old.status, &head.headers, &errand.rules, errand.times())?;
-    let fresh = settle::to_store(request, head, &errand.rules, terms, stamp, errand.url.clone())?;
+    let fresh = settle::to_store(request, head, &errand.rules, terms, stood, errand.url.clone())?;
     Ok(Stored { body: old.body.clone(), forms: old.forms.clone(), ..fresh })
 }
 

@@ -15,7 +15,7 @@ use crate::cache::flight::{Flights, From, Pilot, Verdict};
 use crate::cache::freshness::Times;
 use crate::cache::policy::NotKept;
 use crate::cache::reuse;
-use crate::cache::stored::{Body, Key, Stored};
+use crate::cache::stored::{Body, Key, Stamp, Stored};
 use crate::cache::{Rules, Tiers, range};
 use crate::exchange::{Exchange, Tries};
 use crate::limit::{Moment, Standing};
@@ -25,7 +25,7 @@ use crate::telemetry::Background;
 use super::renew::Held;
 use super::server::{Connections, Sends, Server, is_interim};
 use super::turn::Stop;
-use super::{affinity, charge, place, settle, share, tally, tries};
+use super::{affinity, charge, own_writes, place, settle, share, tally, tries};
 
 /// What all fetches share.
 pub struct Fetching {
@@ -114,6 +114,10 @@ pub(super) struct Errand {
     pub(super) lease: Option<Held>,
     /// When the request went to the origin.
     pub(super) sent: SystemTime,
+    /// Up to where in the order of writes its answer has all of them.
+    pub(super) seen: Stamp,
+    /// Up to where what serves its client must have.
+    pub(super) after: Stamp,
     /// What is stored of its URL and may be confirmed: of what suits it, only answers with all the bytes it wants.
     pub(super) candidates: Vec<Arc<Stored>>,
     /// What is stored of its answer in parts.
@@ -147,7 +151,12 @@ impl Errand {
         request.remove_header(&header::CACHE_CONTROL);
         request.remove_header(&header::PRAGMA);
         let errand = Self::of(request, exchange, fetching, pilot)?;
-        Some(Self { ahead: matches!(why, Background::Ahead), charged: false, ..errand })
+        Some(Self {
+            ahead: matches!(why, Background::Ahead),
+            charged: false,
+            after: Stamp::default(),
+            ..errand
+        })
     }
 
     fn of(
@@ -175,6 +184,8 @@ impl Errand {
             candidates: Vec::new(),
             in_part: None,
             sent: SystemTime::now(),
+            seen: Stamp::default(),
+            after: asking.after,
             request,
             fetching: fetching.clone(),
             pilot,
@@ -241,6 +252,11 @@ impl Errand {
         Tale { refusal: None, status: None, kept: Ok(()), standing, stored, journey }
     }
 
+    /// Where it stands in the orders of purges and of writes.
+    pub(super) fn stood(&self) -> (Stamp, Stamp) {
+        (self.pilot.stamp(), self.seen)
+    }
+
     /// The largest body that is stored, in bytes.
     pub(super) fn size_max(&self) -> u64 {
         self.rules.max_object.min(self.fetching.tiers.largest())
@@ -276,6 +292,7 @@ impl Errand {
 
     /// Sends the request and reads the head of its answer.
     async fn exchange_heads(&mut self, server: &mut Server) -> Result<Box<ResponseHeader>, Broken> {
+        self.seen = own_writes::ask_for_newest(&self.request, &mut self.exchange, self.fetching.tiers);
         let request = self.to_send().map_err(Broken::Refused)?;
         self.sent = SystemTime::now();
         server.send_head(request, Sends::default()).map_err(Broken::Refused)?;

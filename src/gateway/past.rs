@@ -10,7 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use crate::cache::copy::Copy;
 use crate::cache::freshness::Times;
 use crate::cache::policy::{Bypass, NotKept};
-use crate::cache::stored::Terms;
+use crate::cache::stored::{Stamp, Terms};
 use crate::cache::{Asking, Pass, Rules, Went, invalidate, policy};
 use crate::exchange::Exchange;
 
@@ -87,7 +87,8 @@ fn copy_of(
     let (asking, asked) = (exchange.cache.as_ref()?, exchange.asked.as_ref()?);
     let url = place::url_of(&asking.rules, request, asked);
     let whole = answer.status != StatusCode::PARTIAL_CONTENT;
-    let stored = settle::to_store(request, answer, &asking.rules, terms, asking.stamp, url).ok();
+    let stored =
+        settle::to_store(request, answer, &asking.rules, terms, (asking.stamp, Stamp::default()), url).ok();
     let copy = |stored| Copy::new(stored, asking.rules.max_object, fetching.flights.held());
     stored.filter(|_| whole).map(|stored| Box::new(copy(stored)))
 }
@@ -118,7 +119,9 @@ fn result_of_post(
     )
     .ok()?;
     let url = place::url_of(&rules, request, asked);
-    let stored = settle::to_store(request, answer, &rules, terms, fetching.tiers.purges.stamp(), url).ok()?;
+    // That it has what others wrote is not known.
+    let stood = (fetching.tiers.purges.stamp(), Stamp::default());
+    let stored = settle::to_store(request, answer, &rules, terms, stood, url).ok()?;
     let size_max = rules.max_object.min(fetching.tiers.largest());
     Some(Box::new(Copy::new(stored, size_max, fetching.flights.held())))
 }

@@ -11,11 +11,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use crate::cache::invalidate::places;
 use crate::cache::key::{self, Target};
 use crate::cache::stored::Key;
-use crate::cache::{self, Purge, Rules, Tiers, policy, tags};
+use crate::cache::{self, Rules, policy, tags};
 use crate::exchange::{Asked, Exchange};
 use crate::plan::Plan;
 use crate::route::path;
-use crate::telemetry::PurgeOrigin;
 
 use super::claims::{self, Says};
 
@@ -127,26 +126,25 @@ pub(super) fn label_of(rules: &Rules, request: &RequestHeader, asked: &Asked) ->
     key::readable(&rules.query, &origin.target(&asked.path, request.uri.query())).into()
 }
 
-/// What an answer changes is forgotten before its client hears of it (RFC 9111 §4.4).
-pub(super) fn invalidate(
+/// What an answer changes is to be forgotten before its client hears of it (RFC 9111 §4.4); what that is.
+pub(super) fn outdated(
     request: &RequestHeader,
     answer: &ResponseHeader,
     exchange: &Exchange,
-    tiers: &'static Tiers,
-) {
+) -> Vec<cache::Target> {
     let Some(asked) = exchange.asked.as_ref().filter(|_| policy::invalidates(&request.method, answer.status))
     else {
-        return;
+        return Vec::new();
     };
+    let mut outdated = Vec::new();
     let origin = Origin::of(request, asked);
     for place in places(&origin.in_words(&asked.path, request.uri.query()), &answer.headers) {
         let Ok(path) = path::normalise(&place.path) else { continue };
         let Some(rules) = rules_of_a_get(&exchange.plan, asked, &path) else { continue };
         let target = origin.in_words(&path, place.query.as_deref());
-        for target in purge_targets(rules, &exchange.plan, &target, &request.headers) {
-            tiers.purge(&Purge { target, soft: false }, PurgeOrigin::Unsafe);
-        }
+        outdated.extend(purge_targets(rules, &exchange.plan, &target, &request.headers));
     }
+    outdated
 }
 
 /// What all answers of a URL have in common: their key or, where fields of the request are part of that, a tag of the

@@ -30,7 +30,7 @@ use super::fetch::{self, Fetching};
 use super::server::{News, Sends, Server, before, is_interim};
 use super::stand_in::StandIn;
 use super::turn::Stop;
-use super::{answer, deadline, encode, past, place, refuse, trailers, tries, websocket};
+use super::{answer, deadline, encode, own_writes, past, refuse, trailers, tries, websocket};
 
 /// Asks one server after the other, until the client has an answer.
 pub(super) async fn relay(session: &mut Session, exchange: &mut Exchange, fetching: &Fetching) -> Result<()> {
@@ -131,7 +131,7 @@ impl Relay<'_> {
                 }
                 Event::Client(piece) => self.client_sent(piece)?,
                 Event::Server(Ok(News::Taken)) => continue,
-                Event::Server(Ok(News::Head(head))) => vec![self.head(*head)?],
+                Event::Server(Ok(News::Head(head))) => vec![self.head(*head).await?],
                 Event::Server(Ok(News::Piece(piece))) => self.piece(piece)?,
                 Event::Server(Err(fault)) => return Err(Cut::Server(fault)),
             };
@@ -178,6 +178,7 @@ impl Relay<'_> {
     /// Begins with the head, and what has come of the body before.
     fn begin(&mut self) -> Result<(), Cut> {
         let came = self.session.req_header();
+        own_writes::before(came, self.exchange, self.fetching.tiers);
         let mut request = tries::to_send(came, self.exchange).map_err(Cut::Refused)?;
         deadline::write(&mut request, self.exchange).map_err(Cut::Refused)?;
         let wants_trailers = trailers::are_wanted(came);
@@ -222,7 +223,7 @@ impl Relay<'_> {
     // ── its answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Settles the try by the head of its answer; what the answer changes is forgotten before the client hears of it.
-    fn head(&mut self, mut head: ResponseHeader) -> Result<HttpTask, Cut> {
+    async fn head(&mut self, mut head: ResponseHeader) -> Result<HttpTask, Cut> {
         if is_interim(head.status) {
             self.exchange.tries.heard = true;
             return Ok(HttpTask::Header(Box::new(head), false));
@@ -239,8 +240,10 @@ impl Relay<'_> {
             self.server.end = None;
         }
         hop::strip_response(&mut head);
-        place::invalidate(self.session.req_header(), &head, self.exchange, self.fetching.tiers);
+        let marker =
+            own_writes::outdate(self.session.req_header(), &head, self.exchange, self.fetching.tiers).await;
         past::answered(self.session.req_header(), &head, self.exchange, self.fetching);
+        own_writes::give(self.session.req_header(), &mut head, self.exchange, marker);
         answer::finish(self.session, self.exchange, &mut head);
         if self.exchange.changed_protocol {
             websocket::opened(self.session, self.exchange);

@@ -8,7 +8,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use crate::auth::Proof;
-use crate::cache::flight::{Follower, Joined, Lane, News, PATIENCE, Pilot, Verdict};
+use crate::cache::flight::{Began, Flight, Follower, Joined, Lane, News, PATIENCE, Pilot, Verdict};
 use crate::cache::range;
 use crate::cache::reuse::{self, Failure, Reuse, Why};
 use crate::cache::status::Forwarded;
@@ -23,7 +23,7 @@ use crate::telemetry::{Background, StaleReason, Tier};
 use super::conclude::{After, Came, conclude, may_stand_in};
 use super::fetch::{Errand, Fetching, Tale};
 use super::share::Shared;
-use super::{answer, deliver, identify, place};
+use super::{answer, deliver, identify, own_writes, place};
 
 /// How often a request looks again when what it waited for did not suit it.
 const ROUNDS: usize = 3;
@@ -42,6 +42,7 @@ pub(super) async fn serve(
     }
     let (mut last, mut known) = (Pass::NotShared, None);
     for _ in 0..ROUNDS {
+        own_writes::judge(exchange, fetching.tiers);
         let next = match look(session.req_header(), exchange, fetching, SystemTime::now()) {
             Next::Serve(Hit { stored, stale, refresh }) => {
                 if let Some(why) = refresh {
@@ -145,7 +146,7 @@ fn ask_fleet(
     exchange: &Exchange,
     fetching: &Arc<Fetching>,
 ) -> impl Future<Output = Option<Shared>> + use<> {
-    let (pilot, _nobody) = fetching.flights.alone(fetching.tiers.purges.stamp());
+    let (pilot, _nobody) = fetching.flights.alone(stands(fetching));
     let errand = Errand::foreground(request, exchange, fetching, pilot);
     async move { errand?.ask_fleet_alone().await }
 }
@@ -197,6 +198,8 @@ pub(super) struct Wanted {
     stored: Option<Arc<Stored>>,
     /// Whether others may share it.
     alone: bool,
+    /// Whether what is stored would serve, but for what its client wrote.
+    skips: bool,
 }
 
 /// Looks whether memory holds an answer that serves this request now. Changes nothing.
@@ -219,13 +222,15 @@ pub(super) fn look(
         } else if unstored {
             Next::Past(Pass::Unstored, Forwarded::Bypass)
         } else {
-            Next::Fetch(Wanted { why, stored: None, alone: is_alone(asking, request) })
+            Next::Fetch(Wanted { why, stored: None, alone: is_alone(asking, request), skips: false })
         };
     };
     let stored = found.stored;
     let reuse = reuse::reuse(&asking.directives, &stored.terms, found.soft, asking.arrived, now);
+    let skips = !matches!(reuse, Reuse::Validate(_)) && !asking.includes(&stored);
     let why = match reuse {
         Reuse::Validate(Why::Request) => Forwarded::Request,
+        _ if skips => Forwarded::Request,
         Reuse::Validate(_) => Forwarded::Stale,
         _ if !range::holds(&request.method, &request.headers, &stored) => Forwarded::Partial,
         _ if asking.rules.observe => Forwarded::Bypass,
@@ -245,7 +250,7 @@ pub(super) fn look(
         return Next::Head { why, stored: Some(stored) };
     }
     let alone = is_alone(asking, request) || !stored.terms.is_reusable();
-    Next::Fetch(Wanted { why, stored: Some(stored), alone })
+    Next::Fetch(Wanted { why, stored: Some(stored), alone, skips })
 }
 
 /// Whether the answer to this request is for it alone: for part of an answer, for one that must be newer than any
@@ -266,7 +271,7 @@ pub(super) fn refresh(
 ) {
     let (Some(asking), Some(route)) = (&exchange.cache, &exchange.route) else { return };
     let lane = lane(asking, request, fetching, None);
-    if let Some(pilot) = fetching.flights.begin(lane, fetching.tiers.purges.stamp())
+    if let Some(pilot) = fetching.flights.begin(lane, stands(fetching))
         && let Some(errand) = Errand::background(request, exchange, fetching, pilot, why)
     {
         route.meters.cache.background(why);
@@ -296,17 +301,23 @@ async fn fetch(
     wanted: Wanted,
     known: Option<Arc<Stored>>,
 ) -> Result<After> {
+    if let Some(asking) = exchange.cache.as_mut().filter(|_| wanted.skips) {
+        asking.skipped = true;
+        fetching.tiers.own_writes.skipped.inc();
+    }
     let Some(asking) = &exchange.cache else { return Ok(After::again(Pass::NotShared)) };
-    let stamp = fetching.tiers.purges.stamp();
+    let began = stands(fetching);
     let mut follower = if wanted.alone {
-        let (pilot, follower) = fetching.flights.alone(stamp);
+        let (pilot, follower) = fetching.flights.alone(began);
         send_out(session.req_header(), exchange, fetching, pilot);
         follower
     } else {
         let lane = lane(asking, session.req_header(), fetching, known.as_deref());
         let tiers = &fetching.tiers;
         let now = SystemTime::now();
-        match fetching.flights.join(lane, stamp, |flight| tiers.is_overtaken(&lane.key, flight, now)) {
+        let overtaken =
+            |flight: &Flight<Tale>| flight.seen < asking.after || tiers.is_overtaken(&lane.key, flight, now);
+        match fetching.flights.join(lane, began, overtaken) {
             Joined::Follow(follower) => follower,
             Joined::Lead(pilot, follower) => {
                 send_out(session.req_header(), exchange, fetching, pilot);
@@ -340,6 +351,12 @@ async fn waited(
     asking.stood_in(&stored, wanted.why, None, StaleReason::Error, true);
     deliver::in_place(session, exchange, tiers, &stored).await?;
     Ok(After::Answered)
+}
+
+/// Where a fetch stands that begins now: in the order of writes first, so that what is heard meanwhile is no harm.
+fn stands(fetching: &Fetching) -> Began {
+    let seen = fetching.tiers.writes.heard();
+    Began { stamp: fetching.tiers.purges.stamp(), seen }
 }
 
 /// Without an errand the pilot is lost here, and the fetch has failed.

@@ -59,7 +59,7 @@ fn to_keep(errand: &Errand, head: &ResponseHeader) -> Result<Stored, NotKept> {
     if outlives(errand, head.status) {
         return Err(NotKept::Status);
     }
-    to_store(&errand.request, head, &errand.rules, terms, errand.pilot.stamp(), errand.url.clone())
+    to_store(&errand.request, head, &errand.rules, terms, errand.stood(), errand.url.clone())
 }
 
 /// Whether what is stored is to outlive a failure of its origin: it is fresh, or may stand in for it (RFC 5861 §4), for
@@ -87,13 +87,14 @@ impl Errand {
     }
 }
 
-/// An answer as it is stored, on these terms and without its body.
+/// An answer as it is stored, on these terms and without its body; `stamp` and `seen` are where its fetch stood in the orders of
+/// purges and of writes.
 pub(super) fn to_store(
     request: &RequestHeader,
     head: &ResponseHeader,
     rules: &Rules,
     terms: Terms,
-    stamp: Stamp,
+    (stamp, seen): (Stamp, Stamp),
     named: Named,
 ) -> Result<Stored, NotKept> {
     let selecting =
@@ -107,6 +108,7 @@ pub(super) fn to_store(
         forms: Forms::default(),
         tags: tags_of(&head.headers, rules, &named)?,
         stamp,
+        seen,
         stored: SystemTime::now(),
         url: named.url,
     })

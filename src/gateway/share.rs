@@ -11,7 +11,7 @@ use crate::cache::fleet::Fleet;
 use crate::cache::policy::NotKept;
 use crate::cache::redis::{Found, Lease, Told, Verdict};
 use crate::cache::reuse::{self, Reuse};
-use crate::cache::stored::{Body, Key, Stored};
+use crate::cache::stored::{Body, Key, Stamp, Stored};
 use crate::cache::{Tiers, parts, vary};
 use crate::telemetry::Scope;
 
@@ -47,6 +47,10 @@ impl Errand {
                     route.meters.cache.joined(Scope::Fleet);
                 }
                 return Some(stored);
+            }
+            // Whose client wrote asks with what that takes; others' fetches may be without.
+            if self.after > Stamp::default() {
+                return None;
             }
             // What is validated at each use is asked for by each, and so is a part. What others store all the while may suit
             // them alone.
@@ -130,7 +134,7 @@ impl Errand {
         let now = SystemTime::now();
         let reuse = reuse::reuse(&self.asked, &entry.stored.terms, soft, self.arrived, now);
         // What is fetched ahead of its time is fresh still; only another node's newer one spares the fetch.
-        let serves = reuse == Reuse::Serve && !(self.ahead && newer);
+        let serves = reuse == Reuse::Serve && entry.stored.seen >= self.after && !(self.ahead && newer);
         if !serves && newer {
             return None;
         }

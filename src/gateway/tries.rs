@@ -16,7 +16,7 @@ use crate::route::path;
 use crate::upstream::{Failure, peer, retry_after};
 
 use super::turn::{self, Stop, Waiting};
-use super::{affinity, identify, place};
+use super::{affinity, identify, own_writes, place};
 
 /// Chooses a server: for the first try after taking a place with the upstream, for each that follows after a pause.
 pub(super) async fn next_server<W: Waiting + ?Sized>(
@@ -166,6 +166,7 @@ pub(super) fn to_send(came: &RequestHeader, exchange: &Exchange) -> Result<Reque
     forward::identify(&mut request, &facts, &asked.id);
     identify::keep_back(&mut request, exchange);
     identify::tell(&mut request, exchange);
+    own_writes::say(&mut request, exchange)?;
     let path = forward.path.apply(&asked.path);
     let path = path::normalise_rewritten(&path).map_err(Refusal::Path)?;
     request.set_uri(target(came, &path).ok_or(Refusal::Internal)?);

@@ -8,7 +8,9 @@ use http::header::{COOKIE, HOST};
 use ipnet::IpNet;
 
 use crate::cache::{Methods, QueryRule, Rules, SetCookie};
-use crate::config::cache::{Cache, CacheMethod, CacheSetCookie, CacheTable, KeyQuery, KeyQueryWord};
+use crate::config::cache::{
+    Cache, CacheMethod, CacheSetCookie, CacheTable, KeyQuery, KeyQueryWord, ReadYourWrites,
+};
 use crate::config::{ByteSize, CacheStore, Config, Period, Place, Problem};
 use crate::place;
 
@@ -29,6 +31,29 @@ pub struct CacheSettings {
     pub purge_from: Option<Vec<IpNet>>,
     /// Whether `Cache-Status` shows the key.
     pub status_key: bool,
+    /// How clients are shown what they wrote, if they are.
+    pub own_writes: Option<OwnWrites>,
+}
+
+/// How clients are shown what they wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnWrites {
+    /// Whether writes are answered with a marker in `Last-Seen`.
+    pub header: bool,
+    /// Whether they are answered with one in a cookie.
+    pub cookie: bool,
+    /// For how long it counts.
+    pub window: Duration,
+}
+
+fn own_writes(written: &CacheStore) -> Option<OwnWrites> {
+    let (header, cookie) = match written.read_your_writes {
+        ReadYourWrites::Off => return None,
+        ReadYourWrites::Header => (true, false),
+        ReadYourWrites::Cookie => (false, true),
+        ReadYourWrites::Both => (true, true),
+    };
+    Some(OwnWrites { header, cookie, window: written.read_your_writes_for.0 })
 }
 
 /// What `[cache]` says.
@@ -53,6 +78,7 @@ pub(super) fn settings(config: &Config, problems: &mut Vec<Problem>) -> CacheSet
         blind_max: written.blind_max.0,
         purge_from: written.purge_method.then(|| written.purge_from.clone()),
         status_key: written.status_key,
+        own_writes: own_writes(written),
     }
 }
 
@@ -115,6 +141,7 @@ fn compiled(table: CacheTable, config: &Config) -> Rules {
         tags: sorted(table.tags, String::as_str),
         max_object,
         observe: table.observe,
+        own_writes: own_writes(&config.cache).is_some(),
     }
 }
 

@@ -54,7 +54,7 @@ use crate::telemetry::RouteMeters;
 use crate::upstream::{Overrides, Split, Upstream};
 
 pub use admin::AdminAddress;
-pub use caching::CacheSettings;
+pub use caching::{CacheSettings, OwnWrites};
 pub use change::Change;
 pub use client_cert::ClientCertRule;
 pub use compile::compile;

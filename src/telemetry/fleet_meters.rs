@@ -82,6 +82,35 @@ impl RedisMeters {
     }
 }
 
+/// The metrics of clients that are shown what they wrote.
+#[derive(Debug)]
+pub struct OwnWriteMeters {
+    /// A write was answered with a marker.
+    pub given: Counter,
+    /// A marker came with a request, and counts.
+    pub shown: Counter,
+    /// What was stored was not served for a marker.
+    pub skipped: Counter,
+    /// A marker came after its time.
+    pub expired: Counter,
+    /// What came was no marker of this fleet.
+    pub refused: Counter,
+}
+
+impl OwnWriteMeters {
+    /// The process's.
+    pub fn new(meters: &Meters) -> Self {
+        let events = |event| meters.cache_own_writes.with([event]);
+        Self {
+            given: events("given"),
+            shown: events("shown"),
+            skipped: events("skipped"),
+            expired: events("expired"),
+            refused: events("refused"),
+        }
+    }
+}
+
 /// The metrics of purges and of their log.
 #[derive(Debug)]
 pub struct PurgeMeters {

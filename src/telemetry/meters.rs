@@ -224,6 +224,9 @@ meters! {
     cache_purges: counter["kind", "origin"] "cache_purges",
         "Purges that took effect here, by what they cover (`url`, `tag`, `prefix`, `all`) and who asked (`admin`, `method`, `unsafe`: an unsafe request that succeeded, `fleet`: another node)",
         "The same on every node, `fleet` on one being another origin elsewhere; many `all` cost the origin dearly.";
+    cache_own_writes: counter["event"] "cache_own_writes",
+        "Markers of clients that wrote (`cache.read_your_writes`), by what happened (`given`, `shown`, `skipped`: what was stored may be from before the write, `expired`, `refused`: of another fleet, or made up)",
+        "`skipped` at most once or twice per `given`: else nodes do not hear of each other's writes. `refused` at a steady rate: nodes without a common Redis, or somebody tries.";
     purge_log_connected: gauge[] "cache_purge_log_connected",
         "1 while purges of other nodes are heard of, 0 while their log cannot be read or there is none",
         "Alert at 0 where `redis` is set: after `cache.blind_max` memory is no longer trusted.";

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use access::is_secret;
 pub use access::{AccessLog, Record};
 pub use cache_meters::{Background, CacheMeters, CacheOutcome, Scope, StaleReason, Tier, Validation};
-pub use fleet_meters::{PurgeKind, PurgeMeters, PurgeOrigin, RedisMeters};
+pub use fleet_meters::{OwnWriteMeters, PurgeKind, PurgeMeters, PurgeOrigin, RedisMeters};
 pub use logs::{count_panics, start_logs};
 pub use meters::Meters;
 pub use reference::meters_reference;

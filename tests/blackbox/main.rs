@@ -60,6 +60,7 @@ mod j_cache_purge;
 mod j_cache_safety;
 mod j_cache_together;
 mod j_cache_trouble;
+mod j_own_writes;
 mod k_balance;
 mod k_choice;
 mod l_health;

@@ -20,7 +20,7 @@ local function begun_later(one, other)
 end
 local function content(head) return string.sub(head, 11, 30) end
 local function each_chunk(prefix, field, head, act)
-  if not head or string.sub(head, 1, 4) ~= 'TGH\2' or #head < 46 then return end
+  if not head or string.sub(head, 1, 4) ~= 'TGH\3' or #head < 46 then return end
   local hex = string.gsub(string.sub(head, 15, 30), '.', function(c) return string.format('%02x', string.byte(c)) end)
   for at = 0, math.min(struct.unpack('>I4', head, 11), 65536) - 1 do
     if act(prefix .. field .. ':' .. hex .. ':' .. at) == 0 then return false end
@@ -47,7 +47,7 @@ pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
 local field, head, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local prefix, grace = ARGV[5], tonumber(ARGV[6])
 local old = redis.call('HGET', KEYS[1], field)
-if old and (string.sub(old, 1, 4) ~= 'TGH\2' or #old < 46) then old = false end
+if old and (string.sub(old, 1, 4) ~= 'TGH\3' or #old < 46) then old = false end
 local same = old and content(old) == content(head)
 local verdict = 1
 if old and stored(old) > stored(head) and not begun_later(head, old) then

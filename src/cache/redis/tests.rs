@@ -62,6 +62,7 @@ fn stored(body: &[u8]) -> Stored {
         forms: crate::cache::forms::Forms::default(),
         tags: Arc::new([]),
         stamp: Stamp(7),
+        seen: Stamp(0),
         stored: now,
         url: "https://a.test/".into(),
     }
@@ -344,7 +345,7 @@ async fn what_cannot_be_read_is_a_miss() {
         assert_eq!(bodies(&tier).await, [None], "{what}");
         server.flushall();
     }
-    for (what, head) in [("foreign", "hello"), ("older", "TGH\u{7f}"), ("nothing", ""), ("newer", "TGH\u{3}")]
+    for (what, head) in [("foreign", "hello"), ("older", "TGH\u{7f}"), ("nothing", ""), ("newer", "TGH\u{4}")]
     {
         tier.store(&KEY, &answer, None).await.unwrap();
         server.cli(&["HSET", &heads, &field, head]);
