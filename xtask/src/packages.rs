@@ -63,6 +63,7 @@ pub(crate) const DRILL: &[Tool] = &[
     tool("openssl", &["openssl"]),
     tool("h2load", &["nghttp2-client"]),
     tool("curl", &["curl"]),
+    tool("pg_ctl", &["postgresql"]),
 ];
 
 /// Installs the packages of every tool that is not there.

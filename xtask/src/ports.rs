@@ -15,6 +15,11 @@ const OURS: Range<u16> = 12_000..32_000;
 /// Those that were given here: whose server is not there yet looks free.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// The port of one, for fixtures of tests that know no other failure than a panic.
+pub(crate) fn free_port() -> u16 {
+    free_address().map_or_else(|failure| panic!("{}", failure.0), |address| address.port())
+}
+
 /// An address of loopback on which nobody listens, and that nobody else gets here.
 pub(crate) fn free_address() -> Outcome<SocketAddr> {
     // Runs side by side begin at different places.

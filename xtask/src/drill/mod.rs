@@ -21,12 +21,14 @@ mod chaos;
 mod deaths;
 mod fleet;
 mod limits;
+mod own_writes;
 mod floods;
 mod frames;
 mod purge;
 mod reload;
 mod restart;
 mod tested;
+mod users;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -45,7 +47,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 12] = [
+const DRILLS: [Drill; 13] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
@@ -75,6 +77,11 @@ const DRILLS: [Drill; 12] = [
         name: "large-bodies",
         promise: "bodies larger than memory should be arrive whole, and memory stays as it was",
         play: bodies::run,
+    },
+    Drill {
+        name: "own-writes",
+        promise: "whoever wrote reads it at any gateway, though replicas lag two seconds behind",
+        play: own_writes::run,
     },
     Drill {
         name: "purge-races",
@@ -124,9 +131,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
         return play(&drills, there, scale);
     }
     packages::ensure(packages::BUILD)?;
-    println!("building tidegate ({profile} profile)");
-    let words = ["build", "--locked", "--profile", &profile, "--package", "tidegate", "--bins"];
-    workspace::run(&mut cargo(&words))?;
+    println!("building tidegate and user-service ({profile} profile)");
+    let words =
+        ["build", "--locked", "--profile", &profile, "--package", "tidegate", "--package", "user-service"];
+    workspace::run(cargo(&words).arg("--bins"))?;
     play(&drills, binary(&profile, "tidegate"), scale)
 }
 

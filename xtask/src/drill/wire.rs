@@ -61,6 +61,19 @@ impl Wire {
         ))
     }
 
+    /// Asks with any method, with these fields (each line ended) and this content.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &str,
+        content: &str,
+    ) -> io::Result<Answer> {
+        let (host, length) = (&self.host, content.len());
+        let length = if content.is_empty() { String::new() } else { format!("Content-Length: {length}\r\n") };
+        self.ask(&format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}{length}\r\n{content}"))
+    }
+
     fn ask(&mut self, request: &str) -> io::Result<Answer> {
         // Taken out for the time of the exchange: after a failure nobody knows where an answer begins.
         let mut stream = self.stream.take().map_or_else(|| connect(self.address), Ok)?;
