@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::TokioIo;
@@ -33,8 +33,32 @@ pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub struct Https {
     tls: TlsConnector,
     within: Duration,
-    /// Whether servers on this machine may be asked without TLS.
-    loopback: bool,
+    plain: Plain,
+}
+
+/// Which servers may be asked without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    Never,
+    /// Those on this machine.
+    Loopback,
+    Anywhere,
+}
+
+/// What a client of TLS has that believes these, or those of the system.
+///
+/// # Errors
+/// There is no TLS with them.
+pub fn client_config(roots: Option<&[CertificateDer<'static>]>) -> Result<ClientConfig, rustls::Error> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Some(roots) => store.add_parsable_certificates(roots.iter().cloned()),
+        None => store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    };
+    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth())
 }
 
 impl Https {
@@ -43,22 +67,33 @@ impl Https {
     /// # Errors
     /// There is no TLS with them.
     pub fn trusting(roots: Option<&[CertificateDer<'static>]>) -> Result<Self, rustls::Error> {
-        let mut store = RootCertStore::empty();
-        match roots {
-            Some(roots) => store.add_parsable_certificates(roots.iter().cloned()),
-            None => store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-        };
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), within: WITHIN, loopback: false })
+        let config = client_config(roots)?;
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), within: WITHIN, plain: Plain::Never })
     }
 
     /// Waits no longer than this, and asks servers on this machine (`localhost`, `127.0.0.1`, `[::1]`) by `http` URLs, too.
     #[must_use]
     pub fn or_loopback(self, within: Duration) -> Self {
-        Self { within, loopback: true, ..self }
+        Self { within, plain: Plain::Loopback, ..self }
+    }
+
+    /// Waits no longer than this, and asks servers anywhere by `http` URLs, too.
+    #[must_use]
+    pub fn or_plain(self, within: Duration) -> Self {
+        Self { within, plain: Plain::Anywhere, ..self }
+    }
+
+    /// Asks, and gives the answer with its head read, no later than that was to be; the rest comes as it is polled.
+    ///
+    /// # Errors
+    /// There is none, or not in time.
+    pub async fn open<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Fault>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Fault>,
+    {
+        timeout(self.within, self.begin(request)).await?
     }
 
     /// Asks, and reads the whole answer. Redirects are not followed.
@@ -80,7 +115,18 @@ impl Https {
         B::Data: Send,
         B::Error: Into<Fault>,
     {
-        let place = Place::of(request.uri(), self.loopback)?;
+        let (parts, body) = self.begin(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
+        Ok(Response::from_parts(parts, body))
+    }
+
+    async fn begin<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Fault>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Fault>,
+    {
+        let place = Place::of(request.uri(), self.plain)?;
         let request = in_origin_form(request)?;
         let tcp = TcpStream::connect((&*place.host, place.port)).await?;
         if !place.secure {
@@ -94,18 +140,16 @@ impl Https {
 async fn converse<B>(
     stream: impl Read + Write + Unpin + Send + 'static,
     request: Request<B>,
-) -> Result<Response<Bytes>, Fault>
+) -> Result<Response<Incoming>, Fault>
 where
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Fault>,
 {
     let (mut sender, connection) = http1::handshake(stream).await?;
-    // Ends with its sender; what goes wrong on it is the sender's to tell.
+    // Ends with its sender and the answer; what goes wrong on it is theirs to tell.
     tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
-    Ok(Response::from_parts(parts, body))
+    Ok(sender.send_request(request).await?)
 }
 
 /// Where a server is.
@@ -118,13 +162,13 @@ struct Place {
 }
 
 impl Place {
-    fn of(uri: &Uri, loopback: bool) -> Result<Self, Fault> {
+    fn of(uri: &Uri, plain: Plain) -> Result<Self, Fault> {
         let authority = uri.authority().ok_or("a URL without a host")?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let here = matches!(&*host, "localhost" | "127.0.0.1" | "::1");
         let secure = match uri.scheme_str() {
             Some("https") => true,
-            Some("http") if loopback && here => false,
+            Some("http") if plain == Plain::Anywhere || (plain == Plain::Loopback && here) => false,
             _ => return Err(format!("`{uri}` is no `https` URL").into()),
         };
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -159,17 +203,20 @@ mod tests {
 
     #[test]
     fn who_is_asked_without_tls_is_on_this_machine() {
-        let place =
-            |uri: &str, loopback| Place::of(&uri.parse().unwrap(), loopback).map_err(|no| no.to_string());
+        let place = |uri: &str, plain| Place::of(&uri.parse().unwrap(), plain).map_err(|no| no.to_string());
         let row = |secure, host: &str, port| Ok(Place { secure, host: host.to_owned(), port });
-        assert_eq!(place("https://ca.test/dir", false), row(true, "ca.test", 443));
-        assert_eq!(place("https://[::1]:14000/dir", false), row(true, "::1", 14000));
-        assert_eq!(place("http://localhost/", true), row(false, "localhost", 80));
-        assert_eq!(place("http://[::1]:81/", true), row(false, "::1", 81));
-        for (uri, loopback) in
-            [("http://127.0.0.1/", false), ("http://id.test/", true), ("http://localhost.id.test/", true)]
-        {
-            assert!(place(uri, loopback).unwrap_err().contains("no `https` URL"), "{uri}");
+        assert_eq!(place("https://ca.test/dir", Plain::Never), row(true, "ca.test", 443));
+        assert_eq!(place("https://[::1]:14000/dir", Plain::Never), row(true, "::1", 14000));
+        assert_eq!(place("http://localhost/", Plain::Loopback), row(false, "localhost", 80));
+        assert_eq!(place("http://[::1]:81/", Plain::Loopback), row(false, "::1", 81));
+        assert_eq!(place("http://id.test/", Plain::Anywhere), row(false, "id.test", 80));
+        for (uri, plain) in [
+            ("http://127.0.0.1/", Plain::Never),
+            ("http://id.test/", Plain::Loopback),
+            ("http://localhost.id.test/", Plain::Loopback),
+            ("ftp://id.test/", Plain::Anywhere),
+        ] {
+            assert!(place(uri, plain).unwrap_err().contains("no `https` URL"), "{uri}");
         }
     }
 }

@@ -10,7 +10,7 @@
 //! exchange
 //! refusal                                          knows every stage's "no"
 //! plan                                             Config + stages -> what runs
-//! acme                                             obtains what listen shows
+//! acme feed                                        obtains what listen shows; hears what cache forgets
 //! listen route auth limit cache upstream forward   the stages: strangers to each other
 //! config telemetry https redis                     words and pipes
 //! ```
@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod refusal;
 pub mod plan;
 pub mod acme;
+pub mod feed;
 
 pub mod listen;
 pub mod route;

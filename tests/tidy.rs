@@ -20,7 +20,7 @@ use source::{Source, files, functions, names_from_the_root, root, sources};
 const FLOORS: &[&[&str]] = &[
     &["config", "telemetry", "https", "redis"],
     &["listen", "route", "auth", "limit", "cache", "upstream", "forward"],
-    &["acme"],
+    &["acme", "feed"],
     &["plan"],
     &["refusal"],
     &["exchange"],

@@ -23,6 +23,7 @@ use crate::cache::fleet::Joining;
 use crate::cache::flight::Flights;
 use crate::cache::held::Held;
 use crate::config::AccessLog as Written;
+use crate::feed::Feed;
 use crate::gateway::{Connections, Fetching, Gateway};
 use crate::listen::{self, Bound, CertWatch, Edge, Kind, Listener, Listeners};
 use crate::plan::{AdminAddress, Plan};
@@ -110,6 +111,7 @@ impl Process {
         live.load().providers.values().for_each(|provider| provider.start());
         let fetching = fetching(&live.load(), fleet, &meters, threads);
         let _fleet = meet(fetching.tiers, &live.load(), redis).await;
+        let feed = Feed::start(fetching.tiers, live.load().cache.invalidate.clone(), &meters);
         let https_port = Arc::new(AtomicU16::new(https_port(listeners.iter().map(|bound| bound.listener))));
         let gateway = Gateway {
             fetching: fetching.clone(),
@@ -121,7 +123,8 @@ impl Process {
             https_port: https_port.clone(),
         };
         let listeners = Listeners::start(listeners, &edge, gateway);
-        let started = Started { source, files, meters: meters.clone(), live, certs, acme, edge, https_port };
+        let counts = meters.clone();
+        let started = Started { source, files, meters: counts, live, certs, acme, feed, edge, https_port };
         let reloader = Reloader::new(started, listeners);
         let shown = admin_of(&reloader, &meters, &ready, fetching.tiers, &taken_back);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
@@ -139,14 +142,19 @@ impl Process {
             drain::Signal::Interrupt => Ok(ExitCode::from(130)),
             drain::Signal::Terminate => {
                 ready.drain();
-                let grace = reloader.plan().config.shutdown_grace.0;
-                let left = drain::wait(reloader.stop(), &meters, grace, &mut signals).await;
-                drain::share(&fetching, left, &mut signals).await;
-                fetching.connections.close(drain::FAREWELL).await;
+                end(&reloader, &fetching, &meters, &mut signals).await;
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
+}
+
+/// Ends what is under way, within the time that it is given.
+async fn end(reloader: &Reloader, fetching: &Fetching, meters: &Meters, signals: &mut drain::Signals) {
+    let grace = reloader.plan().config.shutdown_grace.0;
+    let left = drain::wait(reloader.stop(), meters, grace, signals).await;
+    drain::share(fetching, left, signals).await;
+    fetching.connections.close(drain::FAREWELL).await;
 }
 
 /// The longest that the first round of health checks is waited for; whoever has not passed by then is down.
@@ -216,7 +224,7 @@ fn admin_of(
     let live = reloader.live();
     let (config, upstreams, drained) = (live.clone(), live.clone(), live.clone());
     let desk = Desk { live: live.clone(), tiers };
-    let (shown, ordered) = (reloader.clone(), reloader.clone());
+    let (shown, ordered, heard) = (reloader.clone(), reloader.clone(), reloader.feed().clone());
     Admin {
         meters: meters.clone(),
         token: live.load().admin_token.clone(),
@@ -233,7 +241,8 @@ fn admin_of(
         revoke: revoke::orders(live.clone(), taken_back.clone()),
         cache: Arc::new(move || {
             let (entries, bytes) = tiers.held();
-            serde_json::json!({ "entries": entries, "bytes": bytes, "redis": tiers.fleet().is_some() })
+            let (redis, events) = (tiers.fleet().is_some(), heard.view());
+            serde_json::json!({ "entries": entries, "bytes": bytes, "redis": redis, "invalidate": events })
         }),
         inspect: desk.inspects(),
         purge: desk.purges(),

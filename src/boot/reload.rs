@@ -17,6 +17,7 @@ use super::process::{FIRST_CHECKS, checked, https_port};
 use super::source::{self, Compiled, Files, Source, Unusable, prints};
 use crate::acme::Acme;
 use crate::admin::{InForce, Refused};
+use crate::feed::Feed;
 use crate::gateway::Gateway;
 use crate::listen::{CertWatch, Edge, Keyring, Listeners, Print};
 use crate::plan::{self, Change, Plan, Running};
@@ -32,6 +33,7 @@ pub(super) struct Started {
     pub(super) live: Arc<ArcSwap<Plan>>,
     pub(super) certs: Arc<CertWatch>,
     pub(super) acme: Arc<Acme>,
+    pub(super) feed: Arc<Feed>,
     pub(super) edge: Arc<Edge>,
     pub(super) https_port: Arc<AtomicU16>,
 }
@@ -78,6 +80,11 @@ impl Reloader {
     /// Where the plan in force is found.
     pub(super) fn live(&self) -> &Arc<ArcSwap<Plan>> {
         &self.it.live
+    }
+
+    /// What the cache follows.
+    pub(super) fn feed(&self) -> &Arc<Feed> {
+        &self.it.feed
     }
 
     /// Which configuration is in force.
@@ -131,7 +138,7 @@ impl Reloader {
 
         self.warm_up(&plan, &running).await;
         let (plan, tls) = plan.split_tls();
-        let Started { live, certs, acme, edge, https_port: port, .. } = &self.it;
+        let Started { live, certs, acme, feed, edge, https_port: port, .. } = &self.it;
         let plan = Arc::new(plan);
         let put_in_force = || {
             edge.set_bounds(plan.bounds);
@@ -141,6 +148,7 @@ impl Reloader {
             certs.hold_along(tls, || live.store(plan.clone()));
         };
         acme.follow(plan.acme.clone(), put_in_force).await;
+        feed.follow(plan.cache.invalidate.clone());
         listeners.take(lineup).await;
         self.forget_former(files);
         Ok(change)

@@ -99,15 +99,29 @@ pub struct Bus {
     sight: watch::Sender<Sight>,
 }
 
-/// Puts a purge into the log: about how many are kept, what it meets, the node. Answers its id.
+/// Puts purges into the log: about how many are kept, the node, of what they come, what each meets. Answers their ids.
+///
+/// Of what every node hears by itself, each tells, and the first puts it into the log. Where it is among the last entries,
+/// those are answered; where a node comes later than that, it is there twice, which costs a few fetches.
 ///
 /// A full Redis that evicts nothing refuses to add an entry, but to nobody who has written in the same step; and it lets
 /// an old end be cut off however full it is. The log is bounded, and so is what it takes beyond the memory it may.
 static SEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+local ids, count = {}, #ARGV - 3
+if ARGV[3] ~= '' then
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 128)) do
+    if entry[2][5] == 'e' and entry[2][6] == ARGV[3] then table.insert(ids, 1, entry[1]) end
+  end
+  if #ids == count then return ids end
+  ids = {}
+end
 redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
-return redis.call('XADD', KEYS[1], '*', 'p', ARGV[2], 'n', ARGV[3])
+for at = 1, count do
+  ids[at] = redis.call('XADD', KEYS[1], '*', 'p', ARGV[3 + at], 'n', ARGV[2], 'e', ARGV[3])
+end
+return ids
 ",
     )
 });
@@ -199,8 +213,7 @@ impl Bus {
     pub async fn publish(&self, purge: Purge) -> Result<Stamp, Away> {
         let sent = self.send(&purge).await;
         if sent.is_err() {
-            self.untold.wait(purge);
-            self.wake.notify_one();
+            self.wait(purge);
         }
         sent
     }
@@ -213,6 +226,21 @@ impl Bus {
             Value::BulkString(id) => Ok(Id::read(&id)?.stamp()),
             _ => Err(Away::Nonsense),
         }
+    }
+
+    /// The same for purges that come of one event, which other nodes may have heard, too: `event` names it for all of them.
+    /// Without a name, they are in the log once for each node that heard it. Answers the place of each.
+    pub async fn publish_heard(&self, event: Option<&str>, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
+        let sent = self.send_all(event.unwrap_or_default(), purges).await;
+        if sent.is_err() {
+            purges.iter().for_each(|purge| self.wait((*purge).clone()));
+        }
+        sent
+    }
+
+    fn wait(&self, purge: Purge) {
+        self.untold.wait(purge);
+        self.wake.notify_one();
     }
 
     /// Purges that wait to be sent, the one that is being sent included.
@@ -238,12 +266,22 @@ impl Bus {
     // === Sending ===
 
     async fn send(&self, purge: &Purge) -> Result<Stamp, Away> {
-        let words = purge.encode();
-        let args = [KEPT.as_bytes(), words.as_bytes(), self.node.as_bytes()];
-        match self.redis.script("purge", &SEND, &[&self.stream], &args).await? {
-            Value::BulkString(id) => Ok(Id::read(&id)?.stamp()),
+        self.send_all("", &[purge]).await?.pop().ok_or(Away::Nonsense)
+    }
+
+    async fn send_all(&self, event: &str, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
+        let words: Vec<String> = purges.iter().map(|purge| purge.encode()).collect();
+        let mut args = vec![KEPT.as_bytes(), self.node.as_bytes(), event.as_bytes()];
+        args.extend(words.iter().map(String::as_bytes));
+        let Value::Array(ids) = self.redis.script("purge", &SEND, &[&self.stream], &args).await? else {
+            return Err(Away::Nonsense);
+        };
+        let place = |id: &Value| match id {
+            Value::BulkString(id) => Ok(Id::read(id)?.stamp()),
             _ => Err(Away::Nonsense),
-        }
+        };
+        let places = ids.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        if places.len() == purges.len() { Ok(places) } else { Err(Away::Nonsense) }
     }
 
     async fn send_waiting(&self, handler: &impl Fn(Event)) {

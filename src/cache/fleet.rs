@@ -136,6 +136,26 @@ impl Fleet {
         self.bus.write(written).await.ok()
     }
 
+    /// The same of purges that come of one event, which all nodes may have heard, and which has this name for them.
+    pub(super) async fn tell_heard(
+        &self,
+        event: Option<&str>,
+        telling: Vec<Telling<'_>>,
+        purges: &Purges,
+    ) -> Told {
+        let told: Vec<&Purge> = telling.iter().map(|telling| &telling.purge).collect();
+        let told = match self.bus.publish_heard(event, &told).await {
+            Ok(places) => {
+                told.into_iter().zip(places).for_each(|(purge, place)| purges.confirm(purge, place));
+                Told::Now
+            }
+            Err(_away) => Told::Later,
+        };
+        drop(telling);
+        self.count_unsent();
+        told
+    }
+
     /// Whether an answer that another node shared may be older than a purge of this node, whatever their stamps say: the
     /// purge names it, and its place in the log is not known yet.
     pub(super) fn doubts(&self, key: &Key, stored: &Stored) -> bool {

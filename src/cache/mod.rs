@@ -11,6 +11,7 @@
 //! | `purge`, `purges`, `ledger` | a purge, and the order of all of them |
 //! | `bus`, `fleet` | how nodes share that order, and a node's part in it |
 //! | `writes`, `marker` | the order of writes, and what a client carries of it |
+//! | `hearing` | whether changes at the origin are heard of, and what is trusted while they are not |
 //! | `marks` | which URLs have answers that are not stored |
 //! | `flight`, `copy`, `held` | answers on their way, everybody who follows them, and what they hold |
 //! | `tiers` | all of that as one store |
@@ -36,6 +37,7 @@ pub mod fleet;
 pub mod flight;
 pub mod forms;
 pub mod freshness;
+mod hearing;
 mod heeded;
 pub mod held;
 pub mod invalidate;
@@ -65,6 +67,7 @@ mod wire;
 pub mod writes;
 
 pub use asking::{Asking, Pass, Went};
+pub use hearing::Hearing;
 pub use heeded::Heeded;
 pub use memory::Memory;
 pub use purge::{Purge, Target, Unreadable};

@@ -20,7 +20,12 @@ pub fn of_url(url: &str) -> u64 {
     hash(&[b"\0url ", url.as_bytes()].concat())
 }
 
-/// Hashes of all tags of an answer, sorted, each once.
+/// The tag that all answers carry that have any of others. No origin can name it, either.
+pub fn of_tagged() -> u64 {
+    hash(b"\0tagged")
+}
+
+/// Hashes of all tags of an answer, sorted, each once; with [`of_tagged`], if there are any.
 ///
 /// `Cache-Tag` is a list with commas, `Surrogate-Key` one with spaces. Neither is bounded but by the size of a head.
 pub fn of(answer: &HeaderMap, route: &[String]) -> Vec<u64> {
@@ -28,6 +33,9 @@ pub fn of(answer: &HeaderMap, route: &[String]) -> Vec<u64> {
     let spaces = named(answer, "surrogate-key", u8::is_ascii_whitespace);
     let own = route.iter().map(String::as_bytes);
     let mut tags: Vec<u64> = commas.chain(spaces).chain(own).map(hash).collect();
+    if !tags.is_empty() {
+        tags.push(of_tagged());
+    }
     tags.sort_unstable();
     tags.dedup();
     tags
@@ -55,6 +63,7 @@ mod tests {
         answer.append("surrogate-key", HeaderValue::from_static("users  user,5"));
         let mut wanted: Vec<u64> =
             ["users", "user 5", "Users", "user,5", "all"].iter().map(|tag| hash(tag.as_bytes())).collect();
+        wanted.push(of_tagged());
         wanted.sort_unstable();
         assert_eq!(of(&answer, &["all".to_owned(), "users".to_owned()]), wanted);
     }

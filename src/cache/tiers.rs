@@ -10,6 +10,7 @@ use super::asking::Asking;
 use super::fleet::{Fleet, Joining, Told};
 use super::flight::Flight;
 use super::freshness::Times;
+use super::hearing::Hearing;
 use super::marker::Keys;
 use super::marks::Unstored;
 use super::memory::Memory;
@@ -39,6 +40,8 @@ pub struct Tiers {
     pub unstored: Unstored,
     /// What is counted of these.
     pub own_writes: OwnWriteMeters,
+    /// Whether changes at the origin are heard of.
+    pub hearing: Hearing,
     pub(super) purge_meters: PurgeMeters,
     pub(super) fleet: Option<Fleet>,
 }
@@ -69,6 +72,7 @@ impl Tiers {
         Box::leak(Box::new(Self {
             memory: Memory::new(memory_bytes, meters),
             unstored: Unstored::new(),
+            hearing: Hearing::default(),
             purge_meters: PurgeMeters::new(meters),
             own_writes: OwnWriteMeters::new(meters),
             writes: Writes::new(fleet.is_none()),
@@ -140,9 +144,17 @@ impl Tiers {
         Found { suits: None, why }
     }
 
-    /// Whether an answer in memory is to be validated first, as purges have not been heard of for too long.
+    /// Whether an answer in memory is to be validated first, as purges, or changes at the origin, have not been heard of for
+    /// too long.
     pub fn distrusts(&self, stored: &Stored, now: SystemTime) -> bool {
-        self.fleet.as_ref().is_some_and(|fleet| fleet.distrusts(stored, now))
+        self.hearing.distrusts(stored, now)
+            || self.fleet.as_ref().is_some_and(|fleet| fleet.distrusts(stored, now))
+    }
+
+    /// Whether an answer from outside is to be validated first: it was purged softly, or changes at the origin have not been
+    /// heard of for too long.
+    pub fn doubts(&self, key: &Key, stored: &Stored, now: SystemTime) -> bool {
+        self.meets(key, stored).is_some() || self.hearing.distrusts(stored, now)
     }
 
     /// Of which kind a request is, as far as is known before its answer: those of one kind may share a fetch. `known` is an
@@ -255,6 +267,24 @@ impl Tiers {
             None => Told::Alone,
         };
         (told, here)
+    }
+
+    /// Forgets, or makes stale, what an event at the origin names, which other nodes may hear as well: here at once, on others
+    /// as soon as one of them has heard it. `event` is its name for all of them, where it has one.
+    ///
+    /// The task tells them, and ends with what came of it; `None` where there are none.
+    pub fn purge_heard(&'static self, event: Option<String>, purges: Vec<Purge>) -> Option<JoinHandle<Told>> {
+        let telling = self.fleet.as_ref().map(|fleet| {
+            (fleet, purges.iter().map(|purge| fleet.telling(purge.clone())).collect::<Vec<_>>())
+        });
+        for purge in &purges {
+            self.purges.note(purge);
+            self.purge_meters.purged(kind_of(purge), PurgeOrigin::Event);
+            self.sweep(purge);
+        }
+        let (fleet, telling) = telling?;
+        let tell = async move { fleet.tell_heard(event.as_deref(), telling, &self.purges).await };
+        Some(tokio::spawn(tell))
     }
 
     /// Purges here, and tells the other nodes in a task of its own: they are told whether or not whoever gave the order

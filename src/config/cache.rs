@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::invalidate::Invalidate;
 use super::text;
 use super::units::{ByteSize, Period};
 
@@ -46,6 +47,8 @@ pub struct CacheStore {
     /// For how long after a write. Longer than replicas of any upstream lag behind.
     #[schemars(extend("x-least" = "1s", "x-most" = "10m"))]
     pub read_your_writes_for: Period,
+    /// Events by which the cache follows what is written past the gateway. Absent: it follows none.
+    pub invalidate: Option<Box<Invalidate>>,
 }
 
 /// How a client carries what it has written.
@@ -75,6 +78,7 @@ impl Default for CacheStore {
             status_key: false,
             read_your_writes: ReadYourWrites::Off,
             read_your_writes_for: Period(Duration::from_secs(60)),
+            invalidate: None,
         }
     }
 }

@@ -101,7 +101,6 @@ const LATER: &[Later] = &[
     ),
     (&["Config"], &["tracing"], "leave it out; `X-Request-Id` and `traceparent` are passed on"),
     (&["Config"], &["tests"], "leave it out"),
-    (&["CacheStore"], &["invalidate"], "leave it out; purge by the admin listener or the method `PURGE`"),
     (&["Route"], &["observe"], "leave it out"),
     (&["ConcurrencyTable"], &["priority"], "leave it out"),
     (&["Route"], &["match"], "leave it out; routes differ by `host`, `path` and `methods`"),

@@ -10,6 +10,8 @@ pub mod limit;
 pub mod concurrency;
 pub mod methods;
 pub mod cache;
+pub mod invalidate;
+pub mod broker;
 pub mod compress;
 pub mod cors;
 pub mod security_headers;

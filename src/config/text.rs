@@ -11,7 +11,7 @@ use super::problem::nearest;
 use super::servers::{name_server, server, server_name};
 use super::units::{ByteSize, Period, Quota, Rate, Share};
 use super::upstream::ErrorStatus;
-use super::{acme, auth, cache, compress, cors, limit, meant, redis, upstream};
+use super::{acme, auth, broker, cache, compress, cors, invalidate, limit, meant, redis, upstream};
 
 /// One kind of text.
 pub(super) struct Kind {
@@ -112,6 +112,25 @@ const KINDS: &[Kind] = &[
         example: "tidegate",
         check: redis::prefix,
     },
+    Kind {
+        format: "amqp-url",
+        noun: "the URL of a broker",
+        example: "amqps://mq.internal/users",
+        check: broker::url,
+    },
+    Kind {
+        format: "exchange",
+        noun: "the name of an exchange",
+        example: "users.events",
+        check: invalidate::exchange,
+    },
+    Kind {
+        format: "stream-url",
+        noun: "the URL of a stream",
+        example: "https://users.internal/events",
+        check: invalidate::stream_url,
+    },
+    Kind { format: "event-tag", noun: "a tag of events", example: "user:{id}", check: invalidate::event_tag },
     Kind { format: "issuer", noun: "a URL", example: "https://id.example.com/", check: auth::issuer },
     Kind { format: "jwks", noun: "a URL", example: "https://id.example.com/jwks.json", check: auth::jwks },
     Kind { format: "scope", noun: "a scope", example: "users:write", check: auth::scope },
@@ -164,6 +183,7 @@ markers! {
     CookieName "cookie-name",
     Origin "origin",
     Tag "tag",
+    EventTag "event-tag",
     MediaRange "media-range",
     LimitKey "limit-key",
     Scope "scope",

@@ -116,7 +116,8 @@ pub(super) fn to_store(
 
 fn tags_of(answer: &HeaderMap, rules: &Rules, named: &Named) -> Result<Arc<[u64]>, NotKept> {
     let mut tags = tags::of(answer, &rules.tags);
-    if tags.len() > tags::TAGS_MAX {
+    // One of them says that there are others.
+    if tags.len() > tags::TAGS_MAX + 1 {
         return Err(NotKept::TooLarge);
     }
     if named.tagged {

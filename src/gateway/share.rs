@@ -130,8 +130,8 @@ impl Errand {
         }
         let of_the_same = |held: &&Arc<Stored>| held.selecting == entry.stored.selecting;
         let newer = self.candidates.iter().filter(of_the_same).any(|held| held.stored >= entry.stored.stored);
-        let soft = tiers.meets(&self.key, &entry.stored).is_some();
         let now = SystemTime::now();
+        let soft = tiers.doubts(&self.key, &entry.stored, now);
         let reuse = reuse::reuse(&self.asked, &entry.stored.terms, soft, self.arrived, now);
         // What is fetched ahead of its time is fresh still; only another node's newer one spares the fetch.
         let serves = reuse == Reuse::Serve && entry.stored.seen >= self.after && !(self.ahead && newer);

@@ -43,7 +43,8 @@ pub(super) fn settings(
             "list fewer in `hosts`, or use a wildcard from a file",
         ));
     }
-    let roots = written.ca.as_ref().and_then(|file| roots(&directory.join(file), &place, problems));
+    let roots =
+        written.ca.as_ref().and_then(|file| roots(&directory.join(file), &place.then("ca"), problems));
     let eab = written.eab.as_ref().and_then(|_| eab(written, directory, &place, problems));
     let keep = keep(config, written, directory, &place, problems)?;
     (problems.len() == before).then(|| Settings {
@@ -143,11 +144,16 @@ fn keep(
     Some(Keep::Files(Files::at(directory.join(&written.storage))))
 }
 
-fn roots(file: &Path, place: &Place, problems: &mut Vec<Problem>) -> Option<Vec<CertificateDer<'static>>> {
+/// The authorities in a file that `place` names.
+pub(super) fn roots(
+    file: &Path,
+    place: &Place,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<CertificateDer<'static>>> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     let mut refuse = |message: String| {
         let remedy = "it must be PEM, be there, and this process allowed to read it";
-        problems.push(Problem::new(place.then("ca"), message, remedy));
+        problems.push(Problem::new(place.clone(), message, remedy));
         None
     };
     match read() {

@@ -1,6 +1,7 @@
 //! The cache, as `[cache]` and the `cache` of routes say it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -12,8 +13,10 @@ use crate::config::cache::{
     Cache, CacheMethod, CacheSetCookie, CacheTable, KeyQuery, KeyQueryWord, ReadYourWrites,
 };
 use crate::config::{ByteSize, CacheStore, Config, Period, Place, Problem};
+use crate::feed;
 use crate::place;
 
+use super::invalidate;
 use super::layers::Layered;
 
 /// Where answers are kept, and who may purge them.
@@ -33,6 +36,8 @@ pub struct CacheSettings {
     pub status_key: bool,
     /// How clients are shown what they wrote, if they are.
     pub own_writes: Option<OwnWrites>,
+    /// The events by which the cache follows what is written, if it does.
+    pub invalidate: Option<feed::Settings>,
 }
 
 /// How clients are shown what they wrote.
@@ -56,8 +61,8 @@ fn own_writes(written: &CacheStore) -> Option<OwnWrites> {
     Some(OwnWrites { header, cookie, window: written.read_your_writes_for.0 })
 }
 
-/// What `[cache]` says.
-pub(super) fn settings(config: &Config, problems: &mut Vec<Problem>) -> CacheSettings {
+/// What `[cache]` says; files are relative to `directory`.
+pub(super) fn settings(config: &Config, directory: &Path, problems: &mut Vec<Problem>) -> CacheSettings {
     let written = &config.cache;
     if written.redis == Some(true) && config.redis.is_none() {
         let remedy = "add `redis = \"redis://HOST:PORT\"` at the top of the file";
@@ -79,6 +84,7 @@ pub(super) fn settings(config: &Config, problems: &mut Vec<Problem>) -> CacheSet
         purge_from: written.purge_method.then(|| written.purge_from.clone()),
         status_key: written.status_key,
         own_writes: own_writes(written),
+        invalidate: invalidate::settings(config, directory, problems),
     }
 }
 
@@ -363,14 +369,18 @@ mod tests {
             ("cache.redis = true", false, 1),
         ] {
             let mut problems = Vec::new();
-            let settings = settings(&read_text("test.toml", text).unwrap().config, &mut problems);
+            let settings =
+                settings(&read_text("test.toml", text).unwrap().config, Path::new("."), &mut problems);
             assert_eq!((settings.redis, problems.len()), (on, count), "{text}");
         }
     }
 
     #[test]
     fn purging_by_method_is_off_and_then_for_this_machine() {
-        let of = |text| settings(&read_text("test.toml", text).unwrap().config, &mut Vec::new()).purge_from;
+        let of = |text| {
+            settings(&read_text("test.toml", text).unwrap().config, Path::new("."), &mut Vec::new())
+                .purge_from
+        };
         assert_eq!(of(""), None);
         let loopback = of("cache.purge_method = true").unwrap();
         assert!(loopback.iter().any(|net| net.contains(&"127.0.0.2".parse::<std::net::IpAddr>().unwrap())));

@@ -25,7 +25,7 @@ pub fn compile(
     let listeners = listeners::compile(config, &mut problems);
     let admin = admin::address(config, &mut problems);
     let admin_token = admin::token(config, &around.directory, &mut problems);
-    let cache = caching::settings(config, &mut problems);
+    let cache = caching::settings(config, &around.directory, &mut problems);
     let redis = redis::settings(config, &around.directory, &mut problems);
     let connections = tls::policies(config, around, &mut problems);
     let tls = tls::keyring(config, &connections, around, ticketing, running.tls, &mut problems);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::auth::Jwks;
+use crate::config::invalidate::{BrokerAddress, Invalidate};
 use crate::config::redis::RedisAddress;
 use crate::config::upstream::{Sticky, UpstreamTls};
 use crate::config::{Config, Redis, Secret};
@@ -20,6 +21,7 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         }
         Some(Redis::Url(_)) | None => (None, None, None),
     };
+    let events = config.cache.invalidate.as_deref().map(of_events).unwrap_or_default();
     let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
     let rules = routes.filter_map(|route| route.ip.as_ref());
     let lists = rules.flat_map(|rules| [rules.allow_file.as_deref(), rules.deny_file.as_deref()]);
@@ -47,9 +49,22 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         let pairs = [jwt, asked].into_iter().flatten().flatten();
         [keys, given].into_iter().chain(pairs).collect::<Vec<_>>()
     });
-    let files =
-        [of_admin, url, password, ca].into_iter().chain(of_cookies).chain(lists).chain(of_issuers).flatten();
+    let files = [of_admin, url, password, ca]
+        .into_iter()
+        .chain(events)
+        .chain(of_cookies)
+        .chain(lists)
+        .chain(of_issuers)
+        .flatten();
     files.map(Path::to_owned).chain(of_servers).map(|file| directory.join(file)).collect()
+}
+
+fn of_events(events: &Invalidate) -> [Option<&Path>; 3] {
+    let url = match &events.amqp {
+        Some(BrokerAddress::Secret(secret)) => file(secret),
+        Some(BrokerAddress::Url(_)) | None => None,
+    };
+    [url, events.token.as_ref().and_then(file), events.ca.as_deref()]
 }
 
 fn file(secret: &Secret) -> Option<&Path> {
@@ -66,6 +81,10 @@ mod tests {
         let text = r#"
             admin_token = { file = "token" }
             redis = { url = { file = "url" }, password = { file = "/run/password" }, ca = "ca.pem" }
+            [cache.invalidate]
+            amqp = { file = "amqp" }
+            token = { file = "bearer" }
+            ca = "mq.pem"
             [defaults]
             ip = { deny_file = "abuse" }
             [policies.office]
@@ -92,8 +111,9 @@ mod tests {
             tls = { cert = "web.pem", key = "web-key.pem" }
         "#;
         let config = read_text("test.toml", text).unwrap().config;
-        let wanted = ["token", "url", "/run/password", "ca.pem", "cookies", "office", "abuse", "keys.json"];
-        let wanted = wanted.into_iter().chain([
+        let wanted = ["token", "url", "/run/password", "ca.pem", "amqp", "bearer", "mq.pem"].into_iter();
+        let wanted = wanted.chain(["cookies", "office", "abuse", "keys.json"]);
+        let wanted = wanted.chain([
             "id.pem",
             "revoked",
             "opaque.pem",

@@ -18,6 +18,7 @@ mod cors;
 mod effective;
 mod edits;
 mod files;
+mod invalidate;
 mod hsts;
 mod layers;
 mod listeners;

@@ -33,6 +33,8 @@ words! {
         Method "method",
         /// An unsafe request that succeeded (RFC 9111 §4.4).
         Unsafe "unsafe",
+        /// An event that its origin told.
+        Event "event",
         /// Another node: read from the log.
         Fleet "fleet",
     }

@@ -57,6 +57,8 @@ fn filter(level: LevelFilter) -> EnvFilter {
         // A peer that speaks no HTTP/2 after agreeing on it is its own doing, once per connection.
         ("pingora_core::apps", LevelFilter::OFF),
         ("pingora_core", at_most(LevelFilter::WARN)),
+        // It tells of every connection that is lost, where one line for each change of state is enough.
+        ("lapin", LevelFilter::OFF),
         // TLS alerts are a peer's doing, and counted as failed handshakes.
         ("rustls", at_most(LevelFilter::ERROR)),
         ("h2", at_most(LevelFilter::ERROR)),

@@ -222,7 +222,7 @@ meters! {
         "Answers dropped from the memory tier to make room",
         "A rate near that of misses means the working set does not fit.";
     cache_purges: counter["kind", "origin"] "cache_purges",
-        "Purges that took effect here, by what they cover (`url`, `tag`, `prefix`, `all`) and who asked (`admin`, `method`, `unsafe`: an unsafe request that succeeded, `fleet`: another node)",
+        "Purges that took effect here, by what they cover (`url`, `tag`, `prefix`, `all`) and who asked (`admin`, `method`, `unsafe`: an unsafe request that succeeded, `event`: one that its service told, `fleet`: another node)",
         "The same on every node, `fleet` on one being another origin elsewhere; many `all` cost the origin dearly.";
     cache_own_writes: counter["event"] "cache_own_writes",
         "Markers of clients that wrote (`cache.read_your_writes`), by what happened (`given`, `shown`, `skipped`: what was stored may be from before the write, `expired`, `refused`: of another fleet, or made up)",
@@ -239,6 +239,18 @@ meters! {
     purge_log_lost: counter[] "cache_purge_log_lost",
         "Times that the log of purges had been cut before it was read, so that all that was stored earlier is not trusted",
         "Above 0: the node was away for long, or Redis was emptied.";
+    cache_feed_up: gauge[] "cache_feed_up",
+        "1 while events of `cache.invalidate` are heard, 0 while they are not or there are to be none",
+        "Alert at 0 where `cache.invalidate` is set: after `unheard_max` what has tags is validated at each use.";
+    cache_feed_events: counter[] "cache_feed_events",
+        "Events heard that purged what they led to",
+        "The rate of changes at the service; the same on every node.";
+    cache_feed_unreadable: counter[] "cache_feed_unreadable",
+        "Events heard that led to no tag: malformed, too large, or without the fields that `tags` names",
+        "Each counts as missed. Above 0: what is sent there and `cache.invalidate.tags` do not go together.";
+    cache_feed_missed: counter[] "cache_feed_missed",
+        "Times that events may have been missed, so that all that has tags is validated before it is used again",
+        "One at each start and each return of a broker; others say that events were lost on the way.";
     redis_calls: counter["outcome"] "redis_calls",
         "Calls to Redis, by outcome (`ok`, `error`, `timeout`, `open`: not made, as the breaker is open or too many wait)",
         "None of them fails a request. `timeout` at a steady rate: Redis is slow or far, or `redis.timeout` too short.";

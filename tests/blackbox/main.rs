@@ -13,6 +13,8 @@
     reason = "a box of tools: what no test uses now is there for the next one"
 )]
 mod support;
+// Where the actors that other packages have as well look for them.
+use support::ports;
 
 mod a_actors;
 mod b_proxy;
@@ -54,6 +56,7 @@ mod i_exchanges;
 mod j_cache_care;
 mod j_cache_claims;
 mod j_cache_counts;
+mod j_cache_feed;
 mod j_cache_fleet;
 mod j_cache_private;
 mod j_cache_purge;

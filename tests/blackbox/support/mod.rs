@@ -25,6 +25,9 @@ pub(crate) mod pebble;
 pub(crate) mod names;
 pub(crate) mod issuer;
 pub(crate) mod exchange;
+#[path = "../../../user-service/tests/rabbit/broker.rs"]
+pub(crate) mod rabbit;
+pub(crate) mod followed;
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,7 @@ pub(crate) use cached::Cached;
 pub(crate) use certs::Certs;
 pub(crate) use client::{Answer, Client};
 pub(crate) use fleet::{Fleet, Node};
+pub(crate) use followed::Followed;
 pub(crate) use gateway::{Gateway, group, https, plain};
 pub(crate) use issuer::Issuer;
 pub(crate) use names::Names;

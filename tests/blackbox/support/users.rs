@@ -27,23 +27,30 @@ impl Database {
 pub(crate) struct Service {
     process: Process,
     address: SocketAddr,
-    database: String,
+    words: Vec<String>,
 }
 
 impl Service {
     /// Starts an instance over the database, on a free port.
     pub(crate) async fn start(database: &Database) -> Self {
-        Self::at("127.0.0.1:0", database.url()).await
+        Self::start_with(database, &[]).await
     }
 
-    async fn at(listen: &str, database: String) -> Self {
+    /// The same with more words of the command line.
+    pub(crate) async fn start_with(database: &Database, words: &[&str]) -> Self {
+        let own = ["--database".to_owned(), database.url()];
+        let words = own.into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect();
+        Self::at("127.0.0.1:0", words).await
+    }
+
+    async fn at(listen: &str, words: Vec<String>) -> Self {
         let mut command = Command::new(binary());
-        command.args(["--listen", listen, "--database", &database]);
+        command.args(["--listen", listen]).args(&words);
         let (process, said) = Process::start("user-service", &mut command).await;
         let url = said["listening"].as_str().expect("`listening` is a URL");
         let address =
             url.strip_prefix("http://").expect("plain HTTP").parse().expect("an address with its port");
-        Self { process, address, database }
+        Self { process, address, words }
     }
 
     /// Where it listens.
@@ -61,9 +68,15 @@ impl Service {
         self.process.stop().await
     }
 
+    /// Starts it again at the same address over another database, once it was stopped or killed.
+    pub(crate) async fn restart_over(&mut self, database: &Database) {
+        self.words = vec!["--database".to_owned(), database.url()];
+        self.restart().await;
+    }
+
     /// Starts it again at the same address over the same database, once it was stopped or killed.
     pub(crate) async fn restart(&mut self) {
-        *self = Self::at(&self.address.to_string(), self.database.clone()).await;
+        *self = Self::at(&self.address.to_string(), self.words.clone()).await;
     }
 }
 

@@ -31,7 +31,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BATCH: usize = 64;
 
 /// How often a reader who has nothing to read is told that the line is still there.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Longest wait for a reader who takes nothing.
 const STALLED: Duration = Duration::from_secs(60);
