@@ -14,9 +14,9 @@ use super::concurrency::Concurrency;
 use super::cors::Cors;
 use super::limit::RateLimit;
 use super::security_headers::SecurityHeaders;
-use super::text;
 use super::units::{ByteSize, Period};
 use super::upstream::Server;
+use super::{Secret, text};
 
 /// Which requests, and what is done with them.
 ///
@@ -326,13 +326,24 @@ pub enum UpstreamHost {
     Upstream,
 }
 
+/// The value of a field: written here, or kept as a secret outside of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FieldText {
+    /// As it is.
+    Text(#[schemars(with = "text::FieldValue")] String),
+    /// Where it is kept.
+    Secret(Secret),
+}
+
 /// Changes to header fields; `remove` comes first, then `set`, then `add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HeaderRules {
-    /// Replaces the field, or adds it.
-    #[schemars(with = "BTreeMap<String, text::FieldValue>", extend("propertyNames" = { "format": "field-name" }), example = serde_json::json!({ "x-frame-options": "DENY" }))]
-    pub set: BTreeMap<String, String>,
+    /// Replaces the field, or adds it. A field of a request may have a secret as its value: `{ env = "NAME" }` or
+    /// `{ file = "PATH" }`.
+    #[schemars(extend("propertyNames" = { "format": "field-name" }), example = serde_json::json!({ "x-frame-options": "DENY" }))]
+    pub set: BTreeMap<String, FieldText>,
     /// Adds a field line beside those that are there.
     #[schemars(with = "BTreeMap<String, text::FieldValue>", extend("propertyNames" = { "format": "field-name" }), example = serde_json::json!({ "vary": "accept-language" }))]
     pub add: BTreeMap<String, String>,

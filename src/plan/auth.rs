@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::auth::{By, Door, Headers, Needed, Provider, Requirements, Revoked, Settings};
 use crate::config::auth::{AuthProvider, RouteAuth, RouteAuthTable};
-use crate::config::route::OneOrMany;
+use crate::config::route::{FieldText, OneOrMany};
 use crate::config::{Config, Place, Problem};
 use crate::forward::{Edit, Side};
 use crate::listen::certs;
@@ -91,13 +91,28 @@ fn settings(
     settings.filter(|_| kinds.len() == 1)
 }
 
-/// The fields by which upstreams are told of callers, of all providers.
-pub(super) fn identity_fields(providers: &Providers) -> Vec<HeaderName> {
+/// Fields that servers believe of a gateway which proves itself, as the user-service does.
+const BELIEVED: [HeaderName; 2] = [HeaderName::from_static("x-user-id"), HeaderName::from_static("x-scopes")];
+
+/// The fields by which upstreams are told of callers, of all providers. Where a server is shown a secret, those that it
+/// believes for that are among them, even where no provider sets them: a client's own would be believed, too.
+pub(super) fn identity_fields(providers: &Providers, config: &Config) -> Vec<HeaderName> {
     let names = providers.values().flat_map(|provider| &provider.settings().headers.0).map(|(name, _)| name);
     let mut names: Vec<HeaderName> = names.cloned().collect();
+    if shows_secrets(config) {
+        names.extend(BELIEVED);
+    }
     names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
     names
+}
+
+/// Whether a field of requests to upstreams is a secret.
+fn shows_secrets(config: &Config) -> bool {
+    let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
+    let mut fields =
+        routes.filter_map(|route| route.request_headers.as_ref()).flat_map(|rules| rules.set.values());
+    fields.any(|value| matches!(value, FieldText::Secret(_)))
 }
 
 /// The authorities in the file at `ca` of the provider; nothing where there are none, which is a problem.

@@ -50,7 +50,7 @@ pub fn compile(
         (Some(admin), Some(routes)) if problems.is_empty() => Ok(Plan {
             routes,
             upstreams: upstreams.by_name,
-            identity_fields: auth::identity_fields(&providers),
+            identity_fields: auth::identity_fields(&providers, config),
             providers,
             trusted_proxies: config.trusted_proxies.clone(),
             bounds: bounds(&config.downstream),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::auth::Jwks;
 use crate::config::invalidate::{BrokerAddress, Invalidate};
 use crate::config::redis::RedisAddress;
+use crate::config::route::FieldText;
 use crate::config::upstream::{Sticky, UpstreamTls};
 use crate::config::{Config, Redis, Secret};
 
@@ -23,6 +24,11 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
     };
     let events = config.cache.invalidate.as_deref().map(of_events).unwrap_or_default();
     let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
+    let of_fields = routes.clone().filter_map(|route| route.request_headers.as_ref());
+    let of_fields = of_fields.flat_map(|rules| rules.set.values()).map(|value| match value {
+        FieldText::Secret(secret) => file(secret),
+        FieldText::Text(_) => None,
+    });
     let rules = routes.filter_map(|route| route.ip.as_ref());
     let lists = rules.flat_map(|rules| [rules.allow_file.as_deref(), rules.deny_file.as_deref()]);
     let of_cookies = config.upstreams.values().map(|upstream| match &upstream.sticky {
@@ -55,6 +61,7 @@ pub fn files(config: &Config, directory: &Path) -> Vec<PathBuf> {
         .chain(of_cookies)
         .chain(lists)
         .chain(of_issuers)
+        .chain(of_fields)
         .flatten();
     files.map(Path::to_owned).chain(of_servers).map(|file| directory.join(file)).collect()
 }
@@ -89,6 +96,8 @@ mod tests {
             ip = { deny_file = "abuse" }
             [policies.office]
             ip = { allow_file = "office" }
+            [policies.inner]
+            request_headers = { set = { x-gateway-secret = { file = "proof" }, x-team = "blue" } }
             [upstreams.users]
             servers = ["10.0.0.1:80"]
             sticky = { name = "server", secret = { file = "cookies" } }
@@ -119,6 +128,7 @@ mod tests {
             "opaque.pem",
             "client",
             "partners.toml",
+            "proof",
             "servers.pem",
             "us.pem",
             "us.key",

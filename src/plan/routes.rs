@@ -126,8 +126,10 @@ fn route(
 ) -> Option<Route> {
     let written = &layered.route;
     let before = problems.len();
-    let request_edit = edit(Side::Request, written.request_headers.as_ref(), layered, problems);
-    let mut response_edit = edit(Side::Response, written.response_headers.as_ref(), layered, problems);
+    let request_edit =
+        edit(Side::Request, written.request_headers.as_ref(), ground.directory, layered, problems);
+    let mut response_edit =
+        edit(Side::Response, written.response_headers.as_ref(), ground.directory, layered, problems);
     security_headers::add_to(&mut response_edit, layered, problems);
     let action = action(name, layered, upstreams, problems);
     actions::forbid_idle_keys(name, config, layered, problems);

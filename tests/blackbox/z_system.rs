@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use crate::support::client::Answer;
 use crate::support::users::{Database, Service};
 use crate::support::{
-    Certs, Client, Gate, Gateway, Origin, PATIENCE, Raw, Reply, eventually, group, https, must,
+    Certs, Client, Gate, Gateway, Issuer, Origin, PATIENCE, Raw, Reply, eventually, group, https, must,
 };
 
 const USERS: &str = "https://a.test/users";
@@ -373,4 +373,71 @@ async fn an_interrupt_ends_it_now() {
 
     assert_eq!(gateway.process().ended().await.code(), Some(130));
     assert!(stuck.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn the_service_believes_the_gateway_and_nobody_who_poses_as_it() {
+    const SECRET: &str = "a-secret-of-the-gateway-0123456789abcdef";
+    let database = Database::new();
+    let service = Service::closed(&database, SECRET).await;
+    let issuer = Issuer::start().await;
+    let certs = Certs::for_names(&["a.test"]);
+    let config = format!(
+        r#"{}
+{}
+[upstreams.users]
+servers = ["{}"]
+[defaults.request_headers]
+set = {{ x-gateway-secret = {{ env = "PROOF" }} }}
+[routes.users]
+path = "/users/*"
+upstream = "users"
+cache = "1m"
+auth = "idp"
+[routes.all]
+upstream = "users"
+"#,
+        https(&certs),
+        issuer.provider("headers = { x-user-id = \"sub\", x-scopes = \"scope\" }"),
+        service.address()
+    );
+    let gateway = Gateway::start_where(&config, &[("PROOF", SECRET)]).await;
+    let client = Client::http2(&gateway, &certs);
+    let ask = |method: &str, path: &str, scope: &str| {
+        let token = issuer.token(json!({ "scope": scope }));
+        let request = client.request(method, &format!("https://a.test{path}"));
+        request.header("authorization", format!("Bearer {token}")).header("x-scopes", "users:admin")
+    };
+    let ada = json!({ "email": "ada@example.com", "name": "Ada" });
+    let made = client.send(ask("POST", "/users", "openid users:write").json(&ada)).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let path = made.field("location").unwrap();
+    assert_eq!(client.send(ask("GET", path, "users:read")).await.json(), made.json());
+    // What the token does not say, nobody may say.
+    let denied = client.send(ask("POST", "/users", "users:read").json(&ada)).await;
+    assert_eq!((denied.status, denied.json()["code"].as_str()), (403, Some("insufficient-scope")));
+    let trail = client.send(ask("GET", &format!("{path}/audit"), "users:admin")).await;
+    assert_eq!(trail.json()["entries"][0]["by"], "caller:ada");
+    let nobody = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
+    assert_eq!(client.send(nobody).await.status, 401);
+    // Nor where the gateway has nobody to say it.
+    let bare =
+        config.replace(&issuer.provider("headers = { x-user-id = \"sub\", x-scopes = \"scope\" }"), "");
+    let bare = Gateway::start_where(&bare.replace("auth = \"idp\"\n", ""), &[("PROOF", SECRET)]).await;
+    let client = Client::http2(&bare, &certs);
+    let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
+    assert_eq!(client.send(posed).await.status, 401);
+
+    // The secret stays where it is.
+    let effective = gateway.admin_get("/config").await;
+    let shown = effective.text();
+    assert!(shown.contains("PROOF") && !shown.contains(SECRET), "{shown}");
+    assert!(!gateway.wrote().contains(SECRET));
+    let (code, told) = Gateway::refuse(&config).await;
+    assert_eq!(code, Some(2));
+    assert!(told.contains("the environment has no `PROOF`"), "{told}");
+    let (code, told) =
+        Gateway::refuse(&config.replace("[defaults.request_headers]", "[defaults.response_headers]")).await;
+    assert_eq!(code, Some(2));
+    assert!(told.contains("`x-gateway-secret` would tell a secret"), "{told}");
 }

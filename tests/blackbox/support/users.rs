@@ -38,13 +38,22 @@ impl Service {
 
     /// The same with more words of the command line.
     pub(crate) async fn start_with(database: &Database, words: &[&str]) -> Self {
-        let own = ["--database".to_owned(), database.url()];
-        let words = own.into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect();
+        let words = of(database).into_iter().chain(words.iter().map(|word| (*word).to_owned())).collect();
         Self::at("127.0.0.1:0", words).await
     }
 
-    async fn at(listen: &str, words: Vec<String>) -> Self {
+    /// The same, which lets in those alone who prove that they may: a gateway by this secret.
+    pub(crate) async fn closed(database: &Database, secret: &str) -> Self {
         let mut command = Command::new(binary());
+        command.env("USER_SERVICE_GATEWAY_SECRET", secret);
+        Self::spawn(command, "127.0.0.1:0", of(database).into()).await
+    }
+
+    async fn at(listen: &str, words: Vec<String>) -> Self {
+        Self::spawn(Command::new(binary()), listen, words).await
+    }
+
+    async fn spawn(mut command: Command, listen: &str, words: Vec<String>) -> Self {
         command.args(["--listen", listen]).args(&words);
         let (process, said) = Process::start("user-service", &mut command).await;
         let url = said["listening"].as_str().expect("`listening` is a URL");
@@ -70,7 +79,7 @@ impl Service {
 
     /// Starts it again at the same address over another database, once it was stopped or killed.
     pub(crate) async fn restart_over(&mut self, database: &Database) {
-        self.words = vec!["--database".to_owned(), database.url()];
+        self.words = of(database).into();
         self.restart().await;
     }
 
@@ -78,6 +87,11 @@ impl Service {
     pub(crate) async fn restart(&mut self) {
         *self = Self::at(&self.address.to_string(), self.words.clone()).await;
     }
+}
+
+/// The words that name a database.
+fn of(database: &Database) -> [String; 2] {
+    ["--database".to_owned(), database.url()]
 }
 
 /// The user-service beside the gateway in the target directory.
