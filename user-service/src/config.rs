@@ -1,5 +1,7 @@
 //! What the operator decides: flags over environment over file over defaults.
 
+mod access;
+mod error;
 mod events;
 mod worker;
 
@@ -19,7 +21,9 @@ use crate::serve::Bounds;
 use crate::store::location::{Location, Server};
 use crate::worker as work;
 use crate::worker::sink::Sink;
-use crate::{api, store};
+use crate::{access as rights, api, store};
+use access::Access;
+pub use error::ConfigError;
 use events::Events;
 use worker::Worker;
 
@@ -53,6 +57,16 @@ pub struct Flags {
     /// RabbitMQ that events are sent to: `amqps://USER:PASSWORD@HOST/VHOST`
     #[arg(long, value_name = "URL", env = "USER_SERVICE_AMQP", global = true, hide_env_values = true)]
     pub amqp: Option<Secret>,
+
+    /// Secret by which a gateway proves itself; two, parted by a blank, while it is changed
+    #[arg(
+        long,
+        value_name = "SECRET",
+        env = "USER_SERVICE_GATEWAY_SECRET",
+        global = true,
+        hide_env_values = true
+    )]
+    pub gateway_secret: Option<Secret>,
 
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "USER_SERVICE_CONFIG", global = true)]
@@ -113,6 +127,7 @@ struct File {
     store_patience: Option<Period>,
     statement_timeout: Option<Period>,
     caller_header: Option<FieldName>,
+    access: Option<Access>,
     event_retention: Option<Retention>,
     max_event_streams: Option<Count>,
     events: Option<Events>,
@@ -136,6 +151,8 @@ pub struct Config {
     pub store: store::Settings,
     /// The field in which a gateway says who asks.
     pub caller_header: Option<HeaderName>,
+    /// Who may do what.
+    pub access: rights::Settings,
     /// How long events are kept.
     pub retention: feed::Retention,
     /// The broker that events are sent on to.
@@ -179,8 +196,14 @@ impl Config {
         let name = flags.name.clone().or(file.name).map(|FieldValue(name)| name);
         let cache_control = file.cache_control.map(|FieldValue(value)| value);
         let count = |count: Option<Count>, default| count.map_or(default, |Count(count)| count);
+        let listen = flags.listen.or(file.listen).unwrap_or((Ipv4Addr::LOCALHOST, 8081).into());
+        let asked = flags.command.is_none().then_some(listen);
+        let access = access::settings(file.access, flags.gateway_secret.as_ref(), asked)?;
+        if file.caller_header.is_some() && !matches!(access, rights::Settings::Open) {
+            return Err(ConfigError::Access("caller_header is for where nobody proves who they are".into()));
+        }
         Ok(Self {
-            listen: flags.listen.or(file.listen).unwrap_or((Ipv4Addr::LOCALHOST, 8081).into()),
+            listen,
             name,
             cache_control: cache_control.unwrap_or(HeaderValue::from_static(CACHE_CONTROL)),
             request_timeout: or(file.request_timeout, 10),
@@ -199,6 +222,7 @@ impl Config {
                 statement_timeout: or(file.statement_timeout, 5),
             },
             caller_header: file.caller_header.map(|FieldName(name)| name),
+            access,
             retention: feed::Retention {
                 events: file.event_retention.map_or(EVENT_RETENTION, |Retention(time)| time),
                 unsent: events.keep_unsent(),
@@ -267,55 +291,6 @@ fn without_users(text: &str) -> String {
         rest = behind;
     }
     shown + rest
-}
-
-/// Why there is no configuration. Ends the program with exit code 2.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{} cannot be read", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, or not what is known here.
-    #[error("{} is not right: {why}", path.display())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        why: String,
-    },
-    /// The URL of the database is none.
-    #[error("the URL of the database {0}")]
-    Database(String),
-    /// The mail server cannot be one.
-    #[error("the mail server {0}")]
-    Mail(String),
-    /// A worker has nothing to consume from.
-    #[error("a worker needs a broker: set events.amqp, --amqp or USER_SERVICE_AMQP")]
-    NoBroker,
-    /// The URL of the broker is none.
-    #[error("the URL of the broker {0}")]
-    Broker(String),
-    /// There are too many queues.
-    #[error("events.queues has {count} queues; {most} are the most")]
-    Queues {
-        /// How many there are.
-        count: usize,
-        /// How many there may be.
-        most: usize,
-    },
-    /// The URL of a replica is none, or there can be no replica.
-    #[error("replica {number} {why}")]
-    Replica {
-        /// Its place in the list, from 1.
-        number: usize,
-        /// Why.
-        why: String,
-    },
 }
 
 /// A text that fits into a header field.

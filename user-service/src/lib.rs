@@ -8,6 +8,7 @@ pub mod serve;
 pub mod seed;
 pub mod load;
 pub mod api;
+pub mod access;
 pub mod worker;
 pub mod relay;
 pub mod import;

@@ -11,6 +11,7 @@ use clap::Parser as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+use user_service::access::{self, Access};
 use user_service::api::{self, failure::chain};
 use user_service::config::{Command, Config, ConfigError, Flags};
 use user_service::feed::Feed;
@@ -20,7 +21,7 @@ use user_service::relay::Relay;
 use user_service::seed::seed;
 use user_service::serve::{Stop, serve};
 use user_service::store::Store;
-use user_service::worker::Worker;
+use user_service::worker::{self, Worker};
 
 /// Wrong usage or configuration. `clap` ends the program with the same code.
 const WRONG: u8 = 2;
@@ -60,7 +61,11 @@ async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         Some((broker, meters)) => Some(Relay::start(store.clone(), broker, feed.follow(), meters).await?),
         None => None,
     };
-    let router = api::router(store.clone(), feed.clone(), meters, config.api(bound))?;
+    if matches!(config.access, access::Settings::Open) {
+        tracing::warn!(%bound, "open: whoever reaches this address may read and change all users");
+    }
+    let access = Access::start(config.access.clone());
+    let router = api::router(store.clone(), feed.clone(), meters, access, config.api(bound))?;
 
     announce(bound)?;
     serve(listener, router, config.bounds, stop, || feed.end()).await;
@@ -83,11 +88,21 @@ async fn import(config: &Config, file: &Path) -> Result<(), Box<dyn Error>> {
 async fn work(config: &Config) -> Result<(), Box<dyn Error>> {
     let broker = config.broker.clone().ok_or(ConfigError::NoBroker)?;
     let stop = Stop::listen()?;
-    let store = Arc::new(Store::open(&config.store, &Meters::new()).await?);
-    let worker = Worker::new(store.clone(), broker, config.sink.clone(), config.worker.clone());
+    let mut meters = Meters::new();
+    let counts = meters.worker();
+    let store = Arc::new(Store::open(&config.store, &meters).await?);
+    let watched = match config.worker.metrics {
+        Some(address) => Some(worker::watch::serve(address, Arc::new(meters), store.clone()).await?),
+        None => None,
+    };
+    let worker = Worker::new(store.clone(), broker, config.sink.clone(), config.worker.clone(), counts);
     let begun = || {
+        let mut line = json!({ "consuming": config.worker.queue.name });
+        if let Some(bound) = watched {
+            line["metrics"] = format!("http://{bound}/metrics").into();
+        }
         // Whoever does not read it wants the work all the same.
-        let _ = print_line(&json!({ "consuming": config.worker.queue.name }));
+        let _ = print_line(&line);
     };
     worker.run(stop, begun).await;
     store.close().await;

@@ -1,6 +1,7 @@
 //! Every metric of this process, under one registry.
 
 pub mod relay;
+pub mod worker;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::store::{PoolUse, ServerReport, ServerState};
 use relay::RelayMeters;
+use worker::WorkerMeters;
 
 /// The media type of [`Meters::page`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -129,6 +131,11 @@ impl Meters {
     /// Adds the metrics of a relay.
     pub fn relay(&mut self) -> RelayMeters {
         RelayMeters::register(&mut self.registry)
+    }
+
+    /// Adds the metrics of a worker.
+    pub fn worker(&mut self) -> WorkerMeters {
+        WorkerMeters::register(&mut self.registry)
     }
 
     /// Counts a stream of events until the returned guard is dropped.

@@ -17,6 +17,21 @@ pub struct Profile {
     pub name: Name,
 }
 
+/// What PATCH carries: the fields that get another value. Those that are absent stay as they are; none can be taken away.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({"name": "Ada King"})))]
+pub struct ProfilePatch {
+    /// Unique, whatever its case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub email: Option<Email>,
+    /// What the user is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub name: Option<Name>,
+}
+
 impl Profile {
     /// Reads a profile from JSON, or tells every fault of it at once.
     pub fn parse(document: Value) -> Result<Self, Vec<FieldFault>> {

@@ -5,7 +5,9 @@
 //! putting down leaves the next one in doubt, who then sends again: rather twice than never.
 
 pub mod sink;
+pub mod watch;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use crate::broker::condition::Condition;
 use crate::broker::{Broker, BrokerError, Link, Message, Queue, dead_letters_to};
 use crate::email::Email;
 use crate::event::Action;
+use crate::metrics::worker::WorkerMeters;
 use crate::name::Name;
 use crate::serve::Stop;
 use crate::store::Store;
@@ -44,6 +47,8 @@ pub struct Settings {
     pub concurrency: u16,
     /// How long those at hand may take once a stop was asked for.
     pub grace: Duration,
+    /// Where its metrics are served, on this machine alone; nowhere if absent.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Longest time for one message on its way out.
@@ -69,15 +74,22 @@ pub struct Worker {
     settings: Settings,
     welcomer: Arc<Welcomer>,
     condition: Condition,
+    meters: WorkerMeters,
 }
 
 impl Worker {
     /// A worker over this store, which consumes from this broker.
-    pub fn new(store: Arc<Store>, mut broker: Broker, sink: Sink, settings: Settings) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        mut broker: Broker,
+        sink: Sink,
+        settings: Settings,
+        meters: WorkerMeters,
+    ) -> Self {
         broker.queues = vec![settings.queue.clone()];
         let condition = Condition::unknown(&broker.address);
-        let welcomer = Arc::new(Welcomer { store, sink, settings: settings.clone() });
-        Self { broker, settings, welcomer, condition }
+        let welcomer = Arc::new(Welcomer { store, sink, settings: settings.clone(), meters: meters.clone() });
+        Self { broker, settings, welcomer, condition, meters }
     }
 
     /// Works until a stop is asked for; then finishes what is at hand. Calls `begun` when it consumes for the first time.
@@ -89,6 +101,7 @@ impl Worker {
                 Err(error) => error,
             };
             self.condition.is_down(&error);
+            self.meters.up.set(0);
             tokio::select! {
                 () = stop.asked() => return,
                 () = sleep(self.condition.pause()) => {}
@@ -112,6 +125,7 @@ impl Worker {
             opened = open => opened?,
         };
         self.condition.is_up();
+        self.meters.up.set(1);
         if let Some(begun) = begun.take() {
             begun();
         }
@@ -199,16 +213,19 @@ struct Welcomer {
     store: Arc<Store>,
     sink: Sink,
     settings: Settings,
+    meters: WorkerMeters,
 }
 
 impl Welcomer {
     async fn deal(self: Arc<Self>, link: Arc<Link>, delivery: Delivery) -> Result<(), BrokerError> {
         let attempt = attempt(&delivery);
+        let _at_hand = self.meters.take();
         match self.welcome(&delivery).await {
             Outcome::Welcomed => {
                 delivery.acker.ack(BasicAckOptions::default()).await?;
             }
             Outcome::NotNow => {
+                self.meters.put_back.inc();
                 sleep(REST).await;
                 delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await?;
             }
@@ -216,10 +233,12 @@ impl Welcomer {
                 tracing::info!(attempt, why, "a welcome failed and is tried again");
                 self.postpone(&link, &delivery, attempt).await?;
                 delivery.acker.ack(BasicAckOptions::default()).await?;
+                self.meters.retried.inc();
             }
             Outcome::Failed(why) | Outcome::Hopeless(why) => {
                 tracing::warn!(attempt, why, "a welcome is given up and goes to the dead letters");
                 delivery.acker.reject(BasicRejectOptions { requeue: false }).await?;
+                self.meters.dead.inc();
             }
         }
         Ok(())
@@ -246,6 +265,7 @@ impl Welcomer {
             Ok(Begun::Now(holder)) => holder,
             Ok(Begun::Sent) => {
                 tracing::debug!(user = %welcome.user, "has a welcome already");
+                self.meters.duplicates.inc();
                 return Outcome::Welcomed;
             }
             Ok(Begun::ByAnother) | Err(_) => return Outcome::NotNow,
@@ -266,6 +286,7 @@ impl Welcomer {
             // It is sent: whoever forgets that sends it again.
             sleep(REST).await;
         }
+        self.meters.delivered.inc();
         Outcome::Welcomed
     }
 }
@@ -313,7 +334,7 @@ mod tests {
     fn times_between_tries_grow_and_name_their_queues() {
         let queue = Queue { name: "q".into(), pattern: "user.created".into() };
         let retry = Duration::from_millis(250);
-        let settings = Settings { queue, attempts: 4, retry, concurrency: 1, grace: retry };
+        let settings = Settings { queue, attempts: 4, retry, concurrency: 1, grace: retry, metrics: None };
         assert_eq!(settings.waiting(1), "q.retry.250ms");
         assert_eq!(settings.waiting(2), "q.retry.1000ms");
         assert_eq!(settings.waiting(3), "q.retry.4000ms");

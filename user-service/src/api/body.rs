@@ -75,10 +75,7 @@ async fn read(request: Request, accepted: &'static str) -> Result<Value, Failure
         Ok(Err(refusal)) => refusal,
         Err(_) => return Err(Failure::SlowBody),
     };
-    // Who waits for `100 Continue` sends nothing more once refused.
-    if !head.headers.contains_key(EXPECT) {
-        discard(&mut body).await;
-    }
+    discard_unless_waited(Request::from_parts(head, body)).await;
     Err(refusal)
 }
 
@@ -98,6 +95,15 @@ async fn collect(headers: &HeaderMap, body: &mut Body, accepted: &'static str) -
 
 fn parse(bytes: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::Syntax(error.to_string()))
+}
+
+/// Deals with the body of a request that is refused before anybody wanted it.
+pub async fn discard_unless_waited(request: Request) {
+    let (head, mut body) = request.into_parts();
+    // Who waits for `100 Continue` sends nothing more once refused.
+    if !head.headers.contains_key(EXPECT) {
+        discard(&mut body).await;
+    }
 }
 
 /// Reads on for a moment without keeping anything. A connection that is closed while its client still sends is

@@ -1,4 +1,5 @@
-//! Who asks, for the audit trail: as the gateway in front says, in a field that the operator names.
+//! Who asks, for the audit trail: as they have proven, or, where nobody has to prove anything, as the field says that
+//! the operator names.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::request::Parts;
 
 use super::App;
 use super::failure::Failure;
+use crate::access::Identity;
 use crate::audit::Actor;
 
 /// Who asks.
@@ -16,6 +18,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
+        if let Some(identity) = parts.extensions.get::<Identity>() {
+            return Ok(Self(identity.actor.clone()));
+        }
         let Some(name) = &app.settings.caller_header else { return Ok(Self(Actor::Unknown)) };
         let mut lines = parts.headers.get_all(name).iter();
         match (lines.next(), lines.next()) {

@@ -1,11 +1,13 @@
 //! Every "no" of this service: one type decides on status, code, text and headers of each.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::tokens::BadToken;
+use crate::access::{Scope, Unproven};
 use crate::profile::FieldFault;
 use crate::store::StoreError;
 
@@ -33,6 +35,15 @@ pub enum Failure {
     /// The field that names the caller does not.
     #[error("the field that says who asks must be one text of 1 to 255 visible ASCII characters")]
     Caller,
+    /// Nobody has said who asks, and this scope is needed.
+    #[error("say who you are: this needs the scope {}", .0.word())]
+    NoProof(Scope),
+    /// What was shown does not prove who asks.
+    #[error(transparent)]
+    Unproven(Unproven),
+    /// Who asks does not have the scope that is needed.
+    #[error("this needs the scope {}", .0.word())]
+    Scope(Scope),
     /// What is given as the id of an event is none.
     #[error("Last-Event-ID and after take the id of an event, and after takes `oldest`")]
     EventId,
@@ -91,7 +102,15 @@ impl Failure {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::Query(_) => (StatusCode::BAD_REQUEST, "invalid-query"),
             Self::Key => (StatusCode::BAD_REQUEST, "invalid-idempotency-key"),
-            Self::Caller => (StatusCode::BAD_REQUEST, "invalid-caller"),
+            Self::Caller | Self::Unproven(Unproven::Caller) => (StatusCode::BAD_REQUEST, "invalid-caller"),
+            Self::NoProof(_) => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Unproven(Unproven::Token(BadToken::Unavailable)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "identity-unavailable")
+            }
+            Self::Unproven(Unproven::Secret) => (StatusCode::UNAUTHORIZED, "invalid-gateway-secret"),
+            Self::Unproven(Unproven::Ambiguous) => (StatusCode::BAD_REQUEST, "ambiguous-credentials"),
+            Self::Unproven(Unproven::Token(_)) => (StatusCode::UNAUTHORIZED, "invalid-token"),
+            Self::Scope(_) => (StatusCode::FORBIDDEN, "insufficient-scope"),
             Self::EventId => (StatusCode::BAD_REQUEST, "invalid-event-id"),
             Self::EventsGone => (StatusCode::GONE, "events-gone"),
             Self::Streams => (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams"),
@@ -142,7 +161,13 @@ impl Failure {
                 let name = if *accepted == super::body::MERGE_PATCH { ACCEPT_PATCH } else { ACCEPT };
                 Some((name, HeaderValue::from_static(accepted)))
             }
+            Self::NoProof(_) | Self::Scope(_) | Self::Unproven(Unproven::Token(_) | Unproven::Secret)
+                if self.kind().0 != StatusCode::SERVICE_UNAVAILABLE =>
+            {
+                HeaderValue::try_from(self.challenge()).ok().map(|challenge| (WWW_AUTHENTICATE, challenge))
+            }
             Self::KeyInUse
+            | Self::Unproven(Unproven::Token(BadToken::Unavailable))
             | Self::Streams
             | Self::Bulk
             | Self::Timeout
@@ -150,6 +175,16 @@ impl Failure {
                 StoreError::Busy(_) | StoreError::Away(_) | StoreError::NoServer | StoreError::Unsure(_),
             ) => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
+        }
+    }
+
+    /// What a caller is asked to show (RFC 6750 §3). Who has shown nothing is not told of an error.
+    fn challenge(&self) -> String {
+        let error = |code| format!("Bearer error=\"{code}\", error_description=\"{self}\"");
+        match self {
+            Self::NoProof(scope) => format!("Bearer scope=\"{}\"", scope.word()),
+            Self::Scope(scope) => format!("{}, scope=\"{}\"", error("insufficient_scope"), scope.word()),
+            _ => error("invalid_token"),
         }
     }
 

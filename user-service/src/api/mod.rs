@@ -4,6 +4,7 @@ pub mod users;
 pub mod audit;
 pub mod events;
 pub mod bulk;
+pub mod admit;
 pub mod caller;
 pub mod failure;
 pub mod body;
@@ -11,6 +12,8 @@ pub mod conditional;
 pub mod idempotency;
 pub mod last_seen;
 pub mod observe;
+pub mod document;
+pub mod docs;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -25,22 +28,19 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
-use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::event::CloudEvent;
+use crate::access::Access;
 use crate::feed::Feed;
 use crate::metrics::Meters;
 use crate::store::Store;
-use failure::{Failure, PROBLEM_JSON, Problem};
+use failure::Failure;
 use idempotency::KeysInUse;
 
 /// Every path with its methods. Router and OpenAPI document are both made from this list.
 fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Description::openapi())
+    OpenApiRouter::with_openapi(document::bare())
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::show, users::replace, users::patch, users::remove))
         .routes(routes!(bulk::import))
@@ -62,6 +62,7 @@ pub struct App {
     /// One for each more import or export that may run.
     bulk: Arc<Semaphore>,
     meters: Arc<Meters>,
+    access: Access,
     settings: Settings,
     keys: KeysInUse,
     document: Bytes,
@@ -87,15 +88,16 @@ pub fn router(
     store: Arc<Store>,
     feed: Arc<Feed>,
     meters: Arc<Meters>,
+    access: Access,
     settings: Settings,
 ) -> Result<Router, serde_json::Error> {
-    let document = Bytes::from(document().to_pretty_json()?);
+    let document = Bytes::from(document::whole().to_pretty_json()?);
     let (router, _) = routes().split_for_parts();
     let streams = Arc::new(Semaphore::new(settings.max_event_streams));
     let bulk = Arc::new(Semaphore::new(bulk::AT_A_TIME));
     let keys = KeysInUse::default();
-    let app = Arc::new(App { store, feed, streams, bulk, meters, settings, keys, document });
-    Ok(guard(router, &app).with_state(app))
+    let app = Arc::new(App { store, feed, streams, bulk, meters, access, settings, keys, document });
+    Ok(guard(docs::add_to(router), &app).with_state(app))
 }
 
 /// Puts around all routes what every request passes, innermost first.
@@ -104,6 +106,7 @@ fn guard(router: Router<Arc<App>>, app: &Arc<App>) -> Router<Arc<App>> {
     router
         .fallback(|| async { Failure::NoRoute })
         .method_not_allowed_fallback(|| async { Failure::Method })
+        .layer(from_fn_with_state(app.clone(), admit::admit))
         .layer(from_fn_with_state(app.clone(), observe::in_time))
         .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| {
             meters.panics.inc();
@@ -132,44 +135,6 @@ impl<S: Sync> FromRequestParts<S> for NoQuery {
     }
 }
 
-/// The parts of the OpenAPI document that are not said at a route.
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "user-service", description = "Holds users. Reads may be cached; every change is versioned."),
-    tags(
-        (name = "users", description = "The users"),
-        (name = "events", description = "What happens to the users"),
-        (name = "operation", description = "For operators and balancers"),
-    ),
-    components(schemas(Problem, CloudEvent<'_>, bulk::End))
-)]
-struct Description;
-
-/// The OpenAPI 3.1 document.
-pub fn document() -> utoipa::openapi::OpenApi {
-    let (_, mut document) = routes().split_for_parts();
-    for operation in document.paths.paths.values_mut().flat_map(operations) {
-        // An optional field is absent, never null.
-        for parameter in operation.parameters.iter_mut().flatten() {
-            if let RefOr::T(header) = parameter
-                && header.parameter_in == ParameterIn::Header
-            {
-                header.schema = Some(String::schema());
-            }
-        }
-        for (status, meaning) in [("500", "A fault of the service"), ("503", "Come again later")] {
-            let problem = Content::new(Some(Ref::from_schema_name(Problem::name())));
-            let response = ResponseBuilder::new().description(meaning).content(PROBLEM_JSON, problem);
-            operation.responses.responses.entry(status.to_owned()).or_insert(response.build().into());
-        }
-    }
-    document
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
@@ -177,6 +142,7 @@ mod tests {
     use http::{Request, StatusCode};
     use tower::ServiceExt;
 
+    use super::failure::PROBLEM_JSON;
     use super::*;
     use crate::feed::Retention;
     use crate::store;
@@ -203,6 +169,7 @@ mod tests {
             bulk: Arc::new(Semaphore::new(1)),
             store,
             meters,
+            access: Access::Open,
             settings: Settings {
                 name: HeaderValue::from_static("test"),
                 cache_control: HeaderValue::from_static("no-cache"),

@@ -19,7 +19,7 @@ use super::last_seen::{self, Seen};
 use super::{App, NoQuery};
 use crate::audit::Act;
 use crate::page::{Cursor, Page};
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfilePatch};
 use crate::store::{Created, StoreError, Written};
 use crate::user::{User, UserId};
 
@@ -183,8 +183,8 @@ pub async fn replace(
 
 /// Changes some of what callers decide about a user
 #[utoipa::path(patch, path = "/users/{id}", tag = "users", operation_id = "patchUser",
-    request_body(content = Object, content_type = "application/merge-patch+json",
-        description = "RFC 7396: the fields to change", example = json!({"name": "Ada King"})),
+    request_body(content = ProfilePatch, content_type = "application/merge-patch+json",
+        description = "RFC 7396: the fields to change"),
     params(
         ("id" = UserId, Path, description = "Id of the user"),
         ("If-Match" = Option<String>, Header, description = "Entity tags of which the user must have one"),

@@ -1,5 +1,6 @@
 //! The table `[worker]`: whom `user-service worker` welcomes new users by.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,6 +22,7 @@ pub(super) struct Worker {
     concurrency: Option<Count>,
     smtp: Option<Secret>,
     from: Option<String>,
+    metrics: Option<Here>,
 }
 
 impl Worker {
@@ -33,6 +35,7 @@ impl Worker {
             retry: or(self.retry, 10),
             concurrency: self.concurrency.map_or(8, |Count(count)| count),
             grace,
+            metrics: self.metrics.map(|Here(address)| address),
         }
     }
 
@@ -41,6 +44,24 @@ impl Worker {
         let Some(Secret(url)) = flag.or(self.smtp.as_ref()) else { return Ok(Sink::Log) };
         let mail = Mail::parse(url, self.from.as_deref().unwrap_or_default());
         Ok(Sink::Mail(Box::new(mail.map_err(ConfigError::Mail)?)))
+    }
+}
+
+/// An address of this machine alone.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "SocketAddr")]
+struct Here(SocketAddr);
+
+impl TryFrom<SocketAddr> for Here {
+    type Error = &'static str;
+
+    fn try_from(address: SocketAddr) -> Result<Self, Self::Error> {
+        let here = address.ip().is_loopback();
+        if here {
+            Ok(Self(address))
+        } else {
+            Err("must be an address of this machine alone, as 127.0.0.1:9091")
+        }
     }
 }
 
@@ -81,6 +102,8 @@ mod tests {
         let wrong = |text: &str| read(text).sink(None).map(|_| ()).unwrap_err().to_string();
         assert!(wrong("smtp = 'smtps://u:hunter2@h'").contains("sender"));
         assert!(!wrong("smtp = 'smtps://u:hunter2@h'").contains("hunter2"));
+        let far = toml::from_str::<Worker>("metrics = '0.0.0.0:9091'").unwrap_err().to_string();
+        assert!(far.contains("this machine alone"), "{far}");
         assert!(toml::from_str::<Worker>("attempts = 13").unwrap_err().to_string().contains("1 to 12"));
     }
 }

@@ -22,6 +22,7 @@ use crate::event::Change;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
+mod bulk;
 mod events;
 pub(super) mod relay;
 mod welcome;
@@ -150,15 +151,9 @@ impl Sqlite {
 
     pub(super) async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
         let mut tx = self.begin().await?;
-        let mut taken = Vec::new();
-        for (place, user) in users.iter().enumerate() {
-            if insert(&mut tx, INSERT_MISSING, user).await? == 0 {
-                taken.push(place);
-            } else if taken.is_empty() {
-                events::record(&mut tx, &Change::created(user), act).await?;
-            }
-        }
+        let taken = bulk::insert_missing(&mut tx, users).await?;
         if taken.is_empty() {
+            bulk::record(&mut tx, users, act).await?;
             self.commit(tx).await?;
         }
         Ok(taken)

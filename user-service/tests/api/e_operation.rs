@@ -25,6 +25,33 @@ async fn the_description_of_the_api_is_the_golden_one() {
 }
 
 #[tokio::test]
+async fn the_page_for_people_loads_nothing_from_elsewhere() {
+    let (_directory, service) = service().await;
+    let mut parts = vec!["/docs".to_owned()];
+    let mut seen = 0;
+    while let Some(path) = parts.pop() {
+        let answer = service.get(&path).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let policy = header(&answer, "content-security-policy").to_owned();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        let kind = header(&answer, "content-type").to_owned();
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains("//cdn") && !text.contains("https://"), "{path}");
+        if kind.starts_with("text/html") {
+            // No script and no style in the page itself, which the policy would not let in.
+            assert!(
+                !text.contains("<style") && !text.contains("onclick") && text.matches("<script").count() == 1
+            );
+            let links = text.split(['"']).filter(|link| link.starts_with("/docs/"));
+            parts.extend(links.map(str::to_owned));
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[tokio::test]
 async fn alive_and_ready_are_told() {
     let (_directory, service) = service().await;
     for path in ["/healthz", "/readyz"] {

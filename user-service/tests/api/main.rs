@@ -18,3 +18,4 @@ mod h_events;
 mod i_audit;
 mod j_bulk;
 mod k_search;
+mod l_access;

@@ -32,6 +32,8 @@ mod i_audit;
 mod j_bulk;
 #[path = "../api/k_search.rs"]
 mod k_search;
+#[path = "../api/l_access.rs"]
+mod l_access;
 
 mod m_server;
 mod n_tls;

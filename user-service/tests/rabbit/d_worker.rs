@@ -55,6 +55,13 @@ async fn each_new_user_is_welcomed_once_however_often_it_is_told() {
             welcomed(&workers).len() + workers.iter().map(Worker::left_out).sum::<usize>() >= 40
         })
         .await;
+        let (mut delivered, mut duplicates) = (0, 0);
+        for worker in &workers {
+            assert_eq!(worker.metric("user_service_worker_up").await, 1);
+            delivered += worker.metric("user_service_worker_delivered_total").await;
+            duplicates += worker.metric("user_service_worker_duplicates_total").await;
+        }
+        assert_eq!((delivered, duplicates), (10, 30));
         for worker in &mut workers {
             worker.signal("-TERM").await;
             assert!(worker.ended().await.success());
@@ -92,6 +99,11 @@ async fn mail_that_is_refused_is_tried_again_for_a_while_and_then_with_the_dead_
         .await;
         let tries = ["ada", "third", "never", "nobody"].map(|name| mail.tries(name));
         assert_eq!(tries, [1, 3, 4, 1]);
+        let metric = |name: &'static str| worker.metric(name);
+        assert_eq!(metric("user_service_worker_retried_total").await, 5);
+        assert_eq!(metric("user_service_worker_dead_lettered_total").await, 2);
+        eventually("both are counted", || async { metric("user_service_worker_delivered_total").await == 2 })
+            .await;
         let message = mail.accepted("ada").remove(0);
         for line in [
             "From: Users <users@example.com>",

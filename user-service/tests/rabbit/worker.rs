@@ -15,6 +15,7 @@ use crate::support::{SOON, program};
 pub(crate) struct Worker {
     child: Child,
     log: PathBuf,
+    metrics: String,
 }
 
 impl Worker {
@@ -22,7 +23,11 @@ impl Worker {
     pub(crate) async fn start(home: &Home, url: &str, keys: &str) -> Self {
         let unique = fastrand::u32(..);
         let config = home.path().join(format!("worker-{unique:08x}.toml"));
-        std::fs::write(&config, format!("[events]\namqp = {url:?}\n[worker]\n{keys}")).unwrap();
+        std::fs::write(
+            &config,
+            format!("[events]\namqp = {url:?}\n[worker]\nmetrics = \"127.0.0.1:0\"\n{keys}"),
+        )
+        .unwrap();
         let log = home.path().join(format!("worker-{unique:08x}.log"));
         let mut command = program(home);
         command
@@ -34,8 +39,9 @@ impl Worker {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(SOON, lines.next_line()).await.unwrap().unwrap();
-        assert_eq!(line.as_deref(), Some(r#"{"consuming":"users.welcome"}"#));
-        Self { child, log }
+        let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(line["consuming"], "users.welcome");
+        Self { child, log, metrics: line["metrics"].as_str().unwrap().to_owned() }
     }
 
     /// Ids of the users that it has welcomed by its log.
@@ -49,6 +55,13 @@ impl Worker {
     /// How many messages it has left out because their users have a welcome.
     pub(crate) fn left_out(&self) -> usize {
         self.log().matches("has a welcome already").count()
+    }
+
+    /// The value of a metric.
+    pub(crate) async fn metric(&self, name: &str) -> usize {
+        let page = reqwest::get(&self.metrics).await.unwrap().text().await.unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not there")).parse().unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
