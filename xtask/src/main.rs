@@ -17,6 +17,8 @@ mod folder;
 mod http;
 mod packages;
 mod ports;
+mod postgres;
+mod properties;
 mod provider;
 mod workspace;
 
@@ -35,11 +37,15 @@ usage: cargo xtask COMMAND
   conformance [--suite FOLDER] [--optimal N]
                        the public suite for HTTP caches; every required test must pass, and N optimal ones
   provider             the gateway before a real, certified OpenID Connect provider, from npm
+  properties [--cases N] [--seed N]
+                       the user-service against its own description, over SQLite and PostgreSQL, by a tester from PyPI
   drill [NAME|all] [--short] [--secs N] [--profile NAME | --binary FILE]
                        what holds while Redis, gateways, servers and purges go wrong, over a reload, and with large
                        bodies; alone, lists the drills
   fuzz [NAME] [--secs N]
                        every parser that reads what strangers write, or one, for so long each
+  bench-users [--users N] [--secs N] [--profile NAME]
+                       the user-service alone: an import, pages, reads and writes, over SQLite and PostgreSQL
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--before FILE] [--case WORDS] [--perf]
                        requests per second and CPU time per request, beside nginx (and Varnish where it is, and
                        an earlier build where one is named)
@@ -78,8 +84,10 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(arguments),
         Some("docs") => docs::run(arguments),
         Some("bench") => bench::run(arguments),
+        Some("bench-users") => bench::users::run(arguments),
         Some("conformance") => conformance::run(arguments),
         Some("provider") => provider::run(arguments),
+        Some("properties") => properties::run(arguments),
         Some("drill") => drill::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("help" | "--help" | "-h") => {

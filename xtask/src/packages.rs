@@ -56,6 +56,10 @@ pub(crate) const BENCH: &[Tool] = &[
 
 /// What the public suite for HTTP caches and the OpenID Connect provider run on.
 pub(crate) const NODE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
+/// What the tester of properties runs on, and what it tests the service over.
+pub(crate) const PYTHON: &[Tool] = &[tool("python3", &["python3"]), tool("pg_ctl", &["postgresql"])];
+/// The part of Python that makes environments, which Debian has apart.
+const ENVIRONMENTS: Tool = tool("python3", &["python3-venv"]);
 /// What the drills need on top. Redis brings its Sentinel and its client; OpenSSL puts frames under TLS.
 pub(crate) const DRILL: &[Tool] = &[
     tool("redis-server", &["redis-server"]),
@@ -71,9 +75,16 @@ pub(crate) const DRILL: &[Tool] = &[
 /// As root directly, else through `sudo`. No service that a package brings is started.
 pub(crate) fn ensure(tools: &[Tool]) -> Outcome {
     let missing: Vec<_> = tools.iter().filter(|tool| !present(tool.program)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// Installs what Python makes environments with, where it is not there.
+pub(crate) fn ensure_python_environments() -> Outcome {
+    let asked = Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
+    if asked.is_ok_and(|status| status.success()) { Ok(()) } else { install(&[&ENVIRONMENTS]) }
+}
+
+fn install(missing: &[&Tool]) -> Outcome {
     let programs: Vec<_> = missing.iter().map(|tool| tool.program).collect();
     let packages: Vec<_> = missing.iter().flat_map(|tool| tool.packages).copied().collect();
     println!("installing {} for {}", packages.join(" "), programs.join(", "));

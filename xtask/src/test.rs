@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::workspace::{cargo, run as run_command};
-use crate::{Doing as _, Failure, Outcome, demo, drill, fuzz, licences, packages, provider};
+use crate::{Doing as _, Failure, Outcome, demo, drill, fuzz, licences, packages, properties, provider};
 
 /// Runs the steps in order and stops at the first that fails.
 ///
@@ -62,6 +62,7 @@ fn steps(report: &mut Report) -> Outcome {
     })?;
     report.step("tests", runners)?;
     report.step("provider", |_| provider::play())?;
+    report.step("properties", |_| properties::short())?;
     report.step("fuzz", |_| fuzz::all_short())?;
     report.step("drills", |_| drill::all_short())?;
     report.step("demo", |_| demo::once())

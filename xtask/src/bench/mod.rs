@@ -13,6 +13,7 @@ mod origin;
 mod peers;
 mod perf;
 mod table;
+pub(crate) mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
