@@ -49,6 +49,8 @@ usage: cargo xtask COMMAND
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--before FILE] [--case WORDS] [--perf]
                        requests per second and CPU time per request, beside nginx (and Varnish where it is, and
                        an earlier build where one is named)
+  bench cache-saving [--requests N] [--profile NAME | --binaries FOLDER]
+                       what the cache spares a PostgreSQL while 1 % of the requests write
 ";
 
 /// Why a command ended early: words for the person who ran it.

@@ -68,6 +68,14 @@ pub(crate) const DRILL: &[Tool] = &[
     tool("h2load", &["nghttp2-client"]),
     tool("curl", &["curl"]),
     tool("pg_ctl", &["postgresql"]),
+    tool("rabbitmq-server", &["rabbitmq-server"]),
+];
+
+/// What the bench of the cache's saving needs on top.
+pub(crate) const SAVING: &[Tool] = &[
+    tool("redis-server", &["redis-server"]),
+    tool("initdb", &["postgresql"]),
+    tool("psql", &["postgresql-client"]),
 ];
 
 /// Installs the packages of every tool that is not there.

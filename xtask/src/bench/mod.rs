@@ -12,6 +12,7 @@ mod load;
 mod origin;
 mod peers;
 mod perf;
+mod saving;
 mod table;
 pub(crate) mod users;
 
@@ -53,6 +54,9 @@ struct Scope {
 
 /// Builds what ships, runs every round, prints the table.
 pub(crate) fn run(mut arguments: Arguments) -> Outcome {
+    if arguments.flag("cache-saving") {
+        return saving::run(arguments);
+    }
     let secs = arguments.value("--secs", 3_u32)?.clamp(1, 60);
     let rounds = arguments.value("--rounds", 3_u32)?.clamp(1, 100);
     let profile = arguments.value("--profile", "dist".to_owned())?;

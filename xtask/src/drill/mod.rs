@@ -5,20 +5,24 @@
 //! fails the long form only: the short form is for machines that do other things meanwhile.
 
 pub(crate) mod stage;
-mod wire;
+pub(crate) mod wire;
 mod origin;
 mod load;
 mod figures;
-mod gateway;
+pub(crate) mod gateway;
 mod http2;
 mod metrics;
 pub(crate) mod redis;
+pub(crate) mod postgres;
+mod rabbit;
+pub(crate) mod service;
 mod relay;
 mod field;
 mod bodies;
 mod certificates;
 mod chaos;
 mod deaths;
+mod feed;
 mod fleet;
 mod limits;
 mod own_writes;
@@ -47,7 +51,7 @@ struct Drill {
     play: fn(&Stage) -> Outcome<Verdict>,
 }
 
-const DRILLS: [Drill; 13] = [
+const DRILLS: [Drill; 14] = [
     Drill {
         name: "certificates",
         promise: "no handshake fails while certificates are swapped, and each is shown",
@@ -57,6 +61,11 @@ const DRILLS: [Drill; 13] = [
         name: "cold-restart",
         promise: "a gateway that comes back answers from Redis at once",
         play: restart::run,
+    },
+    Drill {
+        name: "feed",
+        promise: "what is written at the service is seen on three gateways, though the broker is killed",
+        play: feed::run,
     },
     Drill {
         name: "fleet-expiry",

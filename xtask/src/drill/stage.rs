@@ -134,10 +134,21 @@ impl Server {
     }
 
     /// Waits until `ready` says yes; an error with the last lines it wrote when it ends or takes too long.
-    pub(crate) fn wait(&mut self, stage: &Stage, what: &str, mut ready: impl FnMut() -> bool) -> Outcome {
+    pub(crate) fn wait(&mut self, stage: &Stage, what: &str, ready: impl FnMut() -> bool) -> Outcome {
+        self.wait_for(START_WITHIN, stage, what, ready)
+    }
+
+    /// The same of one that takes so long.
+    pub(crate) fn wait_for(
+        &mut self,
+        within: Duration,
+        stage: &Stage,
+        what: &str,
+        mut ready: impl FnMut() -> bool,
+    ) -> Outcome {
         let child = &mut self.child;
         let mut ended = false;
-        let waited = stage.until(START_WITHIN, &format!("{} {what}", self.name), || {
+        let waited = stage.until(within, &format!("{} {what}", self.name), || {
             ended = matches!(child.try_wait(), Ok(Some(_)));
             ended || ready()
         });
@@ -171,6 +182,13 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         // Both fail only for a process that is gone already.
         let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end without its leave from others, and waits until it has.
+    pub(crate) fn quit(&mut self) {
+        // Both fail only for a process that is gone already.
+        let _ = self.signal(Signal::QUIT);
         let _ = self.child.wait();
     }
 

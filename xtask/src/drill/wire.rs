@@ -55,10 +55,12 @@ impl Wire {
 
     /// Asks `POST path` with JSON.
     pub(crate) fn post(&mut self, path: &str, json: &str) -> io::Result<Answer> {
-        let (host, length) = (&self.host, json.len());
-        self.ask(&format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
-        ))
+        self.send("POST", path, "Content-Type: application/json\r\n", json)
+    }
+
+    /// Asks `PATCH path` with what is to change (RFC 7396).
+    pub(crate) fn patch(&mut self, path: &str, json: &str) -> io::Result<Answer> {
+        self.send("PATCH", path, "Content-Type: application/merge-patch+json\r\n", json)
     }
 
     /// Asks with any method, with these fields (each line ended) and this content.
