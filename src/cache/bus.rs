@@ -233,7 +233,9 @@ impl Bus {
     pub async fn publish_heard(&self, event: Option<&str>, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
         let sent = self.send_all(event.unwrap_or_default(), purges).await;
         if sent.is_err() {
-            purges.iter().for_each(|purge| self.wait((*purge).clone()));
+            for purge in purges {
+                self.wait((*purge).clone());
+            }
         }
         sent
     }

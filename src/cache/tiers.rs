@@ -273,11 +273,11 @@ impl Tiers {
     /// as soon as one of them has heard it. `event` is its name for all of them, where it has one.
     ///
     /// The task tells them, and ends with what came of it; `None` where there are none.
-    pub fn purge_heard(&'static self, event: Option<String>, purges: Vec<Purge>) -> Option<JoinHandle<Told>> {
+    pub fn purge_heard(&'static self, event: Option<String>, purges: &[Purge]) -> Option<JoinHandle<Told>> {
         let telling = self.fleet.as_ref().map(|fleet| {
             (fleet, purges.iter().map(|purge| fleet.telling(purge.clone())).collect::<Vec<_>>())
         });
-        for purge in &purges {
+        for purge in purges {
             self.purges.note(purge);
             self.purge_meters.purged(kind_of(purge), PurgeOrigin::Event);
             self.sweep(purge);

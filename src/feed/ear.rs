@@ -130,16 +130,13 @@ impl<'a> Ear<'a> {
             );
         }
         self.unreadable = unreadable;
-        match heard {
-            Some(Heard { name, tags }) => {
-                self.feed.counts.events.inc();
-                let purge = |tag| Purge { target: Target::Tag(tag), soft: false };
-                self.purge(name, tags.into_iter().map(purge).collect());
-            }
-            None => {
-                self.feed.counts.unreadable.inc();
-                self.misses();
-            }
+        if let Some(Heard { name, tags }) = heard {
+            self.feed.counts.events.inc();
+            let purge = |tag| Purge { target: Target::Tag(tag), soft: false };
+            self.purge(name, &tags.into_iter().map(purge).collect::<Vec<_>>());
+        } else {
+            self.feed.counts.unreadable.inc();
+            self.misses();
         }
         while self.telling.len() > TELLING_MAX {
             if let Some(oldest) = self.telling.front_mut() {
@@ -172,11 +169,11 @@ impl<'a> Ear<'a> {
     /// what may be stale for a while is served meanwhile.
     fn forget_all(&mut self) {
         self.feed.counts.missed.inc();
-        self.purge(None, vec![Purge { target: Target::Tag(tags::of_tagged()), soft: true }]);
+        self.purge(None, &[Purge { target: Target::Tag(tags::of_tagged()), soft: true }]);
         (self.missed, self.owed) = (Some(Instant::now()), false);
     }
 
-    fn purge(&mut self, event: Option<String>, purges: Vec<Purge>) {
+    fn purge(&mut self, event: Option<String>, purges: &[Purge]) {
         self.telling.extend(self.feed.tiers.purge_heard(event, purges));
         while self.telling.front().is_some_and(JoinHandle::is_finished) {
             self.telling.pop_front();
