@@ -38,6 +38,10 @@ pub struct Invalidate {
     /// data has none of that name (but never for the event's own `id`); dots lead into tables. A tag whose fields an event does not have is left out.
     #[schemars(with = "Vec<text::EventTag>", length(min = 1))]
     pub tags: Vec<String>,
+    /// The upstream whose changes the events tell. With `cache.read_your_writes`, what is fetched from it after an event is asked for
+    /// with the token in the event's `lastseen`, so that no replica that lags behind fills the cache with what was before.
+    #[schemars(example = &"users")]
+    pub upstream: Option<String>,
     /// For how long answers that have tags are trusted after events were last heard. `0s`: not at all, so that all of them
     /// are validated at each use.
     #[schemars(extend("x-most" = "1d"))]
@@ -53,6 +57,7 @@ impl Default for Invalidate {
             token: None,
             ca: None,
             tags: vec!["user:{id}".to_owned(), "users".to_owned()],
+            upstream: None,
             unheard_max: Period(Duration::from_secs(10)),
         }
     }

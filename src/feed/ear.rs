@@ -130,8 +130,12 @@ impl<'a> Ear<'a> {
             );
         }
         self.unreadable = unreadable;
-        if let Some(Heard { name, tags }) = heard {
+        if let Some(Heard { name, tags, seen }) = heard {
             self.feed.counts.events.inc();
+            if let (Some(upstream), Some(seen)) = (&self.settings.upstream, seen) {
+                // Before the purge: whoever fetches after it is to be shown what the event tells of.
+                self.feed.tiers.writes.tell(upstream, &seen);
+            }
             let purge = |tag| Purge { target: Target::Tag(tag), soft: false };
             self.purge(name, &tags.into_iter().map(purge).collect::<Vec<_>>());
         } else {

@@ -15,6 +15,8 @@ pub(super) struct Heard {
     pub(super) name: Option<String>,
     /// The tags to purge, hashed; at least one.
     pub(super) tags: Vec<u64>,
+    /// What reads bring that are to show what it tells of (`lastseen`).
+    pub(super) seen: Option<String>,
 }
 
 /// Reads an event in the JSON of `CloudEvents`, or any that has the fields that the tags name.
@@ -25,7 +27,10 @@ pub(super) fn read(body: &[u8], templates: &[Template]) -> Option<Heard> {
     if body.len() > EVENT_MAX {
         return None;
     }
-    let event: Value = serde_json::from_slice(body).ok().filter(Value::is_object)?;
+    let mut event: Value = serde_json::from_slice(body).ok().filter(Value::is_object)?;
+    // It says how far the database was when the event was told, which differs from one telling to the next.
+    let seen = event.as_object_mut()?.remove("lastseen");
+    let seen = seen.and_then(|seen| seen.as_str().map(str::to_owned));
     let own: Vec<_> = templates.iter().filter(|template| !template.is_fixed()).collect();
     let filled = |template: &Template| template.fill(&event).map(|tag| tags::hash(tag.as_bytes()));
     if !own.is_empty() && own.iter().all(|template| filled(template).is_none()) {
@@ -35,8 +40,9 @@ pub(super) fn read(body: &[u8], templates: &[Template]) -> Option<Heard> {
     tags.sort_unstable();
     tags.dedup();
     // Of the whole: two that share an id and differ are two. An id is for good, so the same is told twice in the same words.
-    let name = event.get("id").is_some().then(|| blake3::hash(body).to_hex()[..32].to_owned());
-    (!tags.is_empty()).then_some(Heard { name, tags })
+    let hash = || blake3::hash(event.to_string().as_bytes()).to_hex()[..32].to_owned();
+    let name = event.get("id").is_some().then(hash);
+    (!tags.is_empty()).then_some(Heard { name, tags, seen })
 }
 
 #[cfg(test)]
@@ -60,6 +66,21 @@ mod tests {
         let other = of(r#"{"id":"e1","data":{"id":"8"}}"#).unwrap();
         assert!(one.name.is_some() && one.name == again.name && one.name != other.name);
         assert_eq!(of(r#"{"data":{"id":"7"}}"#).unwrap().name, None);
+    }
+
+    #[test]
+    fn how_far_the_database_was_is_no_part_of_what_is_told() {
+        let of = |body: &str| read(body.as_bytes(), &templates(&["user:{id}"])).unwrap();
+        let [one, again, without] = [
+            r#"{"id":"e1","data":{"id":"7"},"lastseen":"a"}"#,
+            r#"{"id":"e1","data":{"id":"7"},"lastseen":"b"}"#,
+            r#"{"id":"e1","data":{"id":"7"}}"#,
+        ]
+        .map(of);
+        assert_eq!(one.seen.as_deref(), Some("a"));
+        assert_eq!((&again.seen.as_deref(), &without.seen), (&Some("b"), &None));
+        assert!(one.name.is_some() && one.name == again.name && one.name == without.name);
+        assert_eq!(of(r#"{"id":"e1","data":{"id":"7"},"lastseen":7}"#).seen, None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Settings {
     pub source: Source,
     /// The tags that an event purges.
     pub tags: Vec<Template>,
+    /// The name of the upstream whose changes are told, if it is known.
+    pub upstream: Option<String>,
     /// For how long answers that have tags are trusted after events were last heard.
     pub unheard_max: Duration,
 }

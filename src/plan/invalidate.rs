@@ -10,6 +10,7 @@ use crate::config::{Config, Place, Problem};
 use crate::feed::{Broker, Settings, Source, Stream, Template};
 use crate::place;
 
+use super::layers::suggestion;
 use super::{acme, secrets};
 
 /// What is listened to, if anything is; files are relative to `directory`.
@@ -18,10 +19,12 @@ pub(super) fn settings(config: &Config, directory: &Path, problems: &mut Vec<Pro
     let before = problems.len();
     let mut reading = Reading { written, directory, place: place!["cache", "invalidate"], problems };
     let source = reading.source();
+    reading.upstream(config);
     (problems.len() == before).then_some(())?;
     Some(Settings {
         source: source?,
         tags: written.tags.iter().map(|tag| Template::of(tag)).collect(),
+        upstream: written.upstream.clone(),
         unheard_max: written.unheard_max.0,
     })
 }
@@ -88,6 +91,15 @@ impl Reading<'_> {
         let token = token.transpose().map_err(|problem| self.problems.push(problem)).ok()?;
         let roots = self.roots(url.scheme_str() == Some("https"), "https");
         Some(Source::Stream(Stream { url, token, roots }))
+    }
+
+    fn upstream(&mut self, config: &Config) {
+        let Some(name) = self.written.upstream.as_ref().filter(|name| !config.upstreams.contains_key(*name))
+        else {
+            return;
+        };
+        let remedy = suggestion(name, config.upstreams.keys().map(String::as_str), "upstreams");
+        self.say::<()>(self.place.then("upstream"), &format!("there is no upstream `{name}`"), remedy);
     }
 
     fn roots(&mut self, secure: bool, scheme: &str) -> Option<Vec<CertificateDer<'static>>> {

@@ -1,14 +1,14 @@
 //! The cache follows what is written past the gateway: by events from a broker, and by those that the service tells itself.
 
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 
-use crate::support::cached::{is_hit, status};
+use crate::support::cached::{get, is_hit, status};
 use crate::support::followed::{create, rename};
 use crate::support::rabbit;
 use crate::support::redis::Redis;
 use crate::support::users::{Database, Service};
-use crate::support::{Followed, Gateway, PATIENCE, eventually, pass};
+use crate::support::{Cached, Followed, Gateway, PATIENCE, Reply, eventually, pass};
 
 const BROKER: &str = "amqp = { env = \"AMQP_URL\" }";
 
@@ -168,6 +168,43 @@ async fn what_cannot_be_read_counts_as_missed_and_harms_nobody() {
     let gone = async || node.count("events").await == heard + 1;
     eventually(PATIENCE, "it is heard", gone).await;
     all_follow(&service, &[node], "Grace").await;
+}
+
+#[tokio::test]
+async fn what_is_fetched_after_an_event_is_asked_for_with_its_token() {
+    let amqp = rabbit::shared().vhost();
+    let connection = Connection::connect(&amqp, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (topic, none) = (lapin::ExchangeKind::Topic, lapin::types::FieldTable::default());
+    channel
+        .exchange_declare("users.events".into(), topic, ExchangeDeclareOptions::default(), none)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().join("amqp");
+    std::fs::write(&url, &amqp).unwrap();
+    let top = format!(
+        "cache.read_your_writes = \"header\"\n\
+         cache.invalidate = {{ amqp = {{ file = {url:?} }}, tags = [\"{{id}}\"], upstream = \"users\" }}"
+    );
+    let routes = "[upstreams.users]\nservers = [\"ORIGIN\"]\nhealth = false\n\
+                  [routes.all]\ncache = true\nupstream = \"users\"\n";
+    let cached = Cached::over(&top, routes).await;
+    cached.origin.answer_by("/page", |seen| {
+        let reply = Reply::ok(format!("asked with {:?}", seen.all("last-seen").join(",")));
+        reply.field("cache-control", "max-age=600").field("cache-tag", "page")
+    });
+    let kept = async || is_hit(&get(&cached.http1, "/page", &[]).await);
+    eventually(PATIENCE, "it is kept", kept).await;
+    assert_eq!(get(&cached.http1, "/page", &[]).await.text(), "asked with \"\"");
+    let event = br#"{"id":"e","data":{"id":"page"},"lastseen":"abc"}"#;
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let sent =
+        channel.basic_publish("users.events".into(), "user.x".into(), options, event, properties).await;
+    sent.unwrap().await.unwrap();
+    let told = async || get(&cached.http1, "/page", &[]).await.text() == "asked with \"abc\"";
+    eventually(PATIENCE, "the event is heard, and who fetches then has its token", told).await;
+    eventually(PATIENCE, "what came of that is kept", kept).await;
 }
 
 #[tokio::test]

@@ -165,7 +165,7 @@ async fn who_wrote_does_not_share_a_fetch_that_began_before() {
         marker
     };
     let before = get(&cached.http1, "/list", &[]);
-    let (before, marker) = must("both are answered", async { tokio::join!(before, reads) }).await;
+    let (before, marker) = Box::pin(must("both are answered", async { tokio::join!(before, reads) })).await;
     assert_eq!(before.text(), "version 0");
     // Whichever was stored last: who wrote is served nothing older.
     let mine = get(&cached.http2, "/list", &[("last-seen", &marker)]).await;

@@ -34,7 +34,7 @@ async fn play(home: &Home, kills: usize) {
     let place = Place::new(bases.clone(), bases);
     let writers: Vec<_> =
         (0..WRITERS).map(|number| tokio::spawn(writer(place.clone(), format!("w{number}")))).collect();
-    let importer = tokio::spawn(importer(place.clone(), "imported".to_owned()));
+    let importing = tokio::spawn(importer(place.clone(), "imported".to_owned()));
     let killed = kill(&mut processes, kills).await;
 
     place.end();
@@ -42,7 +42,7 @@ async fn play(home: &Home, kills: usize) {
     for writer in writers {
         users.extend(writer.await.unwrap());
     }
-    let imported = importer.await.unwrap();
+    let imported = importing.await.unwrap();
     let service = Service::start(home, "").await;
     let last = service.create("last").await;
     let last = last.rsplit('/').next().unwrap();

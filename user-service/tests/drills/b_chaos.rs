@@ -59,7 +59,7 @@ async fn user_chaos() {
     let again = assert_welcomed(&scene, &users, &events).await;
     println!("{events:?}");
     println!(
-        "{} users, {} events, {} writes answered, {} tries without an answer; {} pages read, {} refused; {again} welcomes sent twice",
+        "{} users, {} events, {} answers to writers, {} tries without one; {} pages read, {} refused; {again} welcomes sent twice",
         users.len(),
         told.count(),
         place.answered.load(Relaxed),

@@ -136,7 +136,7 @@ fn ask_all(
 ) -> Outcome<Vec<Duration>> {
     let zipf = Zipf::of(paths.len());
     let client = |number: usize| {
-        let mut lots = Lots(seed << 32 | number as u64 + 1);
+        let mut lots = Lots((seed << 32) | (number as u64 + 1));
         let (mut reader, mut writer) = (Wire::to(doors[number % doors.len()]), Wire::to(service.address()));
         let mut reads = Vec::new();
         for turn in 0..requests / CLIENTS {
@@ -190,7 +190,8 @@ impl Zipf {
     }
 
     fn pick(&self, lots: &mut Lots) -> usize {
-        const LOTS: f64 = (1_u64 << 53) as f64;
+        // 2 to the 53rd: as many as a double tells apart.
+        const LOTS: f64 = 9_007_199_254_740_992.0;
         let all = self.0.last().copied().unwrap_or_default();
         let drawn = number(lots.next()) / LOTS * all;
         self.0.partition_point(|sum| *sum <= drawn).min(self.0.len().saturating_sub(1))

@@ -72,9 +72,11 @@ impl Place {
             worker.args(["--log", "warn,user_service::worker=info", "--config"]).arg(&service).arg("worker"),
         )?;
         let text = fs::read_to_string(root().join(CONFIG)).doing(|| CONFIG.to_owned())?;
-        let config = write(folder, "tidegate-1.toml", &format!("redis = {redis:?}\n{text}"))?;
-        let text = moved(&text);
-        let second = write(folder, "tidegate-2.toml", &format!("redis = {redis:?}\n{text}"))?;
+        let text = format!(
+            "redis = {redis:?}\n{text}\n[cache]\nread_your_writes = \"both\"\n\n[cache.invalidate]\namqp = {broker:?}\nupstream = \"users\"\n"
+        );
+        let config = write(folder, "tidegate-1.toml", &text)?;
+        let second = write(folder, "tidegate-2.toml", &moved(&text))?;
         for (name, config, admin) in [("gate-1", &config, ADMIN), ("gate-2", &second, SECOND[2])] {
             children.start(name, program(profile, "tidegate").args(["run", "--config"]).arg(config))?;
             children.wait_until(START_WITHIN, &format!("{name} is ready"), || {

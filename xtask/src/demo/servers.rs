@@ -90,8 +90,8 @@ pub(super) fn rabbitmq(children: &mut Children, folder: &Path) -> Outcome<String
     );
     children.start("rabbitmq", &mut broker)?;
     listens(children, "rabbitmq", address)?;
-    // The user that a new server has, whom it takes from this machine alone.
-    Ok(format!("amqp://guest:guest@{address}/%2f"))
+    // By the user that a new server has, whom it takes from this machine alone.
+    Ok(format!("amqp://{address}"))
 }
 
 /// A Redis that keeps nothing; its URL.

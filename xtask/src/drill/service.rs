@@ -51,7 +51,7 @@ impl Users {
             paths.extend(strings(&text, "id").map(|id| format!("/users/{id}")));
             match page.field("link").and_then(|link| link.split_once("; rel=\"next\"")) {
                 Some((link, _)) => {
-                    next = link.rsplit('<').next().unwrap_or_default().trim_end_matches('>').to_owned();
+                    link.rsplit('<').next().unwrap_or_default().trim_end_matches('>').clone_into(&mut next);
                 }
                 None => break,
             }
