@@ -194,6 +194,8 @@ async fn what_is_fetched_after_an_event_is_asked_for_with_its_token() {
         let reply = Reply::ok(format!("asked with {:?}", seen.all("last-seen").join(",")));
         reply.field("cache-control", "max-age=600").field("cache-tag", "page")
     });
+    let heard = async || cached.gateway.count("tidegate_cache_feed_up").await == 1;
+    eventually(PATIENCE, "events are heard", heard).await;
     let kept = async || is_hit(&get(&cached.http1, "/page", &[]).await);
     eventually(PATIENCE, "it is kept", kept).await;
     assert_eq!(get(&cached.http1, "/page", &[]).await.text(), "asked with \"\"");

@@ -4,12 +4,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::agree::{Told, assert_agreed};
 use crate::database::Home;
 use crate::process::{Process, instance};
-use crate::scale::pick;
+use crate::scale::{pass, pick};
 use crate::stream::Reader;
 use crate::support::Service;
 use crate::writers::{Place, Users, importer, writer};
@@ -65,7 +63,7 @@ async fn play(home: &Home, kills: usize) {
 async fn kill(processes: &mut [Process], kills: usize) -> usize {
     let mut killed = 0;
     while killed < kills {
-        sleep(Duration::from_millis(fastrand::u64(..CALM_MS))).await;
+        pass(Duration::from_millis(fastrand::u64(..CALM_MS))).await;
         let both = fastrand::u8(..4) == 0;
         let one = fastrand::usize(..processes.len());
         for (number, process) in processes.iter_mut().enumerate() {

@@ -7,10 +7,10 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use tokio::sync::Notify;
-use tokio::time::sleep;
 use tokio_stream::StreamExt as _;
 
 use crate::inbox::Ledger;
+use crate::scale::pass;
 
 /// Between two tries to reach the broker.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ impl Consumer {
             loop {
                 // Whatever goes wrong, it comes back, as a process that is watched over would.
                 let _ = consume(&url, queue, &book, &knife).await;
-                sleep(PAUSE).await;
+                pass(PAUSE).await;
             }
         });
         Self { ledger, cut, task }

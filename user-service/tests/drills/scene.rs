@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::block_in_place;
-use tokio::time::sleep;
 
 use crate::broker::Broker;
 use crate::consumer::Consumer;
 use crate::ports::free_port;
 use crate::process::{Process, instance, write};
+use crate::scale::pass;
 use crate::server::Server;
 
 /// What may be taken down.
@@ -92,7 +92,7 @@ impl Scene {
             Victim::Consumer => self.consumer.kill(),
             Victim::Broker => {
                 block_in_place(|| self.broker.crash());
-                rest(gone).await;
+                pass(gone).await;
                 block_in_place(|| self.broker.start());
             }
             Victim::Primary => crash(&self.primary, gone).await,
@@ -100,7 +100,7 @@ impl Scene {
             Victim::Service(_) | Victim::Gateway(_) | Victim::Worker(_) | Victim::Cache => {
                 let process = self.process(victim).expect("a process of its own");
                 process.kill().await;
-                rest(gone).await;
+                pass(gone).await;
                 process.start_again();
             }
         }
@@ -110,7 +110,7 @@ impl Scene {
     pub(crate) async fn hold(&mut self, victim: Victim, held: Duration) -> bool {
         let Some(process) = self.process(victim) else { return false };
         process.signal("-STOP").await;
-        rest(held).await;
+        pass(held).await;
         process.signal("-CONT").await;
         true
     }
@@ -128,16 +128,8 @@ impl Scene {
 
 async fn crash(server: &Server, gone: Duration) {
     block_in_place(|| server.crash());
-    rest(gone).await;
+    pass(gone).await;
     block_in_place(|| server.restart());
-}
-
-/// Lets a time pass in which something is gone.
-async fn rest(time: Duration) {
-    let until = tokio::time::Instant::now() + time;
-    while tokio::time::Instant::now() < until {
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 fn service_config(primary: &Server, replicas: &[Server], queue: &str) -> String {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
+
+use crate::scale::pass;
 
 /// How long one answer is waited for, and how long a write is tried.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
@@ -101,7 +103,7 @@ impl Place {
                 Ok(_) | Err(_) => self.lost.fetch_add(1, Relaxed),
             };
             again = true;
-            sleep(PAUSE).await;
+            pass(PAUSE).await;
         }
         panic!("no answer for {} s: {:?}", TRIED_FOR.as_secs(), request(&self.client, ""));
     }
