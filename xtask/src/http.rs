@@ -30,7 +30,9 @@ pub(crate) fn status(address: &str, path: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(patience).ok()?;
     stream.set_write_timeout(patience).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    // In one piece: whoever answers the first piece and closes would break off the others.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     // A server that resets after its answer is no worse for it.
     let _ = stream.read_to_string(&mut answer);
