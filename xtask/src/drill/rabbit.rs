@@ -72,6 +72,8 @@ fn command(room: &Path, [names, nodes]: [u16; 2]) -> Command {
     command.env("ERL_EPMD_PORT", names.to_string()).env("RABBITMQ_DIST_PORT", nodes.to_string());
     command.env("RABBITMQ_NODENAME", format!("drill{names}@localhost"));
     command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", words).env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+    // Else a shell stays in between, which would be killed in the server's place.
+    command.env("RABBITMQ_ALLOW_INPUT", "1");
     for (name, file) in [
         ("BASE", ""),
         ("MNESIA_BASE", "data"),
