@@ -107,7 +107,11 @@ fn parameters(operation: &mut Operation) {
 /// What a key is made of.
 fn key() -> RefOr<Schema> {
     let key = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
-    key.pattern(Some("^[!-~]+$")).min_length(Some(1)).max_length(Some(255)).into()
+    // Bare, or a string of RFC 9651: what begins with a quotation mark ends with one.
+    key.pattern(Some(r#"^([!#-~][!-~]*|"([!#-\[\]-~]|\\["\\])+")$"#))
+        .min_length(Some(1))
+        .max_length(Some(255))
+        .into()
 }
 
 /// Says what an operation asks for.
