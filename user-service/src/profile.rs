@@ -51,6 +51,15 @@ impl Profile {
     }
 }
 
+impl ProfilePatch {
+    /// What a patch names that users do not have; also where it would take it away, which is as good as a slip of the pen.
+    pub fn unknown_in(patch: &Value) -> Vec<FieldFault> {
+        let fields = patch.as_object().into_iter().flat_map(Map::keys);
+        let strange = fields.filter(|field| !matches!(field.as_str(), "email" | "name"));
+        strange.take(MAX_UNKNOWN_SHOWN).map(|field| unknown(field)).collect()
+    }
+}
+
 /// A body of 64 KiB can hold thousands of unknown fields; the first few make the point.
 const MAX_UNKNOWN_SHOWN: usize = 8;
 
@@ -128,6 +137,16 @@ mod tests {
             told,
             [("#/email", "invalid"), ("#/name", "required"), ("#/a~1b", "unknown"), ("#/id", "unknown")]
         );
+    }
+
+    #[test]
+    fn a_patch_names_what_users_have() {
+        let pointers = |patch: Value| {
+            ProfilePatch::unknown_in(&patch).into_iter().map(|fault| fault.pointer).collect::<Vec<_>>()
+        };
+        assert_eq!(pointers(json!({ "email": "a@b.example", "name": null })), Vec::<String>::new());
+        assert_eq!(pointers(json!({ "nmae": null, "name": "Ada" })), ["#/nmae"]);
+        assert_eq!(pointers(json!([])), Vec::<String>::new());
     }
 
     #[test]

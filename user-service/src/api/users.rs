@@ -213,10 +213,14 @@ pub async fn patch(
     conditions: Conditions,
     patch: MergePatch,
 ) -> Result<Response, Failure> {
+    let strange = ProfilePatch::unknown_in(&patch.0);
     let decide = |present: &User| {
         conditions.write(&EntityTag::of(present))?;
         let before = serde_json::to_value(present.profile()).map_err(|error| Failure::Write(error.into()))?;
-        Profile::parse(patch.apply(before)).map_err(Failure::Invalid)
+        match Profile::parse(patch.apply(before)) {
+            Ok(_) if !strange.is_empty() => Err(Failure::Invalid(strange.clone())),
+            parsed => parsed.map_err(Failure::Invalid),
+        }
     };
     let Written { outcome, token } = app.store.change(id, &Act::now(caller), decide).await?;
     changed(&outcome, token.as_deref())
