@@ -191,17 +191,21 @@ fn fetching(plan: &Plan, fleet: Option<(Redis, Joining)>, meters: &Meters, threa
         tiers: Tiers::new(memory, meters, fleet),
         // As much again in answers that are on their way.
         flights: Flights::new(Held::new(memory, meters.cache_filling_bytes.with([]))),
-        connections: Connections::new(TransportConnector::new(Some(connector_options(threads)))),
+        connections: Connections::new(
+            TransportConnector::new(Some(connector_options())),
+            IDLE_SERVERS * threads,
+        ),
         under_way: Arc::default(),
     })
 }
 
-fn connector_options(threads: usize) -> ConnectorOptions {
+fn connector_options() -> ConnectorOptions {
     ConnectorOptions {
         // TLS with servers is of our own, so no roots are needed here. Pingora would read the system's at start, and
         // panic where one of them cannot be read.
         ca_file: Some("/dev/null".to_owned()),
-        ..ConnectorOptions::new(IDLE_SERVERS * threads)
+        // What is kept is kept by `Connections`.
+        ..ConnectorOptions::new(1)
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod connections;
 mod connecting;
+mod idle;
 mod line;
 pub mod h1;
 mod h2;
@@ -252,7 +253,7 @@ impl Server {
     /// of it, which waits for nobody: that closes a connection of HTTP/1, and resets a stream of HTTP/2 that is not over.
     pub(super) fn done(self, connections: &Connections) {
         match self.way {
-            Way::Http1(line) => line.done(&connections.connector),
+            Way::Http1(line) => line.done(connections),
             Way::Http2(line) => drop(line),
         }
     }

@@ -20,7 +20,7 @@ async fn before(origin: &Wire, certs: &Certs, settings: &str, road: &str) -> Gat
 #[tokio::test]
 async fn there_are_no_more_connections_than_requests_may_be_in_flight() {
     const CLIENTS: usize = 16;
-    const EACH: usize = 60;
+    const EACH: usize = 30;
     let certs = Certs::for_names(&["a.test"]);
     // Straight through, into the store, and by way of the cache without being kept.
     for (road, field) in [

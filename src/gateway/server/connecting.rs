@@ -1,4 +1,4 @@
-//! A connection to a server: one that waits for the next request, or a new one made ready on the server's way.
+//! A new connection to a server, made ready on the server's way.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,24 +23,8 @@ use crate::upstream::Client;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::way::{NotReady, Ready};
 
-/// A connection to a server by HTTP/1, and whether it has served other requests.
-pub(super) async fn connect(
-    connector: &TransportConnector,
-    peer: &HttpPeer,
-    server: &Endpoint,
-    client: Option<Client>,
-    upgrades: bool,
-) -> Result<(Stream, bool), Fault> {
-    if !server.way().is_for_one_client()
-        && let Some(stream) = connector.reused_stream(peer).await
-    {
-        return Ok((stream, true));
-    }
-    Ok((connect_anew(connector, peer, server, client, upgrades).await?, false))
-}
-
 /// A new connection to a server, within the time for it.
-pub(super) async fn connect_anew(
+pub(super) async fn connect(
     connector: &TransportConnector,
     peer: &HttpPeer,
     server: &Endpoint,
@@ -75,7 +59,7 @@ async fn make(
     }
 }
 
-/// A connection under TLS, as Pingora keeps it for the next request.
+/// A connection under TLS, as Pingora would have it.
 #[derive(Debug)]
 struct Secured(TlsStream<Stream>);
 

@@ -8,23 +8,30 @@ use pingora::upstreams::peer::{HttpPeer, Peer as _};
 use tokio::time::timeout;
 
 use super::Way;
-use super::connecting::{connect, connect_anew};
+use super::connecting::connect;
 use super::h1::Http1;
 use super::h2::{Fresh, Http2, Lead, Place, Pool, Taken, handshake};
+use super::idle::Idle;
 use crate::refusal::Fault;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::{Client, Protocol};
 
 /// Connections to servers, of all upstreams.
 pub struct Connections {
-    pub(super) connector: TransportConnector,
+    connector: TransportConnector,
+    idle: Idle,
     pool: Pool,
 }
 
 impl Connections {
-    /// Made and kept by this connector; those of HTTP/2 are kept here.
-    pub fn new(connector: TransportConnector) -> Self {
-        Self { connector, pool: Pool::default() }
+    /// Made by this connector, and kept here: at most so many by HTTP/1 while they wait for their next request.
+    pub fn new(connector: TransportConnector, idle: usize) -> Self {
+        Self { connector, idle: Idle::new(idle), pool: Pool::default() }
+    }
+
+    /// Keeps a connection by HTTP/1 for the next request to the same server.
+    pub(super) fn keep(&self, peer: Box<HttpPeer>, stream: Stream) {
+        self.idle.put(peer, stream);
     }
 
     /// A way to this server, within the time for a connection, and whether others have gone it before.
@@ -83,7 +90,7 @@ impl Connections {
         server: &Endpoint,
         client: Option<Client>,
     ) -> Result<Fresh, Fault> {
-        let stream = connect_anew(&self.connector, peer, server, client, false).await?;
+        let stream = connect(&self.connector, peer, server, client, false).await?;
         if server.way().is_secure() && !speaks_http2(&stream) {
             return Err(Fault::Invalid);
         }
@@ -125,10 +132,12 @@ impl Connections {
         server: &Endpoint,
         leads: Option<Lead>,
     ) -> Result<Agreed, Fault> {
+        // A connection that is kept may be from a request that could not go by HTTP/2: it tells nothing.
+        if let Some(stream) = self.idle.take(peer) {
+            return Ok(Agreed::Http1(stream, true));
+        }
         let made = match connect(&self.connector, peer, server, None, false).await {
-            // A connection that is kept may be from a request that could not go by HTTP/2: it tells nothing.
-            Ok((stream, true)) => return Ok(Agreed::Http1(stream, true)),
-            Ok((stream, false)) => {
+            Ok(stream) => {
                 let http2 = speaks_http2(&stream);
                 server.agreed(http2);
                 if !http2 {
@@ -154,9 +163,12 @@ impl Connections {
         upgrades: bool,
     ) -> Result<(Way, bool), Fault> {
         let is_single = server.way().is_for_one_client();
-        let (stream, reused) = connect(&self.connector, &peer, server, client, upgrades).await?;
+        if !is_single && let Some(stream) = self.idle.take(&peer) {
+            return Ok((Way::Http1(Http1::new(stream, peer, false)), true));
+        }
+        let stream = connect(&self.connector, &peer, server, client, upgrades).await?;
         if !speaks_http2(&stream) {
-            return Ok((Way::Http1(Http1::new(stream, peer, is_single)), reused));
+            return Ok((Way::Http1(Http1::new(stream, peer, is_single)), false));
         }
         let fresh = timeout(patience(&peer), begin(stream, server)).await;
         let fresh = fresh.unwrap_or(Err(Fault::ConnectTimeout))?;
@@ -165,6 +177,7 @@ impl Connections {
 
     /// Closes what is free, and waits for the rest, no longer than this.
     pub async fn close(&self, within: Duration) {
+        self.idle.close();
         self.pool.close(within).await;
     }
 }

@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
-use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
-use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::upstreams::peer::HttpPeer;
 
+use super::connections::Connections;
 use super::line::{Line, Sends};
 use crate::refusal::{Fault, Refusal};
 use crate::upstream::tls;
@@ -44,11 +44,10 @@ impl Http1 {
 
     /// The answer has come to its end. If nothing is left of it or of its request, and both sides will, the connection is free
     /// for the next one. Who does not get here closes it by letting go of it, which waits for nobody.
-    pub(super) fn done(self, connector: &TransportConnector) {
+    pub(super) fn done(self, connections: &Connections) {
         let is_kept = self.is_kept && !self.is_single;
         if is_kept && self.request.is_done() && self.is_done() && !self.answer.has_more() {
-            let keep = self.peer.options.idle_timeout;
-            connector.release_stream(self.stream, self.peer.reuse_hash(), keep);
+            connections.keep(self.peer, self.stream);
         }
     }
 }
