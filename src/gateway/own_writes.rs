@@ -8,6 +8,9 @@
 //!           else upstream, asked with TOKEN: from a replica that has the write, or the primary
 //! ```
 //!
+//! A marker of a key that this node does not know is no proof, and no reason to show its client what is older: where Redis
+//! has lost all, a node that starts then and one that runs may have drawn a key each. It counts as one of an unknown place.
+//!
 //! Every fetch for the store is sent with the newest tokens that this node knows of, whoever causes it: what is
 //! forgotten for a write is not filled again from a replica that does not have it yet.
 
@@ -66,12 +69,17 @@ fn open(fields: &HeaderMap, settings: OwnWrites, tiers: &Tiers) -> Vec<Marker> {
     let now = SystemTime::now();
     let open = |text: String| match tiers.marker_keys.open(&text, now, settings.window) {
         Ok(marker) => Some(marker),
-        Err(refused) => {
-            let counter = match refused {
-                Refused::Expired => &tiers.own_writes.expired,
-                Refused::Foreign => &tiers.own_writes.refused,
-            };
-            counter.inc();
+        Err(Refused::Unsealed(marker)) => {
+            tiers.own_writes.refused.inc();
+            // As much as the client could ask for by `no-cache` and words of its own.
+            Some(Marker { place: Stamp(u64::MAX), ..marker })
+        }
+        Err(Refused::Expired) => {
+            tiers.own_writes.expired.inc();
+            None
+        }
+        Err(Refused::Foreign) => {
+            tiers.own_writes.refused.inc();
             None
         }
     };
