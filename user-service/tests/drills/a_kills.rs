@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::agree::{Told, assert_agreed};
 use crate::database::Home;
 use crate::process::{Process, instance};
+use crate::race::{races, settle};
 use crate::scale::{pass, pick};
 use crate::stream::Reader;
 use crate::support::Service;
-use crate::writers::{Place, Users, importer, writer};
+use crate::writers::{AUTHOR, Place, Users, importer, writer};
 
 /// Those who write by single requests.
 const WRITERS: usize = 6;
@@ -26,13 +27,15 @@ async fn user_kills() {
 }
 
 async fn play(home: &Home, kills: usize) {
-    let config = format!("database = {:?}\nstore_patience = \"20s\"\n", home.url());
+    let config =
+        format!("database = {:?}\nstore_patience = \"20s\"\ncaller_header = {AUTHOR:?}\n", home.url());
     let instances = ["one", "other"].map(|name| instance(name, &config, home.path()));
     let (mut processes, bases): (Vec<_>, Vec<_>) = instances.into_iter().unzip();
     let place = Place::new(bases.clone(), bases);
     let writers: Vec<_> =
         (0..WRITERS).map(|number| tokio::spawn(writer(place.clone(), format!("w{number}")))).collect();
     let importing = tokio::spawn(importer(place.clone(), "imported".to_owned()));
+    let racing = tokio::spawn(races(place.clone(), "raced".to_owned()));
     let killed = kill(&mut processes, kills).await;
 
     place.end();
@@ -41,6 +44,7 @@ async fn play(home: &Home, kills: usize) {
         users.extend(writer.await.unwrap());
     }
     let imported = importing.await.unwrap();
+    let tally = settle(&place, &racing.await.unwrap(), &mut users).await;
     let service = Service::start(home, "").await;
     let last = service.create("last").await;
     let last = last.rsplit('/').next().unwrap();
@@ -49,7 +53,7 @@ async fn play(home: &Home, kills: usize) {
     service.delete(&format!("/users/{last}")).send().await.unwrap();
     assert_agreed(&place, &users, &imported, &told).await;
     println!(
-        "{}: {killed} kills, {} users written and {} imported, {} events, {} answers, {} tries without one",
+        "{}: {killed} kills, {} users written and {} imported, {} events, {} answers, {} tries without one; {tally:?}",
         home.url().split(':').next().unwrap(),
         users.len(),
         imported.len(),

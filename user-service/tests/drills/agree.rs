@@ -58,7 +58,9 @@ pub(crate) async fn assert_agreed(place: &Place, users: &Users, imported: &[Stri
     for (id, known) in users {
         assert_eq!(exported.contains_key(id), !known.removed, "{known:?}");
         assert_eq!(told.versions[id], (1..=known.version).collect::<Vec<_>>(), "events of {known:?}");
-        assert_eq!(trail(place, id).await, told.versions[id], "the trail of {known:?}");
+        let trail = trail(place, id).await.into_iter();
+        let trail: Vec<_> = trail.map(|(version, _)| version).collect();
+        assert_eq!(trail, told.versions[id], "the trail of {known:?}");
     }
     let written = users.len() + imported.len();
     assert_eq!(told.versions.len(), written, "events of users that nobody wrote");
@@ -81,11 +83,12 @@ async fn exported(place: &Place) -> BTreeMap<String, Value> {
     lines.map(|user| (user["id"].as_str().unwrap().to_owned(), user)).collect()
 }
 
-/// The versions in a user's trail.
-async fn trail(place: &Place, id: &str) -> Vec<u64> {
+/// The versions in a user's trail, and who made them.
+pub(crate) async fn trail(place: &Place, id: &str) -> Vec<(u64, Option<String>)> {
     let (status, text) = place.read(&format!("/users/{id}/audit?limit={PAGE}")).await;
     assert_eq!(status, 200, "{text}");
     let page: Value = serde_json::from_str(&text).unwrap();
-    let entries = page["entries"].as_array().unwrap();
-    entries.iter().map(|entry| entry["version"].as_u64().unwrap()).collect()
+    let entries = page["entries"].as_array().unwrap().iter();
+    let by = |entry: &Value| entry.get("by").map(|by| by.as_str().unwrap().to_owned());
+    entries.map(|entry| (entry["version"].as_u64().unwrap(), by(entry))).collect()
 }

@@ -1,17 +1,18 @@
-//! `user-chaos`: every process is killed or held up at random while users are written and read through the gateways. Afterwards
-//! users, trail, events, the ledger of a consumer and the welcomes agree.
+//! `user-chaos`: every process is killed or held up at random while users are written and read through the gateways. Nobody
+//! is shown less than they were told, of those who race one wins; afterwards users, trail, events, the ledger of a consumer and the welcomes agree.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 use tokio::time::Instant;
 
 use crate::agree::{Told, assert_agreed};
+use crate::race::{races, settle};
+use crate::readers::{Read, reader};
 use crate::scale::{pass, pick};
 use crate::scene::{Scene, Victim};
 use crate::stream::Reader;
@@ -35,6 +36,7 @@ async fn user_chaos() {
     wait_for(|| scene.consumer.look(|ledger| !ledger.versions.is_empty())).await;
     let readers: Vec<_> = (0..READERS).map(|_| tokio::spawn(reader(place.clone()))).collect();
     let all = writers(&place, "w", WRITERS);
+    let racing = tokio::spawn(races(place.clone(), "raced".to_owned()));
     let events = torment(&mut scene, pick(Duration::from_secs(10), Duration::from_secs(300))).await;
 
     place.end();
@@ -42,6 +44,7 @@ async fn user_chaos() {
     for writer in first.into_iter().chain(all) {
         users.extend(writer.await.unwrap());
     }
+    let tally = settle(&place, &racing.await.unwrap(), &mut users).await;
     let mut read = Read::default();
     for reader in readers {
         read.add(&reader.await.unwrap());
@@ -59,12 +62,15 @@ async fn user_chaos() {
     let again = assert_welcomed(&scene, &users, &events).await;
     println!("{events:?}");
     println!(
-        "{} users, {} events, {} answers to writers, {} tries without one; {} pages read, {} refused; {again} welcomes sent twice",
+        "{} users, {} events, {} answers to writers, {} tries without one; {again} welcomes sent twice; {} pages and {} users read, \
+         {} of them from caches, {} reads refused; {tally:?}",
         users.len(),
         told.count(),
         place.answered.load(Relaxed),
         place.lost.load(Relaxed),
         read.pages,
+        read.held,
+        read.hits,
         read.refused,
     );
 }
@@ -106,38 +112,6 @@ fn victims() -> Vec<Victim> {
     all.extend([Replica(0), Replica(1)]);
     all.extend(pick(vec![], vec![Worker(0), Worker(1), Broker]));
     all
-}
-
-/// What a reader saw.
-#[derive(Default)]
-struct Read {
-    pages: usize,
-    refused: usize,
-}
-
-impl Read {
-    fn add(&mut self, other: &Self) {
-        self.pages += other.pages;
-        self.refused += other.refused;
-    }
-}
-
-/// Reads pages through the gateways until it is over. A page is whole, or it is refused.
-async fn reader(place: Arc<Place>) -> Read {
-    let mut read = Read::default();
-    while !place.is_over() {
-        let limit = fastrand::usize(1..20);
-        match place.try_page(limit).await {
-            Some(page) => {
-                let page: Value = serde_json::from_str(&page).unwrap_or_else(|_| panic!("{page}"));
-                assert!(page["users"].as_array().unwrap().len() <= limit, "{page}");
-                read.pages += 1;
-            }
-            None => read.refused += 1,
-        }
-        pass(GLANCE).await;
-    }
-    read
 }
 
 /// All events, once the last one is there.

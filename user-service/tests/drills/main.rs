@@ -26,8 +26,11 @@ mod stream;
 mod support;
 
 mod agree;
+mod board;
 mod consumer;
 mod process;
+mod race;
+mod readers;
 mod scale;
 mod scene;
 mod writers;

@@ -12,6 +12,7 @@ use crate::ports::free_port;
 use crate::process::{Process, instance, write};
 use crate::scale::pass;
 use crate::server::Server;
+use crate::writers::AUTHOR;
 
 /// What may be taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,7 +137,7 @@ fn service_config(primary: &Server, replicas: &[Server], queue: &str) -> String 
     let database = primary.url("postgres");
     let replicas: Vec<_> = replicas.iter().map(|replica| replica.url("postgres")).collect();
     format!(
-        "database = {database:?}\nreplicas = {replicas:?}\nmax_lag = \"1m\"\n\
+        "database = {database:?}\nreplicas = {replicas:?}\nmax_lag = \"1m\"\ncaller_header = {AUTHOR:?}\n\
          [events]\namqp = {queue:?}\n\
          queues = {{ \"users.ledger\" = \"user.#\", \"users.welcome\" = \"user.created\" }}\n\
          [worker]\nretry = \"1s\"\n"
@@ -161,7 +162,7 @@ fn gateway(name: &str, services: &[String], redis: &str, folder: &Path) -> (Proc
     let address = format!("127.0.0.1:{}", free_port());
     let servers: Vec<_> = services.iter().map(|base| base.trim_start_matches("http://")).collect();
     let config = format!(
-        "listen = [\"http://{address}\"]\nadmin = \"127.0.0.1:{}\"\nredis = {redis:?}\n\
+        "listen = [\"http://{address}\"]\nadmin = \"127.0.0.1:{}\"\nredis = {redis:?}\ncache.read_your_writes = \"header\"\n\
          log = {{ access = \"off\", level = \"warn\" }}\n\
          [upstreams.users]\nservers = {servers:?}\nhealth = \"/healthz\"\n\
          [routes.users]\nupstream = \"users\"\ncache = \"30s\"\n",

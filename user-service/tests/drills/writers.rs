@@ -12,6 +12,8 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::board::{Board, News};
+use crate::race::Outcome;
 use crate::scale::pass;
 
 /// How long one answer is waited for, and how long a write is tried.
@@ -23,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const IMPORTED: usize = 600;
 /// A token that no server knows, so that the primary answers.
 const NEWEST: &str = "newest";
+/// Whom the trail names as the author of a change: the services are told to believe this field.
+pub(crate) const AUTHOR: &str = "x-try";
 
 /// A user as its writer knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,7 @@ pub(crate) struct Place {
     services: Vec<String>,
     client: Client,
     over: AtomicBool,
+    pub(crate) board: Board,
     pub(crate) answered: AtomicUsize,
     /// Tries without an answer, or with one that says that something is away.
     pub(crate) lost: AtomicUsize,
@@ -60,7 +65,8 @@ impl Place {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder().no_proxy().timeout(ANSWERED_WITHIN).build().unwrap();
         let (answered, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { doors, services, client, over: AtomicBool::new(false), answered, lost })
+        let (over, board) = (AtomicBool::new(false), Board::default());
+        Arc::new(Self { doors, services, client, over, board, answered, lost })
     }
 
     /// Writers end with what they are at.
@@ -79,6 +85,42 @@ impl Place {
         let status = answer.status().as_u16();
         assert!(status == 200 || status >= 500, "{answer:?}");
         answer.text().await.ok().filter(|_| status == 200)
+    }
+
+    /// What is shown of a user to somebody who has these news, which is nothing older; whether a cache has answered. Nothing where the
+    /// read is refused, or broken off.
+    pub(crate) async fn try_see(&self, news: &News) -> Option<bool> {
+        let door = &self.doors[fastrand::usize(..self.doors.len())];
+        let searched = fastrand::bool();
+        let path =
+            if searched { format!("/users?email={}", news.email) } else { format!("/users/{}", news.id) };
+        let mut request = self.client.get(format!("{door}{path}"));
+        if let Some(token) = &news.token {
+            request = request.header("last-seen", token);
+        }
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        assert!(matches!(status, 200 | 404) || status >= 500, "{answer:?}");
+        if status >= 500 {
+            return None;
+        }
+        let cache = answer.headers().get("cache-status").cloned();
+        let body: Value = answer.json().await.ok()?;
+        let shown = if searched { body["users"].get(0) } else { Some(&body).filter(|_| status == 200) };
+        self.board.assert_no_older(news, shown, cache.as_ref());
+        Some(cache.is_some_and(|said| said.to_str().unwrap().contains("hit")))
+    }
+
+    /// Tells what was written, once whoever wrote it has seen it.
+    async fn tell(&self, id: &str, known: &Known, token: Option<String>) {
+        let Known { email, version, removed, .. } = known.clone();
+        let news = News { id: id.to_owned(), email, version, removed, token, at: Instant::now() };
+        let until = Instant::now() + TRIED_FOR;
+        while self.try_see(&news).await.is_none() {
+            assert!(Instant::now() < until, "{news:?} is not shown for {} s", TRIED_FOR.as_secs());
+            pass(PAUSE).await;
+        }
+        self.board.post(news);
     }
 
     /// All events from the oldest one on; none where the service that was asked is away.
@@ -141,16 +183,19 @@ impl Place {
                 request(client, door).header("idempotency-key", &key).json(&body)
             });
             let Answered { answer, .. } = sent.await;
-            let status = answer.status();
+            let (status, token) = (answer.status(), token(&answer));
             let Ok(text) = answer.text().await else { continue };
             assert_eq!(status, 201, "{text}");
             let user: Value = serde_json::from_str(&text).unwrap();
             let known = Known { email, name: name.to_owned(), version: 1, removed: false };
-            return (user["id"].as_str().unwrap().to_owned(), known);
+            let id = user["id"].as_str().unwrap().to_owned();
+            self.tell(&id, &known, token).await;
+            return (id, known);
         }
     }
 
-    async fn etag(&self, id: &str, version: u64) -> String {
+    /// A user as it is, with the tag of that.
+    pub(crate) async fn state(&self, id: &str) -> (String, Value) {
         // The field comes with the head, which is whole or not there.
         let path = format!("/users/{id}");
         let request = |client: &Client, door: &str| client.get(format!("{door}{path}"));
@@ -159,28 +204,64 @@ impl Place {
                 self.send(&self.services, |client, door| request(client, door).header("last-seen", NEWEST));
             let Answered { answer, .. } = sent.await;
             let etag = answer.headers()["etag"].to_str().unwrap().to_owned();
-            let Ok(user) = answer.json::<Value>().await else { continue };
-            assert_eq!(user["version"], version, "an answered write is there, and no other: {user}");
-            return etag;
+            if let Ok(user) = answer.json().await {
+                return (etag, user);
+            }
         }
+    }
+
+    async fn etag(&self, id: &str, version: u64) -> String {
+        let (etag, user) = self.state(id).await;
+        assert_eq!(user["version"], version, "an answered write is there, and no other: {user}");
+        etag
     }
 
     async fn rename(&self, id: &str, known: &mut Known, name: &str) {
         let etag = self.etag(id, known.version).await;
-        let body = json!({ "name": name }).to_string();
-        let sent = self.send(&self.doors, |client, door| {
-            let request = client.patch(format!("{door}/users/{id}")).header("if-match", &etag);
-            request.header("content-type", "application/merge-patch+json").body(body.clone())
-        });
-        let Answered { answer, again } = sent.await;
-        let status = answer.status().as_u16();
+        let (outcome, token) = self.rename_from(&etag, id, name).await;
         // Where it is not what was read any more, the try without an answer has changed it: nobody else writes here.
-        assert!(status == 200 || (status == 412 && again), "{status} for a change of {known:?}");
+        assert_ne!(outcome, Outcome::Beaten, "a change of {known:?}");
         (known.version, known.name) = (known.version + 1, name.to_owned());
+        if outcome == Outcome::Won {
+            self.tell(id, known, token).await;
+        }
+    }
+
+    /// Changes a user who is in this state until there is an answer, which also gives the token of the write.
+    pub(crate) async fn rename_from(&self, etag: &str, id: &str, name: &str) -> (Outcome, Option<String>) {
+        let sent = self.send(&self.doors, |client, door| patch(client, door, id, etag, name));
+        let Answered { answer, again } = sent.await;
+        let outcome = match answer.status().as_u16() {
+            200 => Outcome::Won,
+            412 if again => Outcome::Lost,
+            412 => Outcome::Beaten,
+            status => panic!("{status} for a change of {id}"),
+        };
+        (outcome, token(&answer))
+    }
+
+    /// Changes a user who is in this state, by one request; whoever wins sees it.
+    pub(crate) async fn try_rename(&self, etag: &str, id: &str, known: &Known) -> Outcome {
+        let door = &self.doors[fastrand::usize(..self.doors.len())];
+        let Ok(answer) = patch(&self.client, door, id, etag, &known.name).send().await else {
+            return Outcome::Lost;
+        };
+        match answer.status().as_u16() {
+            200 => {
+                self.tell(id, known, token(&answer)).await;
+                Outcome::Won
+            }
+            412 => Outcome::Beaten,
+            status => {
+                assert!(status >= 500, "{answer:?}");
+                Outcome::Lost
+            }
+        }
     }
 
     async fn remove(&self, id: &str, known: &mut Known) {
         let etag = self.etag(id, known.version).await;
+        self.board.leaves(id);
         let sent = self.send(&self.doors, |client, door| {
             client.request(Method::DELETE, format!("{door}/users/{id}")).header("if-match", &etag)
         });
@@ -188,6 +269,9 @@ impl Place {
         let status = answer.status().as_u16();
         assert!(status == 204 || (matches!(status, 404 | 412) && again), "{status} for {known:?}");
         (known.version, known.removed) = (known.version + 1, true);
+        if status == 204 {
+            self.tell(id, known, token(&answer)).await;
+        }
     }
 
     async fn import(&self, name: &str) {
@@ -213,6 +297,17 @@ impl Place {
             }
         }
     }
+}
+
+fn patch(client: &Client, door: &str, id: &str, etag: &str, name: &str) -> RequestBuilder {
+    let request = client.patch(format!("{door}/users/{id}")).header("if-match", etag).header(AUTHOR, name);
+    let kind = "application/merge-patch+json";
+    request.header("content-type", kind).body(json!({ "name": name }).to_string())
+}
+
+/// What reads bring that are to show this write.
+fn token(answer: &Response) -> Option<String> {
+    Some(answer.headers().get("last-seen")?.to_str().unwrap().to_owned())
 }
 
 /// Creates users, changes them and removes some until it is over; gives what is to be there then.
