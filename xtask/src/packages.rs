@@ -41,6 +41,7 @@ pub(crate) const DEMO: &[Tool] = &[
     tool("psql", &["postgresql-client"]),
     tool("rabbitmq-server", &["rabbitmq-server"]),
     tool("curl", &["curl"]),
+    tool("openssl", &["openssl"]),
 ];
 
 /// What the fuzzer needs on top: it is C++.
