@@ -32,6 +32,7 @@ pub(crate) const TEST: &[Tool] = &[
     tool("dnsmasq", &["dnsmasq-base"]),
     tool("pg_ctl", &["postgresql"]),
     tool("rabbitmq-server", &["rabbitmq-server"]),
+    tool("chromium-headless-shell", &["chromium-headless-shell"]),
 ];
 
 /// What the full demo needs on top.

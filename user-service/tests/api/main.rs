@@ -19,3 +19,4 @@ mod i_audit;
 mod j_bulk;
 mod k_search;
 mod l_access;
+mod m_docs;
