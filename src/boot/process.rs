@@ -12,9 +12,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::desk::Desk;
+use super::marker_key::MarkerKey;
 use super::reload::{Reloader, Started};
 use super::source::{Compiled, Source};
-use super::{Failure, drain, fleet, follow, marker_key, quotas, revoke, surroundings, tickets};
+use super::{Failure, drain, fleet, follow, quotas, revoke, surroundings, tickets};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, DrainDone, DrainOrder, Ready, Socket};
 use crate::auth::TakenBack;
@@ -110,7 +111,7 @@ impl Process {
         upstreams.iter().for_each(Upstream::start);
         live.load().providers.values().for_each(|provider| provider.start());
         let fetching = fetching(&live.load(), fleet, &meters, threads);
-        let _fleet = meet(fetching.tiers, &live.load(), redis).await;
+        let (marker_key, _fleet) = meet(fetching.tiers, &live, redis).await;
         let feed = Feed::start(fetching.tiers, live.load().cache.invalidate.clone(), &meters);
         let https_port = Arc::new(AtomicU16::new(https_port(listeners.iter().map(|bound| bound.listener))));
         let gateway = Gateway {
@@ -124,7 +125,8 @@ impl Process {
         };
         let listeners = Listeners::start(listeners, &edge, gateway);
         let counts = meters.clone();
-        let started = Started { source, files, meters: counts, live, certs, acme, feed, edge, https_port };
+        let started =
+            Started { source, files, meters: counts, live, certs, acme, feed, marker_key, edge, https_port };
         let reloader = Reloader::new(started, listeners);
         let shown = admin_of(&reloader, &meters, &ready, fetching.tiers, &taken_back);
         let _admin = tokio::spawn(admin::serve(admin, shown, drain::never()));
@@ -176,12 +178,15 @@ pub(super) async fn checked(upstreams: &[Arc<Upstream>], within: Duration) {
 }
 
 /// Keeps in touch with the other nodes: what they store and purge, and the key of markers, which the first requests may need.
-async fn meet(tiers: &'static Tiers, plan: &Plan, redis: Option<Redis>) -> [JoinHandle<()>; 2] {
-    let (keys, sharing) = (&tiers.marker_keys, tokio::spawn(tiers.run()));
-    if plan.cache.own_writes.is_some() {
-        marker_key::begin(keys, redis.as_ref()).await;
-    }
-    [sharing, tokio::spawn(marker_key::keep(keys, redis))]
+async fn meet(
+    tiers: &'static Tiers,
+    live: &Arc<ArcSwap<Plan>>,
+    redis: Option<Redis>,
+) -> (MarkerKey, [JoinHandle<()>; 2]) {
+    let (key, sharing) = (MarkerKey::new(&tiers.marker_keys, redis), tokio::spawn(tiers.run()));
+    key.begin(&live.load_full(), None).await;
+    let keeping = tokio::spawn(key.clone().keep(live.clone()));
+    (key, [sharing, keeping])
 }
 
 /// The store, and what fetches for it.

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::marker_key::MarkerKey;
 use super::process::{FIRST_CHECKS, checked, https_port};
 use super::source::{self, Compiled, Files, Source, Unusable, prints};
 use crate::acme::Acme;
@@ -34,6 +35,7 @@ pub(super) struct Started {
     pub(super) certs: Arc<CertWatch>,
     pub(super) acme: Arc<Acme>,
     pub(super) feed: Arc<Feed>,
+    pub(super) marker_key: MarkerKey,
     pub(super) edge: Arc<Edge>,
     pub(super) https_port: Arc<AtomicU16>,
 }
@@ -137,6 +139,7 @@ impl Reloader {
         let lineup = listeners.line_up(&plan.listeners).map_err(No::because)?;
 
         self.warm_up(&plan, &running).await;
+        self.it.marker_key.begin(&plan, Some(&running)).await;
         let (plan, tls) = plan.split_tls();
         let Started { live, certs, acme, feed, edge, https_port: port, .. } = &self.it;
         let plan = Arc::new(plan);

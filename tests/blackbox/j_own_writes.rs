@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use crate::support::cached::{ask, get, is_hit, status};
 use crate::support::client::Answer;
-use crate::support::fleet::found_in;
+use crate::support::fleet::{Node, found_in};
 use crate::support::origin::Seen;
 use crate::support::redis::Redis;
-use crate::support::{Cached, Client, Fleet, Gate, PATIENCE, Reply, eventually, must};
+use crate::support::{Cached, Client, Fleet, Gate, Gateway, PATIENCE, Reply, eventually, must};
 
 const BOTH: &str = "cache.read_your_writes = \"both\"";
 const CACHED: &str = "[routes.all]\ncache = true\nupstream = \"ORIGIN\"\n";
@@ -286,6 +286,26 @@ async fn a_marker_holds_at_every_node_and_what_nodes_share_is_judged_by_it() {
     for seen in fleet.origin.seen().iter().filter(|seen| seen.method == "GET").skip(2) {
         assert_eq!(seen.all("last-seen"), ["p1"], "{}", seen.target);
     }
+}
+
+#[tokio::test]
+async fn nodes_agree_on_a_key_once_they_make_markers_and_not_before() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let fleet = Fleet::over(&[&url, &url], crate::support::fleet::PATIENT, "", CACHED).await;
+    Lagging::at(&fleet.origin, &[("/list", "max-age=60"), ("/user", "max-age=60")]);
+    assert_eq!(fleet.nodes[0].get("/list").await.text(), "version 0");
+    assert_eq!(redis.cli(&["EXISTS", "tidegate:marker-key"]), "0", "nobody makes markers");
+
+    for Node { gateway, .. } in &fleet.nodes {
+        gateway.rewrite(&format!("{BOTH}\n{}", gateway.written()));
+        let (code, printed) = Gateway::run(&["reload", "--admin", &gateway.admin().to_string()]).await;
+        assert_eq!(code, Some(0), "{printed}");
+        assert_eq!(redis.cli(&["EXISTS", "tidegate:marker-key"]), "1");
+    }
+    let marker = write(&fleet.nodes[0].client, "/user").await;
+    let answer = fleet.nodes[1].get_with("/list", &[("last-seen", &marker)]).await;
+    assert_eq!(answer.text(), "version 1", "{}", status(&answer));
 }
 
 #[tokio::test]

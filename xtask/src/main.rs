@@ -17,10 +17,16 @@ mod folder;
 mod http;
 mod packages;
 mod ports;
-mod postgres;
 mod properties;
 mod provider;
+mod rabbit;
 mod workspace;
+
+/// Servers as the service's own tests start them.
+#[path = "../../user-service/tests/postgres/server.rs"]
+#[expect(dead_code, reason = "tests need more of it")]
+#[expect(clippy::unwrap_used, reason = "a fixture of tests, which end where they cannot go on")]
+mod postgres;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use crate::arguments::Arguments;
 use crate::children::Children;
 use crate::packages::{PYTHON, ensure, ensure_python_environments};
 use crate::ports::free_address;
-use crate::postgres::Postgres;
+use crate::postgres::Server;
 use crate::workspace::{binary, cargo, run as carry_out, target};
 use crate::{Doing as _, Failure, Outcome, http};
 
@@ -69,8 +69,8 @@ fn play(cases: u64, seed: u64) -> Outcome {
         let _ = fs::remove_file(left);
     }
     over("SQLite", &format!("sqlite://{}", file.display()), &folder, cases, seed)?;
-    let server = Postgres::start(&folder)?;
-    over("PostgreSQL", &server.url(), &folder, cases, seed)
+    let server = Server::start("");
+    over("PostgreSQL", &server.url("postgres"), &folder, cases, seed)
 }
 
 /// Puts the tester into an environment of its own; from `PyPI` the first time, and when its version changes.

@@ -223,6 +223,11 @@ impl Gateway {
         self.folder.path()
     }
 
+    /// Its configuration file.
+    pub(crate) fn written(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(FILE)).unwrap()
+    }
+
     /// Replaces its configuration file; nothing is told to it.
     pub(crate) fn rewrite(&self, config: &str) {
         std::fs::write(self.folder.path().join(FILE), config).unwrap();

@@ -7,6 +7,7 @@
 
 mod cases;
 pub(crate) mod cpu;
+mod database;
 mod idle;
 mod load;
 mod origin;

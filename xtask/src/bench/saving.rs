@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use crate::drill::gateway::Gateway;
-use crate::drill::postgres::{Postgres, Work};
 use crate::drill::redis::Redis;
 use crate::drill::service::{Users, rename};
 use crate::drill::stage::{Scale, Stage};
@@ -20,6 +19,7 @@ use crate::workspace::{self, binary, cargo};
 use crate::{Doing as _, Failure, Outcome, packages};
 
 use super::cpu::number;
+use super::database::{Database, Work};
 
 const USERS: usize = 10_000;
 const GATEWAYS: usize = 2;
@@ -69,7 +69,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         there.join("tidegate").canonicalize().doing(|| there.display().to_string())?
     };
     let stage = Stage::new(gateway, Scale { short: false, secs: None })?;
-    let database = Postgres::start(&stage)?;
+    let database = Database::start()?;
     let count = u32::try_from(USERS).unwrap_or(u32::MAX);
     let service =
         Users::start(&stage, &stage.binary().with_file_name("user-service"), &database.url(), count, &[])?;
@@ -89,7 +89,7 @@ fn play(
     mode: &Mode,
     requests: usize,
     stage: &Stage,
-    database: &Postgres,
+    database: &Database,
     service: &Users,
     paths: &[String],
 ) -> Outcome<Found> {

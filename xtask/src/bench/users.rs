@@ -15,7 +15,7 @@ use crate::arguments::Arguments;
 use crate::children::Children;
 use crate::folder::Folder;
 use crate::ports::free_address;
-use crate::postgres::Postgres;
+use crate::postgres::Server;
 use crate::workspace::{binary, cargo, output, run as carry_out};
 use crate::{Doing as _, Failure, Outcome, http, packages};
 
@@ -42,8 +42,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Outcome {
     write_users(&lines, users)?;
     let file = format!("sqlite://{}", folder.path().join("users.db").display());
     measure("SQLite", &program, &file, folder.path(), users, secs)?;
-    let server = Postgres::start(folder.path())?;
-    measure("PostgreSQL", &program, &server.url(), folder.path(), users, secs)
+    let server = Server::start("full_page_writes = on\nshared_buffers = 128MB\n");
+    measure("PostgreSQL", &program, &server.url("postgres"), folder.path(), users, secs)
 }
 
 fn write_users(file: &Path, users: u64) -> Outcome {

@@ -33,8 +33,13 @@ pub(super) fn run(profile: &str, once: bool) -> Outcome {
         build(profile)?;
     }
     let folder = Folder::new("demo")?;
+    // Named before the children, which are dropped first: databases outlive those that ask them.
+    let databases;
     let mut children = Children::new()?;
-    let place = Place::start(&mut children, profile, folder.path())?;
+    println!("starting PostgreSQL with {REPLICAS} replicas, RabbitMQ and Redis");
+    databases = servers::postgresql(REPLICAS);
+    let urls: Vec<_> = databases.iter().map(|server| server.url("postgres")).collect();
+    let place = Place::start(&mut children, profile, folder.path(), &urls)?;
     if once {
         return place.prove(&mut children);
     }
@@ -54,13 +59,11 @@ struct Place {
 }
 
 impl Place {
-    fn start(children: &mut Children, profile: &str, folder: &Path) -> Outcome<Self> {
-        println!("starting PostgreSQL with {REPLICAS} replicas, RabbitMQ and Redis, in {}", folder.display());
-        let databases = servers::postgresql(children, folder, REPLICAS)?;
+    fn start(children: &mut Children, profile: &str, folder: &Path, databases: &[String]) -> Outcome<Self> {
         let broker = servers::rabbitmq(children, folder)?;
         let redis = servers::redis(children)?;
         let secret = secret(folder)?;
-        let service = write(folder, "user-service.toml", &service(&databases, &broker, &secret))?;
+        let service = write(folder, "user-service.toml", &service(databases, &broker, &secret))?;
         println!("putting example users into PostgreSQL");
         let seed = ["seed", "--count", EXAMPLE_USERS, "--config"];
         workspace::run(program(profile, "user-service").args(seed).arg(&service))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::figures::{Verdict, ms};
 use super::gateway::Gateway;
 use super::metrics::Metrics;
-use super::rabbit::Rabbit;
+use super::rabbit::Broker;
 use super::redis::Redis;
 use super::service::{Users, rename};
 use super::stage::Stage;
@@ -34,7 +34,7 @@ struct Scene {
 
 /// Writes with the broker there, while it is away, and once it is back.
 pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
-    let mut rabbit = Rabbit::start(stage)?;
+    let mut rabbit = Broker::start(stage)?;
     let redis = Redis::start(stage, &[])?;
     let mut scene = Scene::start(stage, &rabbit, &redis)?;
     let mut verdict = Verdict::default();
@@ -63,7 +63,7 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
 }
 
 impl Scene {
-    fn start(stage: &Stage, rabbit: &Rabbit, redis: &Redis) -> Outcome<Self> {
+    fn start(stage: &Stage, rabbit: &Broker, redis: &Redis) -> Outcome<Self> {
         let program = stage.binary().with_file_name("user-service");
         let database = format!("sqlite://{}", stage.room("database")?.join("users.db").display());
         let count = u32::try_from(USERS).unwrap_or(u32::MAX);

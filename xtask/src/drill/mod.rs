@@ -13,7 +13,6 @@ pub(crate) mod gateway;
 mod http2;
 mod metrics;
 pub(crate) mod redis;
-pub(crate) mod postgres;
 mod rabbit;
 pub(crate) mod service;
 mod relay;

@@ -185,13 +185,6 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Asks it to end without its leave from others, and waits until it has.
-    pub(crate) fn quit(&mut self) {
-        // Both fail only for a process that is gone already.
-        let _ = self.signal(Signal::QUIT);
-        let _ = self.child.wait();
-    }
-
     /// Takes the processor from it until [`Self::go_on`].
     pub(crate) fn hold(&self) -> Outcome {
         self.signal(Signal::STOP)

@@ -6,12 +6,7 @@ use std::process::Command;
 use super::stage::{Server, Stage};
 use super::wire::Wire;
 use crate::ports::free_address;
-use crate::{Doing as _, Outcome};
-
-#[path = "../../../user-service/tests/postgres/server.rs"]
-#[expect(dead_code, reason = "tests need more of it")]
-#[expect(clippy::unwrap_used, reason = "a fixture of tests, which end where they cannot go on")]
-mod postgres;
+use crate::{Doing as _, Outcome, postgres};
 
 /// Replicas of the primary.
 const REPLICAS: usize = 2;
