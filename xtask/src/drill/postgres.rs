@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::stage::{Server, Stage};
+use crate::bench::cpu::used_us;
 use crate::ports::free_address;
 use crate::workspace::{self, output};
 use crate::{Doing as _, Failure, Outcome, packages};
@@ -27,14 +28,33 @@ pub(crate) struct Postgres {
 }
 
 /// What a server has done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Work {
     /// Statements that it carried out.
     pub(crate) statements: f64,
-    /// How long it was at them, in milliseconds.
-    pub(crate) millis: f64,
-    /// The part of that time that went into statements which read.
+    /// How long it was at those that read users, in milliseconds: from begin to end, waits for others included.
     pub(crate) reading_millis: f64,
+    /// The same of all others: writes, and what follows from them.
+    pub(crate) writing_millis: f64,
+    /// CPU time of all its processes, in milliseconds: what is not within statements is in this.
+    pub(crate) cpu_millis: f64,
+}
+
+impl Work {
+    /// What was done since.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            statements: self.statements - before.statements,
+            reading_millis: self.reading_millis - before.reading_millis,
+            writing_millis: self.writing_millis - before.writing_millis,
+            cpu_millis: self.cpu_millis - before.cpu_millis,
+        }
+    }
+
+    /// How long it was at statements of any kind, in milliseconds.
+    pub(crate) fn millis(self) -> f64 {
+        self.reading_millis + self.writing_millis
+    }
 }
 
 impl Postgres {
@@ -65,26 +85,30 @@ impl Postgres {
         format!("postgres://{USER}@{}/users", self.address)
     }
 
+    /// The number of its first process, of which the others are children.
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
     /// What it answers, a row in a line.
     pub(crate) fn ask(&self, statement: &str) -> Outcome<String> {
         ask(self.address, "users", statement)
     }
 
-    /// Forgets what it has done.
-    pub(crate) fn count_anew(&self) -> Outcome {
-        self.ask("SELECT pg_stat_statements_reset()").map(drop)
-    }
-
-    /// What it has done since, for others than this program.
+    /// What it has done so far, for others than this program.
     pub(crate) fn work(&self) -> Outcome<Work> {
+        let cpu_millis = used_us(&[self.pid()])? / 1e3;
         let row = self.ask(
-            "SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0), \
-             coalesce(sum(total_exec_time) FILTER (WHERE query ILIKE 'select%'), 0) \
-             FROM pg_stat_statements WHERE query NOT ILIKE '%pg_stat_statements%'",
+            "SELECT coalesce(sum(calls), 0), coalesce(sum(total_exec_time) FILTER (WHERE reads), 0), \
+             coalesce(sum(total_exec_time) FILTER (WHERE NOT reads), 0) FROM (SELECT calls, total_exec_time, \
+             query ILIKE 'select id, email,% from users %' AND query NOT ILIKE '%for update%' AS reads \
+             FROM pg_stat_statements WHERE query NOT ILIKE '%pg_stat_statements%') AS all_of_them",
         )?;
         let figures: Option<Vec<f64>> = row.trim().split('|').map(|figure| figure.parse().ok()).collect();
         match figures.as_deref() {
-            Some(&[statements, millis, reading_millis]) => Ok(Work { statements, millis, reading_millis }),
+            Some(&[statements, reading_millis, writing_millis]) => {
+                Ok(Work { statements, reading_millis, writing_millis, cpu_millis })
+            }
             _ => Err(Failure(format!("these are no figures: {row}"))),
         }
     }
