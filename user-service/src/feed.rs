@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::event::Seq;
 use crate::metrics::Meters;
@@ -14,6 +14,10 @@ use crate::user::Timestamp;
 
 /// Bounds of the time between two looks for events to forget.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// Shortest time from one numbering to the next: where many write, their events are numbered together. One that comes after a silence does not
+/// wait.
+const PACE: Duration = Duration::from_millis(20);
 
 /// How long events are kept.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +80,9 @@ impl Keeper {
         loop {
             let numbered = self.number().await;
             self.note(&numbered);
+            let next = Instant::now() + PACE;
             tokio::select! {
-                () = bell.rings() => {}
+                () = bell.rings() => sleep_until(next).await,
                 _ = sweep.tick() => {
                     let swept = self.forget().await;
                     self.note(&swept);

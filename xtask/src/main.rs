@@ -50,8 +50,9 @@ usage: cargo xtask COMMAND
                        bodies; alone, lists the drills
   fuzz [NAME] [--secs N]
                        every parser that reads what strangers write, or one, for so long each
-  bench-users [--users N] [--secs N] [--profile NAME]
-                       the user-service alone: an import, pages, reads and writes, over SQLite and PostgreSQL
+  bench-users [--users N] [--secs N] [--profile NAME | --binary FILE]
+                       the user-service alone: an import, an export, pages, reads and writes, over SQLite and
+                       PostgreSQL
   bench [--secs N] [--rounds N] [--profile NAME | --binary FILE] [--before FILE] [--case WORDS] [--perf]
                        requests per second and CPU time per request, beside nginx (and Varnish where it is, and
                        an earlier build where one is named)

@@ -56,6 +56,10 @@ pub(crate) const BENCH: &[Tool] = &[
     tool("nginx", &["nginx"]),
 ];
 
+/// What the bench of the user-service needs: load from outside, and a server.
+pub(crate) const USERS: &[Tool] =
+    &[tool("wrk", &["wrk"]), tool("initdb", &["postgresql"]), tool("psql", &["postgresql-client"])];
+
 /// What the public suite for HTTP caches and the OpenID Connect provider run on.
 pub(crate) const NODE: &[Tool] = &[tool("node", &["nodejs"]), tool("npm", &["npm"])];
 /// What the tester of properties runs on, and what it tests the service over.

@@ -22,7 +22,7 @@ use super::App;
 use super::failure::{Failure, Problem};
 use crate::event::{Event, Seq, with_last_seen};
 use crate::metrics::InFlight;
-use crate::store::{Kept, Store, StoreError};
+use crate::store::{Kept, Store, Told};
 
 const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -114,30 +114,22 @@ impl Teller {
     async fn run(mut self) {
         let mut alive = self.send(greeting(self.cursor)).await;
         while alive {
-            alive = match self.next().await {
-                Ok(Some(events)) if events.is_empty() => self.wait().await,
-                Ok(Some(events)) => match self.store.newest().await {
-                    Ok(token) => self.tell(&events, token.as_deref()).await,
-                    Err(_) => self.pause().await,
-                },
+            alive = match self.store.events(self.cursor, BATCH).await {
                 // The client has to know, and learns it when it comes again.
-                Ok(None) => false,
+                Ok(told) if told.forgotten > self.cursor => false,
+                Ok(told) => self.tell(&told).await && (told.events.len() == BATCH || self.wait().await),
                 Err(_) => self.pause().await,
             };
         }
     }
 
-    /// The next events; `None` if some were forgotten before they were told.
-    async fn next(&self) -> Result<Option<Vec<Event>>, StoreError> {
-        let events = self.store.events(self.cursor, BATCH).await?;
-        let Kept { forgotten, .. } = self.store.kept_events().await?;
-        Ok((forgotten <= self.cursor).then_some(events))
-    }
-
-    async fn tell(&mut self, events: &[Event], token: Option<&str>) -> bool {
+    async fn tell(&mut self, told: &Told) -> bool {
+        if told.events.is_empty() {
+            return true;
+        }
         let mut text = String::new();
-        for Event { seq, kind, body, .. } in events {
-            let body = with_last_seen(body, token);
+        for Event { seq, kind, body, .. } in &told.events {
+            let body = with_last_seen(body, told.token.as_deref());
             // To write to a text never fails.
             let _ = write!(text, "id: {seq}\nevent: {kind}\ndata: {body}\n\n");
             self.cursor = *seq;
@@ -145,7 +137,7 @@ impl Teller {
         self.send(text.into()).await
     }
 
-    /// Waits for news.
+    /// Waits for news, for which nothing is asked of the database.
     async fn wait(&mut self) -> bool {
         let cursor = self.cursor;
         let news = tokio::select! {

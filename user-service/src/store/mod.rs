@@ -178,8 +178,9 @@ impl Store {
         ask!(self, database => database.trail(id, after, count, seen).await)
     }
 
-    /// The first `count` events behind `after`.
-    pub async fn events(&self, after: Seq, count: usize) -> Result<Vec<Event>, StoreError> {
+    /// The first `count` events behind `after`, and what a reader of them has to know besides: by one question, since
+    /// each reader asks it for each event.
+    pub async fn events(&self, after: Seq, count: usize) -> Result<Told, StoreError> {
         ask!(self, database => database.events(after, count).await)
     }
 
@@ -310,6 +311,17 @@ pub struct Kept {
     pub forgotten: Seq,
     /// The newest.
     pub last: Seq,
+}
+
+/// What a reader of events is told at once.
+#[derive(Debug)]
+pub struct Told {
+    /// This event and all before it were removed. Where it is behind the one after which was asked, some are missing.
+    pub forgotten: Seq,
+    /// The events.
+    pub events: Vec<Event>,
+    /// A token of all that they tell of, as [`Store::newest`] has it.
+    pub token: Option<String>,
 }
 
 /// Before which moments events are old enough to be removed.

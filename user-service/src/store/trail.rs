@@ -4,13 +4,12 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::relay::Unsent;
-use super::{Before, Forgotten, StoreError};
+use super::{Before, Forgotten, StoreError, Told};
 use crate::audit::{Act, Entry};
 use crate::event::{Action, Change, Event, Seq};
 
 pub(super) const TRAIL: &str = "SELECT number, version, action, fields, actor, at FROM audit \
                                 WHERE user_id = $1 AND number > $2 ORDER BY number LIMIT $3";
-pub(super) const EVENTS: &str = "SELECT seq, id, kind, body FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 /// The events up to which all are older than a moment, of the oldest ones: the clocks of instances differ, and none is
 /// forgotten before another one that came earlier.
@@ -91,24 +90,54 @@ impl TryFrom<EntryRow> for Entry {
     }
 }
 
-/// What [`EVENTS`] finds.
+/// What a look for events finds: a row for each of them, and one without where there is none.
 #[derive(FromRow)]
 pub(super) struct EventRow {
-    seq: i64,
-    id: Uuid,
-    kind: String,
-    body: String,
+    forgotten: i64,
+    position: Option<String>,
+    seq: Option<i64>,
+    id: Option<Uuid>,
+    kind: Option<String>,
+    body: Option<String>,
 }
 
-impl From<EventRow> for Event {
-    fn from(EventRow { seq, id, kind, body }: EventRow) -> Self {
-        Self { seq: Seq(seq), id, kind, body }
+impl EventRow {
+    fn event(self) -> Option<Event> {
+        Some(Event { seq: Seq(self.seq?), id: self.id?, kind: self.kind?, body: self.body? })
     }
+}
+
+/// What a reader is told; `token` makes one of the server's position, if it has any.
+pub(super) fn told(rows: Vec<EventRow>, token: impl Fn(Option<&str>) -> Option<String>) -> Told {
+    let (mut forgotten, mut position) = (Seq::START, None);
+    for row in &rows {
+        (forgotten, position) = (Seq(row.forgotten), row.position.as_deref());
+    }
+    let token = token(position);
+    Told { forgotten, token, events: rows.into_iter().filter_map(EventRow::event).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_looks_learns_what_is_forgotten_whether_there_is_an_event_or_not() {
+        let row = |seq: Option<i64>| EventRow {
+            forgotten: 3,
+            position: Some("0/10".into()),
+            seq,
+            id: seq.map(|_| Uuid::nil()),
+            kind: seq.map(|_| "user.created".into()),
+            body: seq.map(|_| "{}".into()),
+        };
+        let look = |rows| told(rows, |position| position.map(str::to_owned));
+        let none = look(vec![row(None)]);
+        assert_eq!((none.forgotten, none.events.len()), (Seq(3), 0));
+        let two = look(vec![row(Some(4)), row(Some(5))]);
+        assert_eq!((two.forgotten, two.token.as_deref()), (Seq(3), Some("0/10")));
+        assert_eq!(two.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [Seq(4), Seq(5)]);
+    }
 
     #[test]
     fn no_event_is_forgotten_before_an_earlier_one() {

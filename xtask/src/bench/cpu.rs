@@ -5,11 +5,12 @@ use crate::{Doing as _, Failure, Outcome};
 /// Linux accounts in hundredths of a second towards programs, whatever the kernel's own tick.
 const TICKS_PER_SEC: f64 = 100.0;
 
-/// CPU time that these processes and the children of theirs that run have used so far, in microseconds.
+/// CPU time that these processes and the children of theirs, those that ended included, have used so far, in microseconds.
 pub(crate) fn used_us(parents: &[u32]) -> Outcome<f64> {
-    let all = parents.iter().copied().chain(children(parents)?);
-    let ticks = all.map(ticks).sum::<Outcome<u64>>()?;
-    Ok(number(ticks) / TICKS_PER_SEC * 1e6)
+    let own = parents.iter().map(|&pid| ticks(pid, true)).sum::<Outcome<u64>>()?;
+    // A child that has ended since it was listed is with its parent soon.
+    let of_children: u64 = children(parents)?.into_iter().filter_map(|pid| ticks(pid, false).ok()).sum();
+    Ok(number(own + of_children) / TICKS_PER_SEC * 1e6)
 }
 
 /// Memory that they have in use now (`VmRSS`), in KiB.
@@ -33,8 +34,19 @@ pub(crate) fn resident(pid: u32) -> Outcome<u64> {
     resident_of(&text).ok_or_else(|| Failure(format!("{file} is not as expected")))
 }
 
+/// The most memory that one process has had in use at a time (`VmHWM`), in KiB.
+pub(crate) fn resident_most(pid: u32) -> Outcome<f64> {
+    let file = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&file).doing(|| file.clone())?;
+    kib_of(&text, "VmHWM:").map(number).ok_or_else(|| Failure(format!("{file} is not as expected")))
+}
+
 fn resident_of(status: &str) -> Option<u64> {
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()
+    kib_of(status, "VmRSS:")
+}
+
+fn kib_of(status: &str, key: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix(key))?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// A count as a figure.
@@ -65,14 +77,17 @@ fn parent_of(pid: u32) -> Option<u32> {
     field(&stat(pid).ok()?, 1)?.parse().ok()
 }
 
-fn ticks(pid: u32) -> Outcome<u64> {
-    ticks_of(&stat(pid)?).ok_or_else(|| Failure(format!("/proc/{pid}/stat is not as expected")))
+fn ticks(pid: u32, with_ended: bool) -> Outcome<u64> {
+    let ticks = ticks_of(&stat(pid)?, with_ended);
+    ticks.ok_or_else(|| Failure(format!("/proc/{pid}/stat is not as expected")))
 }
 
-/// `utime` and `stime` (proc(5)): all threads, those that ended included.
-fn ticks_of(stat: &str) -> Option<u64> {
+/// `utime` and `stime` (proc(5)): all threads, those that ended included; and on demand those of children that ended
+/// and were waited for.
+fn ticks_of(stat: &str, with_ended: bool) -> Option<u64> {
     let number = |index| field(stat, index)?.parse::<u64>().ok();
-    Some(number(11)? + number(12)?)
+    let own = number(11)? + number(12)?;
+    Some(if with_ended { own + number(13)? + number(14)? } else { own })
 }
 
 #[cfg(test)]
@@ -81,15 +96,17 @@ mod tests {
 
     #[test]
     fn cpu_time_is_read_past_any_program_name() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 106 0 0 0 25 17 0 0 20 0 1 0 1 1 1";
-        assert_eq!(ticks_of(stat), Some(42));
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 106 0 0 0 25 17 3 4 20 0 1 0 1 1 1";
+        assert_eq!(ticks_of(stat, false), Some(42));
+        assert_eq!(ticks_of(stat, true), Some(49));
         assert_eq!(field(stat, 1), Some("1"));
-        assert_eq!(ticks_of("7 (x) S 1"), None);
+        assert_eq!(ticks_of("7 (x) S 1", false), None);
     }
 
     #[test]
     fn memory_in_use_is_read() {
         assert_eq!(resident_of("VmHWM:\t     900 kB\nVmRSS:\t     812 kB\n"), Some(812));
+        assert_eq!(kib_of("VmHWM:\t     900 kB\n", "VmHWM:"), Some(900));
         assert!(resident_kib(&[std::process::id()]).unwrap() > 100.0);
     }
 

@@ -10,14 +10,14 @@ use sqlx::{Postgres as Db, Transaction};
 
 use super::{Postgres, column, passes};
 use crate::audit::{Act, Entry};
-use crate::event::{Change, Event, Seq};
+use crate::event::{Change, Seq};
 use crate::store::bell::Bell;
 use crate::store::fleet::Node;
 use crate::store::seen::Position;
 use crate::store::trail::{
-    Columns, EVENTS, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before,
+    Columns, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before, told,
 };
-use crate::store::{Before, Forgotten, Kept, StoreError};
+use crate::store::{Before, Forgotten, Kept, StoreError, Told};
 use crate::user::UserId;
 
 /// One way to the server and back for both tables, however many changes.
@@ -34,8 +34,18 @@ const RECORD: &str = "
     SELECT id, user_id, shard, kind, $10, body FROM change ORDER BY n";
 
 const KEPT: &str = "SELECT forgotten, last FROM event_head";
-const WAITING: &str = "SELECT EXISTS (SELECT 1 FROM events WHERE seq IS NULL)";
+/// One look for all three. The position is asked for when there is a view of the tables: it is that of all that can be seen there, or
+/// further on.
+const EVENTS: &str = "
+    SELECT head.forgotten, (SELECT pg_current_wal_insert_lsn()::text) AS position, next.seq, next.id, next.kind, next.body
+    FROM event_head AS head LEFT JOIN LATERAL (
+        SELECT seq, id, kind, body FROM events WHERE seq > $1 ORDER BY seq LIMIT $2
+    ) AS next ON true ORDER BY next.seq";
+const WAITING: &str = "SELECT last, EXISTS (SELECT 1 FROM events WHERE seq IS NULL) FROM event_head";
 const HOLD_HEAD: &str = "SELECT last FROM event_head FOR UPDATE SKIP LOCKED";
+
+/// How many events are numbered in one transaction at most: as many as [`NUMBER`] takes.
+const NUMBER_AT_ONCE: i64 = 1_000;
 
 /// A statement of its own, behind the one that takes hold of the head: it sees all that was numbered before.
 const NUMBER: &str = "
@@ -47,7 +57,7 @@ const NUMBER: &str = "
         WHERE events.position = place.position
         RETURNING seq
     )
-    UPDATE event_head SET last = greatest(last, (SELECT max(seq) FROM numbered))";
+    UPDATE event_head SET last = greatest(last, (SELECT max(seq) FROM numbered)) RETURNING last";
 
 const NEWEST: &str = "SELECT pg_current_wal_insert_lsn()::text";
 const RING: &str = "SELECT pg_notify('user_events', '')";
@@ -92,14 +102,14 @@ impl Postgres {
     }
 
     /// From the primary: a replica that lags would show nothing when the bell rings, and it does not ring again.
-    pub(in crate::store) async fn events(&self, after: Seq, count: usize) -> Result<Vec<Event>, StoreError> {
+    pub(in crate::store) async fn events(&self, after: Seq, count: usize) -> Result<Told, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let events = || async {
             let events = sqlx::query_as(EVENTS).bind(after.0).bind(count);
             Ok(events.fetch_all(&self.primary()?.pool).await?)
         };
         let rows: Vec<EventRow> = self.patience.insist(passes, events).await?;
-        Ok(rows.into_iter().map(Event::from).collect())
+        Ok(told(rows, |position| Some(self.token(position))))
     }
 
     pub(in crate::store) async fn kept_events(&self) -> Result<Kept, StoreError> {
@@ -112,22 +122,33 @@ impl Postgres {
     pub(in crate::store) async fn newest(&self) -> Result<String, StoreError> {
         let position = || async { Ok(sqlx::query_scalar(NEWEST).fetch_one(&self.primary()?.pool).await?) };
         let position: String = self.patience.insist(passes, position).await?;
-        Ok(self.seal.token(Position::parse(&position).unwrap_or(Position::LATEST)))
+        Ok(self.token(Some(&position)))
     }
 
-    /// One instance at a time numbers; others are rung when it is done.
+    fn token(&self, position: Option<&str>) -> String {
+        self.seal.token(position.and_then(Position::parse).unwrap_or(Position::LATEST))
+    }
+
+    /// One instance at a time numbers; others are rung when it is done. Who commits behind that rings again.
     pub(in crate::store) async fn number_events(&self) -> Result<Seq, StoreError> {
         self.primary()?;
-        while sqlx::query_scalar(WAITING).fetch_one(&self.events).await? {
+        loop {
+            let (last, waiting): (i64, bool) = sqlx::query_as(WAITING).fetch_one(&self.events).await?;
+            if !waiting {
+                return Ok(Seq(last));
+            }
             let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             let held: Option<i64> = sqlx::query_scalar(HOLD_HEAD).fetch_optional(&mut *tx).await?;
-            let Some(last) = held else { break };
-            sqlx::query(NUMBER).bind(last).execute(&mut *tx).await?;
+            let Some(before) = held else { return Ok(Seq(last)) };
+            let last: i64 = sqlx::query_scalar(NUMBER).bind(before).fetch_one(&mut *tx).await?;
             tx.commit().await?;
-            sqlx::query(RING).execute(&self.events).await?;
+            if last > before {
+                sqlx::query(RING).execute(&self.events).await?;
+            }
+            if last - before < NUMBER_AT_ONCE {
+                return Ok(Seq(last));
+            }
         }
-        let (_, last): (i64, i64) = sqlx::query_as(KEPT).fetch_one(&self.events).await?;
-        Ok(Seq(last))
     }
 
     pub(in crate::store) async fn forget_events(&self, before: Before) -> Result<Forgotten, StoreError> {

@@ -4,18 +4,21 @@ use sqlx::{Sqlite as Db, Transaction};
 
 use super::{BEGIN, Sqlite, is_busy};
 use crate::audit::{Act, Entry};
-use crate::event::{Change, Event, Seq};
+use crate::event::{Change, Seq};
 use crate::store::bell::Bell;
 use crate::store::seen::Position;
 use crate::store::trail::{
-    Columns, EVENTS, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before,
+    Columns, EntryRow, EventRow, FORGET_EVENTS, FORGOTTEN, OLDEST, TRAIL, all_before, told,
 };
-use crate::store::{Before, Forgotten, Kept, StoreError};
+use crate::store::{Before, Forgotten, Kept, StoreError, Told};
 use crate::user::UserId;
 
 const AUDIT: &str = "INSERT INTO audit (user_id, version, action, fields, actor, at) \
                      VALUES ($1, $2, $3, $4, $5, $6)";
 const TELL: &str = "INSERT INTO events (id, user_id, shard, kind, at, body) VALUES ($1, $2, $3, $4, $5, $6)";
+const EVENTS: &str = "SELECT head.forgotten, NULL AS position, next.seq, next.id, next.kind, next.body \
+    FROM event_head AS head LEFT JOIN (SELECT seq, id, kind, body FROM events WHERE seq > $1 ORDER BY seq LIMIT $2) \
+    AS next ON true ORDER BY next.seq";
 const KEPT: &str = "SELECT forgotten, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) \
                     FROM event_head";
 
@@ -47,11 +50,11 @@ impl Sqlite {
         rows.into_iter().map(Entry::try_from).collect()
     }
 
-    pub(in crate::store) async fn events(&self, after: Seq, count: usize) -> Result<Vec<Event>, StoreError> {
+    pub(in crate::store) async fn events(&self, after: Seq, count: usize) -> Result<Told, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let events = || sqlx::query_as(EVENTS).bind(after.0).bind(count).fetch_all(&self.readers);
         let rows: Vec<EventRow> = self.patience.insist(is_busy, events).await?;
-        Ok(rows.into_iter().map(Event::from).collect())
+        Ok(told(rows, |_| None))
     }
 
     pub(in crate::store) async fn kept_events(&self) -> Result<Kept, StoreError> {
