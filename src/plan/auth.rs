@@ -107,12 +107,17 @@ pub(super) fn identity_fields(providers: &Providers, config: &Config) -> Vec<Hea
     names
 }
 
-/// Whether a field of requests to upstreams is a secret.
+/// The field in which the user-service is shown the secret.
+const PROOF: &str = "x-gateway-secret";
+
+/// Whether a field of requests to upstreams is a secret: by where its value comes from, or by its name.
 fn shows_secrets(config: &Config) -> bool {
     let routes = config.routes.values().chain(config.policies.values()).chain([&config.defaults]);
-    let mut fields =
-        routes.filter_map(|route| route.request_headers.as_ref()).flat_map(|rules| rules.set.values());
-    fields.any(|value| matches!(value, FieldText::Secret(_)))
+    let mut rules = routes.filter_map(|route| route.request_headers.as_ref());
+    rules.any(|rules| {
+        rules.set.values().any(|value| matches!(value, FieldText::Secret(_)))
+            || rules.set.keys().chain(rules.add.keys()).any(|name| name.eq_ignore_ascii_case(PROOF))
+    })
 }
 
 /// The authorities in the file at `ca` of the provider; nothing where there are none, which is a problem.

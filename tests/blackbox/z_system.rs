@@ -423,8 +423,16 @@ upstream = "users"
     // Nor where the gateway has nobody to say it.
     let bare =
         config.replace(&issuer.provider("headers = { x-user-id = \"sub\", x-scopes = \"scope\" }"), "");
-    let bare = Gateway::start_where(&bare.replace("auth = \"idp\"\n", ""), &[("PROOF", SECRET)]).await;
-    let client = Client::http2(&bare, &certs);
+    let bare = bare.replace("auth = \"idp\"\n", "");
+    let alone = Gateway::start_where(&bare, &[("PROOF", SECRET)]).await;
+    let client = Client::http2(&alone, &certs);
+    let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
+    assert_eq!(client.send(posed).await.status, 401);
+
+    // By its name, where it is written out.
+    let written = bare.replace("{ env = \"PROOF\" }", &format!("\"{SECRET}\""));
+    let written = Gateway::start(&written).await;
+    let client = Client::http2(&written, &certs);
     let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
     assert_eq!(client.send(posed).await.status, 401);
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::broker::Broker;
 use crate::feed;
-use crate::serve::Bounds;
+use crate::serve::{self, Bounds};
 use crate::store::location::{Location, Server};
 use crate::worker as work;
 use crate::worker::sink::Sink;
@@ -210,6 +210,7 @@ impl Config {
             bounds: Bounds {
                 connections: usize::from(count(file.max_connections, 4096)),
                 head_timeout: or(file.head_timeout, 75),
+                stalled: serve::STALLED,
                 shutdown_grace,
             },
             store: store::Settings {
@@ -274,10 +275,19 @@ impl File {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error: toml::de::Error| {
-            // It shows the line, which may hold a password.
-            ConfigError::Wrong { path: path.to_owned(), why: without_users(&error.to_string()) }
+            // Shown whole, it would show the line, which may hold a secret.
+            let place = error.span().map_or_else(String::new, |span| place_in(&text, span.start));
+            ConfigError::Wrong { path: path.to_owned(), why: place + &without_users(error.message()) }
         })
     }
+}
+
+/// Line and column of a place in a text, both from one.
+fn place_in(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: ")
 }
 
 /// The text without what stands between the scheme and the host of a URL: a user, and maybe a password.
@@ -438,12 +448,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_shown_has_lost_its_passwords() {
+    fn what_is_told_of_a_file_holds_no_secrets() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("c.toml");
         std::fs::write(&file, "replicas = 'postgres://u:hunter2@db/users'").unwrap();
         let why = File::read(&file).unwrap_err().to_string();
-        assert!(why.contains("replicas = 'postgres://db/users'") && !why.contains("hunter2"), "{why}");
+        assert!(why.contains("line 1, column 12") && !why.contains("hunter2"), "{why}");
+        std::fs::write(&file, "\ngateway_secret = 'hunter2'").unwrap();
+        let why = File::read(&file).unwrap_err().to_string();
+        assert!(why.contains("line 2, column 1: unknown field") && !why.contains("hunter2"), "{why}");
         assert_eq!(without_users("a://b c://u@d'://"), "a://b c://d'://");
     }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::name::Name;
 use crate::user::{User, UserId};
 
 /// Which page of the list of users is asked for.
@@ -67,9 +68,9 @@ pub struct Search {
 }
 
 impl Search {
-    /// Behind the last thing that begins with the prefix: no character comes behind this one.
+    /// Behind the last thing that begins with the prefix: no character comes behind this one, and none has as many of it.
     pub fn end(&self) -> String {
-        format!("{}\u{10ffff}", self.prefix)
+        self.prefix.clone() + &"\u{10ffff}".repeat(Name::MAX_CHARS + 1)
     }
 }
 

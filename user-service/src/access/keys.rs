@@ -59,7 +59,7 @@ impl Keys {
     /// The keys that may have signed a token; where none may, they are fetched anew before that is said.
     ///
     /// # Errors
-    /// None is known at all, or none of these.
+    /// The issuer has none of these, or could not be asked in time.
     pub async fn candidates(
         &self,
         id: Option<&str>,
@@ -67,17 +67,18 @@ impl Keys {
     ) -> Result<Vec<DecodingKey>, BadToken> {
         let mut known = self.known.clone();
         let mut keys = candidates(&known.borrow_and_update(), id, algorithm);
-        if keys.is_empty() && !self.is_fixed {
+        let mut are_new = self.is_fixed;
+        if keys.is_empty() && !are_new {
             self.wanted.notify_one();
-            // What is known then is looked at, whether it came or not.
-            let _ = timeout(PATIENCE, known.changed()).await;
+            are_new = timeout(PATIENCE, known.changed()).await.is_ok_and(|changed| changed.is_ok());
             keys = candidates(&known.borrow(), id, algorithm);
         }
-        if !keys.is_empty() {
-            return Ok(keys);
+        match keys.is_empty() {
+            false => Ok(keys),
+            true if are_new && !known.borrow().keys.is_empty() => Err(BadToken::Signature),
+            // The issuer may have a key by now of which nothing was heard in time.
+            true => Err(BadToken::Unavailable),
         }
-        let none = self.known.borrow().keys.is_empty();
-        Err(if none { BadToken::Unavailable } else { BadToken::Signature })
     }
 }
 

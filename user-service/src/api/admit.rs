@@ -57,7 +57,9 @@ pub async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next
 /// each of its callers before it looks into its cache.
 fn for_one(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let kept = headers.get(CACHE_CONTROL).is_some_and(|control| control != "no-store");
+    let said = headers.get(CACHE_CONTROL).and_then(|control| control.to_str().ok());
+    let kept =
+        said.is_some_and(|said| !said.split(',').any(|rule| rule.trim().eq_ignore_ascii_case("no-store")));
     if kept {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }

@@ -4,7 +4,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
@@ -25,6 +24,7 @@ use super::{App, NoQuery};
 use crate::audit::Act;
 use crate::import::{Import, Progress, Tally};
 use crate::profile::Profile;
+use crate::serve::STALLED;
 use crate::store::seen::Position;
 use crate::store::{Store, StoreError};
 use crate::user::User;
@@ -36,9 +36,6 @@ pub const AT_A_TIME: usize = 4;
 
 /// Users that are in memory for one export.
 const PAGE: usize = 500;
-
-/// Longest wait for a client that sends or takes nothing.
-const STALLED: Duration = Duration::from_secs(60);
 
 /// The last line of an import that came to its end, or what ended it before.
 #[derive(Debug, Serialize, ToSchema)]

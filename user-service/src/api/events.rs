@@ -22,6 +22,7 @@ use super::App;
 use super::failure::{Failure, Problem};
 use crate::event::{Event, Seq, with_last_seen};
 use crate::metrics::InFlight;
+use crate::serve::STALLED;
 use crate::store::{Kept, Store, Told};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -32,9 +33,6 @@ const BATCH: usize = 64;
 
 /// How often a reader who has nothing to read is told that the line is still there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// Longest wait for a reader who takes nothing.
-const STALLED: Duration = Duration::from_secs(60);
 
 /// How long to wait after the database failed.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -25,7 +25,9 @@ impl FromRequestParts<Arc<App>> for Seen {
         let lines = parts.headers.get_all(LAST_SEEN).iter();
         // What is no text is no token of ours, and is asked about like one.
         let tokens = lines.flat_map(|line| line.to_str().unwrap_or("?").split(','));
-        let newest = tokens.map(|token| app.store.seen(token.trim())).max();
+        // Elements without a text are not there (RFC 9110 §5.6.1.2).
+        let tokens = tokens.map(str::trim).filter(|token| !token.is_empty());
+        let newest = tokens.map(|token| app.store.seen(token)).max();
         Ok(Self(newest.unwrap_or(Position::START)))
     }
 }

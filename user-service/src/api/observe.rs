@@ -48,7 +48,8 @@ fn finish(headers: &mut HeaderMap, name: &HeaderValue) {
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// Gives up on a request that takes too long. A change that was not committed by then never is.
+/// Gives up on a request that takes too long. A change whose commit has not begun by then is never made; one that was being
+/// committed may have happened, as when the database is lost at that moment.
 pub async fn in_time(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     tokio::time::timeout(app.settings.request_timeout, next.run(request))
         .await

@@ -102,6 +102,7 @@ pub async fn create(
     Document(body): Document,
 ) -> Result<Response, Failure> {
     let profile = Profile::parse(body).map_err(Failure::Invalid)?;
+    let key = key.map(|key| key.of(caller.text().as_deref()));
     let _in_use = key.as_ref().map(|key| app.keys.take(key)).transpose()?;
     let Written { outcome, token } = app.store.create(&profile, key.as_ref(), &Act::now(caller)).await?;
     let (user, replayed) = match outcome {

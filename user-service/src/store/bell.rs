@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use sqlx::Executor as _;
 use sqlx::postgres::{PgListener, PgPool};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How often a file is looked at, which other processes may have written to.
 const LOOK_AT_FILE: Duration = Duration::from_millis(250);
 
 /// How often a server is looked at whose word may have been lost.
 const LOOK_AT_SERVER: Duration = Duration::from_secs(1);
+
+/// After how long without a word it is asked for one.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The channel of PostgreSQL that is notified.
 const CHANNEL: &str = "user_events";
@@ -20,7 +24,7 @@ pub struct Bell(Ring);
 
 enum Ring {
     File(watch::Receiver<()>),
-    Server { pool: PgPool, listener: Option<Box<PgListener>> },
+    Server { pool: PgPool, listener: Option<Box<PgListener>>, heard: Instant },
 }
 
 impl Bell {
@@ -31,7 +35,7 @@ impl Bell {
 
     /// Of a server. Keeps one connection of the pool.
     pub(super) fn of_server(pool: PgPool) -> Self {
-        Self(Ring::Server { pool, listener: None })
+        Self(Ring::Server { pool, listener: None, heard: Instant::now() })
     }
 
     /// Waits until it rings.
@@ -41,8 +45,13 @@ impl Bell {
                 // The sender lives in the store, which whoever holds a bell has.
                 let _ = timeout(LOOK_AT_FILE, written.changed()).await;
             }
-            Ring::Server { pool, listener } => {
-                let _ = timeout(LOOK_AT_SERVER, hear(pool, listener)).await;
+            Ring::Server { pool, listener, heard } => {
+                if timeout(LOOK_AT_SERVER, hear(pool, listener)).await.is_ok() {
+                    *heard = Instant::now();
+                } else if heard.elapsed() > SILENCE {
+                    *heard = Instant::now();
+                    leave_if_lost(listener).await;
+                }
             }
         }
     }
@@ -63,6 +72,15 @@ async fn hear(pool: &PgPool, kept: &mut Option<Box<PgListener>>) {
         return;
     }
     sleep(LOOK_AT_SERVER).await;
+}
+
+/// Lets go of a listener that does not answer: its server may be lost without a farewell.
+async fn leave_if_lost(kept: &mut Option<Box<PgListener>>) {
+    if let Some(listener) = kept
+        && !matches!(timeout(LOOK_AT_SERVER, listener.execute("SELECT 1")).await, Ok(Ok(_)))
+    {
+        *kept = None;
+    }
 }
 
 async fn listen(pool: &PgPool) -> Result<PgListener, sqlx::Error> {

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::ConnectOptions as _;
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -128,7 +129,7 @@ impl Fleet {
         }
     }
 
-    fn judge_primary(&self, Seen { in_recovery, position }: Seen) -> Health {
+    fn judge_primary(&self, Seen { in_recovery, position, .. }: Seen) -> Health {
         if in_recovery {
             return Health { state: ServerState::WrongRole, ..Health::UNKNOWN };
         }
@@ -137,12 +138,14 @@ impl Fleet {
     }
 
     /// A replica that was made a primary goes its own way from there.
-    fn judge_replica(&self, Seen { in_recovery, position }: Seen) -> Health {
+    ///
+    /// One that is told nothing by a primary that is up may be a primary of before: its positions are on a way of its own.
+    fn judge_replica(&self, Seen { in_recovery, position, is_fed }: Seen) -> Health {
         if !in_recovery {
             return Health { state: ServerState::WrongRole, ..Health::UNKNOWN };
         }
         let lag = held(&self.history).lag(position);
-        let fresh = lag.is_some_and(|lag| lag <= self.max_lag);
+        let fresh = lag.is_some_and(|lag| lag <= self.max_lag) && (is_fed || !self.primary.is_up());
         let state = if fresh { ServerState::Up } else { ServerState::Lagging };
         Health { state, replayed: position, lag }
     }
@@ -241,7 +244,30 @@ const REPLICA_PATIENCE: Duration = Duration::from_millis(500);
 
 fn pool(size: u32, patience: Duration) -> PgPoolOptions {
     let pool = PgPoolOptions::new().max_connections(size).min_connections(1);
-    pool.acquire_timeout(patience).test_before_acquire(false)
+    let pool = pool.acquire_timeout(patience).test_before_acquire(false);
+    // A server that is lost without a farewell answers nothing, and is not to keep who waits, or a place in the pool.
+    let pool = pool.before_acquire(|connection, PoolConnectionMetadata { idle_for, .. }| {
+        Box::pin(async move {
+            if idle_for > TRUSTED {
+                answers(connection).await?;
+            }
+            Ok(true)
+        })
+    });
+    pool.after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
+}
+
+/// For how long a connection is taken to be there since it was last used.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// Longest wait for the word that it is.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match timeout(ANSWERS_WITHIN, connection.ping()).await {
+        Ok(answered) => answered,
+        Err(_) => Err(not_any_more("the server does not answer")),
+    }
 }
 
 fn bounded(server: &Server, settings: &Settings) -> PgConnectOptions {
@@ -260,10 +286,12 @@ fn not_any_more(what: &'static str) -> sqlx::Error {
 struct Seen {
     in_recovery: bool,
     position: Position,
+    /// Whether another server sends it changes.
+    is_fed: bool,
 }
 
 const LOOK: &str = "SELECT pg_is_in_recovery(), (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-                    ELSE pg_current_wal_insert_lsn() END)::text";
+                    ELSE pg_current_wal_insert_lsn() END)::text, EXISTS (SELECT FROM pg_stat_wal_receiver)";
 
 async fn look(
     options: &PgConnectOptions,
@@ -283,7 +311,8 @@ async fn look(
 }
 
 async fn ask(connection: &mut PgConnection) -> Result<Seen, sqlx::Error> {
-    let (in_recovery, position): (bool, Option<String>) = sqlx::query_as(LOOK).fetch_one(connection).await?;
+    let (in_recovery, position, is_fed): (bool, Option<String>, bool) =
+        sqlx::query_as(LOOK).fetch_one(connection).await?;
     let position = position.as_deref().and_then(Position::parse).unwrap_or(Position::START);
-    Ok(Seen { in_recovery, position })
+    Ok(Seen { in_recovery, position, is_fed })
 }

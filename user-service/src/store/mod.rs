@@ -17,6 +17,10 @@ pub mod patience;
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use crate::audit::{Act, Entry};
 use crate::event::{Event, Seq};
 use crate::metrics::Meters;
@@ -274,6 +278,13 @@ impl Store {
 pub struct CreationKey(String);
 
 impl CreationKey {
+    /// The key as this caller's own: others may name creations of theirs by the same text. What it was is not in it.
+    #[must_use]
+    pub fn of(&self, caller: Option<&str>) -> Self {
+        let said = [caller.unwrap_or_default().as_bytes(), &[0], self.0.as_bytes()].concat();
+        Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, &said)))
+    }
+
     /// Takes 1 to 255 visible ASCII characters or blanks, of which not all are blanks.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = text.len() <= 255 && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));

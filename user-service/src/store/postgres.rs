@@ -44,6 +44,9 @@ const MIGRATION_TURN: &str = "10min";
 /// Longest time for one read at a replica, after which another server is asked.
 const REPLICA_WITHIN: Duration = Duration::from_secs(1);
 
+/// The same where it is only asked whether there is an answer: all are to be asked within the time for that.
+const PING_WITHIN: Duration = Duration::from_millis(300);
+
 /// Longest time for the end of all connections.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,8 @@ pub(super) struct Postgres {
     seal: Seal,
     reads: Reads,
     patience: Patience,
+    /// Longest wait for the server where no request keeps the time.
+    longest: Duration,
 }
 
 impl Postgres {
@@ -71,7 +76,8 @@ impl Postgres {
         let writer = to_primary(server, settings.write_connections, settings);
         let events = to_primary(server, 3, settings);
         let fleet = Arc::new(Fleet::open(server, settings));
-        Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience })
+        let longest = settings.statement_timeout * 2 + settings.patience;
+        Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience, longest })
     }
 
     pub(super) async fn create(
@@ -209,7 +215,7 @@ impl Postgres {
     }
 
     pub(super) async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
-        self.patience.insist(passes, || self.try_create_all(users, act)).await
+        self.in_time(self.patience.insist(passes, || self.try_create_all(users, act))).await
     }
 
     async fn try_create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
@@ -229,7 +235,7 @@ impl Postgres {
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let ping = |pool: PgPool| async move { sqlx::query(PING).execute(&pool).await };
-        self.read(Position::START, ping).await?;
+        self.read_within(PING_WITHIN, Position::START, ping).await?;
         Ok(())
     }
 
@@ -253,19 +259,36 @@ impl Postgres {
         let _ = timeout(CLOSE_WITHIN, close).await;
     }
 
-    /// Asks replicas that have what the reader has seen, one after the other, and then the primary.
+    /// Ends a wait where no request keeps the time.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        in_time(self.longest, work).await
+    }
+
     async fn read<T, F>(&self, seen: Position, query: impl Fn(PgPool) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
+        self.read_within(REPLICA_WITHIN, seen, query).await
+    }
+
+    /// Asks replicas that have what the reader has seen, one after the other for so long, and then the primary.
+    async fn read_within<T, F>(
+        &self,
+        within: Duration,
+        seen: Position,
+        query: impl Fn(PgPool) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
         for replica in self.fleet.fresh(seen) {
-            match timeout(REPLICA_WITHIN, query(replica.pool.clone())).await {
+            match timeout(within, query(replica.pool.clone())).await {
                 Ok(Ok(found)) => {
                     self.reads.count(&replica.name);
                     return Ok(found);
                 }
                 Ok(Err(error)) => replica.failed(error),
-                Err(_) => replica.failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+                Err(_) => replica.failed(timed_out()),
             }
         }
         let primary = self.fleet.primary();
@@ -292,6 +315,18 @@ impl Postgres {
         let position = told.ok().as_deref().and_then(Position::parse).unwrap_or(Position::LATEST);
         Written { outcome, token: Some(self.seal.token(position)) }
     }
+}
+
+/// A server that is lost without a farewell is silent for as long as the kernel hopes for it, a quarter of an hour.
+async fn in_time<T>(
+    within: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(within, work).await.unwrap_or_else(|_| Err(timed_out().into()))
+}
+
+fn timed_out() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 /// A field of all rows, as an array.
@@ -322,8 +357,10 @@ const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, up
 const HOLD_KEY: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
 /// Bounded, so that no creation pays for a whole day's keys at once; more than one, so that they do get fewer. Those
 /// that another creation is forgetting are left to it.
-const FORGET: &str = "DELETE FROM idempotency_keys WHERE key = $1 OR key IN \
-    (SELECT key FROM idempotency_keys WHERE expires_at <= $2 LIMIT 16 FOR UPDATE SKIP LOCKED)";
+///
+/// The keys are put together before they are looked for: with `OR`, the server would read the whole table.
+const FORGET: &str = "DELETE FROM idempotency_keys WHERE key = ANY (ARRAY(\
+    SELECT key FROM idempotency_keys WHERE expires_at <= $2 LIMIT 16 FOR UPDATE SKIP LOCKED) || $1::text)";
 
 /// Brings the tables up to date, on a connection of its own: it may take longer than statements do otherwise.
 ///

@@ -25,7 +25,7 @@ impl Position {
 
 /// Makes tokens of positions and positions of tokens.
 ///
-/// A caller who made one up could send all reads to the primary, or wait for what never was.
+/// A token made up could claim less than its reader was shown, or what never was. What is none of ours is asked about like the newest.
 pub struct Seal(Key);
 
 /// The first byte of a token, for the day when there is a second layout.

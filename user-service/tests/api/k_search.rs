@@ -65,11 +65,17 @@ async fn all_users_come_in_the_order_that_is_asked_for() {
     let (_directory, service) = filled().await;
     let names = find(&service, "limit=2&sort=name", "name").await;
     assert_eq!(names, ["ada", "Ada", "Ada King", "bob", "Zoe", "Älva", "älva"]);
+    // Nothing comes behind the last of all characters, and it is in the list all the same.
+    let last = json!({ "email": "last@example.com", "name": "\u{10ffff}\u{10ffff}z" });
+    assert_eq!(service.post(&last).send().await.unwrap().status(), 201);
+    for query in ["limit=2&sort=name", "limit=2&name=%F4%8F%BF%BF"] {
+        assert_eq!(find(&service, query, "email").await.last().unwrap(), "last@example.com", "{query}");
+    }
     let emails = find(&service, "limit=2&sort=email", "email").await;
     assert_eq!(emails[..3], ["ad%m@example.com", "Ada@example.com", "ada_x@example.com"]);
-    assert_eq!(emails.len(), 7);
+    assert_eq!(emails.len(), 8);
     let ids = find(&service, "limit=2&sort=id", "id").await;
-    assert!(ids.is_sorted() && ids.len() == 7);
+    assert!(ids.is_sorted() && ids.len() == 8);
 }
 
 #[tokio::test]

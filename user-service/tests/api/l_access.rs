@@ -97,6 +97,24 @@ async fn the_gateway_is_believed_by_its_secret_alone() {
     problem(twice, 400, "invalid-caller").await;
 }
 
+/// Each caller counts by itself.
+#[tokio::test]
+async fn a_key_of_repetition_is_its_callers_own() {
+    let directory = directory().await;
+    let service = closed(&directory, &Issuer::new(), "").await;
+    let create = |who: &str, name: &str| {
+        let request = service.post(&user(name)).header("x-gateway-secret", SECRET).header("x-user-id", who);
+        request.header("x-scopes", "users:write").header("idempotency-key", "1").send()
+    };
+    let first = create("ada", "ada").await.unwrap();
+    assert_eq!((first.status().as_u16(), header(&first, "idempotent-replayed")), (201, ""));
+    let other = create("grace", "grace").await.unwrap();
+    assert_eq!((other.status().as_u16(), header(&other, "idempotent-replayed")), (201, ""));
+    let again = create("ada", "ada").await.unwrap();
+    assert_eq!(header(&again, "idempotent-replayed"), "true");
+    assert_eq!(header(&again, "location"), header(&first, "location"));
+}
+
 #[tokio::test]
 async fn every_path_asks_for_its_scope() {
     let directory = directory().await;

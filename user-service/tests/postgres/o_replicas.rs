@@ -62,6 +62,21 @@ async fn states(service: &Service) -> Vec<String> {
     servers.iter().map(|server| server["state"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What it has may be on a way of its own, as what a primary of before has.
+#[tokio::test]
+async fn a_replica_that_is_told_nothing_by_a_primary_that_is_up_answers_nobody() {
+    let fleet = Fleet::start("").await;
+    let service = fleet.service("").await;
+    for order in ["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"] {
+        let mut connection = PgConnection::connect(&fleet.replicas[0].url("postgres")).await.unwrap();
+        connection.execute(order).await.unwrap();
+    }
+    eventually("it is not asked", || async { states(&service).await == ["up", "lagging", "up"] }).await;
+    // Where there is nobody else, what it has is what there is.
+    fleet.primary.crash();
+    eventually("it is asked", || async { states(&service).await == ["away", "up", "up"] }).await;
+}
+
 /// How many reads the replicas have answered.
 async fn replica_reads(service: &Service) -> u64 {
     let mut sum = 0;

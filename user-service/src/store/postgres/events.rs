@@ -108,20 +108,20 @@ impl Postgres {
             let events = sqlx::query_as(EVENTS).bind(after.0).bind(count);
             Ok(events.fetch_all(&self.primary()?.pool).await?)
         };
-        let rows: Vec<EventRow> = self.patience.insist(passes, events).await?;
+        let rows: Vec<EventRow> = self.in_time(self.patience.insist(passes, events)).await?;
         Ok(told(rows, |position| Some(self.token(position))))
     }
 
     pub(in crate::store) async fn kept_events(&self) -> Result<Kept, StoreError> {
         let kept = || async { Ok(sqlx::query_as(KEPT).fetch_one(&self.primary()?.pool).await?) };
-        let (forgotten, last) = self.patience.insist(passes, kept).await?;
+        let (forgotten, last) = self.in_time(self.patience.insist(passes, kept)).await?;
         Ok(Kept { forgotten: Seq(forgotten), last: Seq(last) })
     }
 
     /// The position of the primary is that of whatever was read there before, or further on.
     pub(in crate::store) async fn newest(&self) -> Result<String, StoreError> {
         let position = || async { Ok(sqlx::query_scalar(NEWEST).fetch_one(&self.primary()?.pool).await?) };
-        let position: String = self.patience.insist(passes, position).await?;
+        let position: String = self.in_time(self.patience.insist(passes, position)).await?;
         Ok(self.token(Some(&position)))
     }
 
@@ -132,6 +132,10 @@ impl Postgres {
     /// One instance at a time numbers; others are rung when it is done. Who commits behind that rings again.
     pub(in crate::store) async fn number_events(&self) -> Result<Seq, StoreError> {
         self.primary()?;
+        self.in_time(self.number_waiting()).await
+    }
+
+    async fn number_waiting(&self) -> Result<Seq, StoreError> {
         loop {
             let (last, waiting): (i64, bool) = sqlx::query_as(WAITING).fetch_one(&self.events).await?;
             if !waiting {
@@ -153,6 +157,10 @@ impl Postgres {
 
     pub(in crate::store) async fn forget_events(&self, before: Before) -> Result<Forgotten, StoreError> {
         self.primary()?;
+        self.in_time(self.forget_some(before)).await
+    }
+
+    async fn forget_some(&self, before: Before) -> Result<Forgotten, StoreError> {
         let oldest: Vec<(i64, i64)> = sqlx::query_as(OLDEST).fetch_all(&self.events).await?;
         let unsent = self.unsent().await?;
         let Some((last, forgotten)) = all_before(&oldest, before, unsent) else {

@@ -1,9 +1,11 @@
 //! Events in PostgreSQL that are to be sent on. Who has a shard holds its row, which is free the moment that its holder
 //! is lost.
 
+use std::time::Duration;
+
 use sqlx::{Postgres as Db, Transaction};
 
-use super::Postgres;
+use super::{Postgres, in_time};
 use crate::event::Seq;
 use crate::store::StoreError;
 use crate::store::relay::{BEGIN_RELAY, Hold, Share, UNSENT, Unsent, WAITING_IN_SHARD, WaitingRow, unsent};
@@ -20,26 +22,35 @@ const SETTLE: &str = "UPDATE relay_heads SET sent = $2 WHERE shard = $1";
 pub(in crate::store) struct Locked {
     tx: Transaction<'static, Db>,
     shard: i16,
+    /// Longest wait for the server.
+    within: Duration,
 }
 
 impl Locked {
     pub(in crate::store) async fn settle(mut self, sent: Option<Seq>) -> Result<(), StoreError> {
-        if let Some(Seq(sent)) = sent {
-            sqlx::query(SETTLE).bind(self.shard).bind(sent).execute(&mut *self.tx).await?;
-        }
-        Ok(self.tx.commit().await?)
+        in_time(self.within, async {
+            if let Some(Seq(sent)) = sent {
+                sqlx::query(SETTLE).bind(self.shard).bind(sent).execute(&mut *self.tx).await?;
+            }
+            Ok(self.tx.commit().await?)
+        })
+        .await
     }
 }
 
 impl Postgres {
     pub(in crate::store) async fn begin_relay(&self) -> Result<(), StoreError> {
         let last = self.kept_events().await?.last;
-        sqlx::query(BEGIN_RELAY).bind(last.0).execute(&self.events).await?;
-        Ok(())
+        let begin = sqlx::query(BEGIN_RELAY).bind(last.0).execute(&self.events);
+        self.in_time(async { Ok(begin.await.map(drop)?) }).await
     }
 
     pub(in crate::store) async fn claim_events(&self, count: usize) -> Result<Option<Share>, StoreError> {
         self.primary()?;
+        self.in_time(self.claim(count)).await
+    }
+
+    async fn claim(&self, count: usize) -> Result<Option<Share>, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         loop {
             let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
@@ -49,14 +60,17 @@ impl Postgres {
             let events: Vec<WaitingRow> = waiting.fetch_all(&mut *tx).await?;
             // Otherwise another one sent them between the look at the shard and the hold of it.
             if !events.is_empty() {
-                return Ok(Some(Share::new(events, Hold::Locked(Locked { tx, shard }))));
+                return Ok(Some(Share::new(
+                    events,
+                    Hold::Locked(Locked { tx, shard, within: self.longest }),
+                )));
             }
         }
     }
 
     pub(in crate::store) async fn unsent(&self) -> Result<Option<Unsent>, StoreError> {
         self.primary()?;
-        let found: Option<(i64, i64)> = sqlx::query_as(UNSENT).fetch_optional(&self.events).await?;
-        Ok(found.map(unsent))
+        let found = sqlx::query_as::<_, (i64, i64)>(UNSENT).fetch_optional(&self.events);
+        self.in_time(async { Ok(found.await?.map(unsent)) }).await
     }
 }
