@@ -375,6 +375,13 @@ async fn an_interrupt_ends_it_now() {
     assert!(stuck.await.unwrap().is_err());
 }
 
+/// What one is answered who says what only the gateway may say.
+async fn poses(gateway: &Gateway, certs: &Certs) -> u16 {
+    let client = Client::http2(gateway, certs);
+    let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
+    client.send(posed).await.status
+}
+
 #[tokio::test]
 async fn the_service_believes_the_gateway_and_nobody_who_poses_as_it() {
     const SECRET: &str = "a-secret-of-the-gateway-0123456789abcdef";
@@ -425,16 +432,12 @@ upstream = "users"
         config.replace(&issuer.provider("headers = { x-user-id = \"sub\", x-scopes = \"scope\" }"), "");
     let bare = bare.replace("auth = \"idp\"\n", "");
     let alone = Gateway::start_where(&bare, &[("PROOF", SECRET)]).await;
-    let client = Client::http2(&alone, &certs);
-    let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
-    assert_eq!(client.send(posed).await.status, 401);
+    assert_eq!(poses(&alone, &certs).await, 401);
 
     // By its name, where it is written out.
     let written = bare.replace("{ env = \"PROOF\" }", &format!("\"{SECRET}\""));
     let written = Gateway::start(&written).await;
-    let client = Client::http2(&written, &certs);
-    let posed = client.request("GET", "https://a.test/events").header("x-scopes", "users:admin");
-    assert_eq!(client.send(posed).await.status, 401);
+    assert_eq!(poses(&written, &certs).await, 401);
 
     // The secret stays where it is.
     let effective = gateway.admin_get("/config").await;
