@@ -215,7 +215,9 @@ impl Postgres {
     }
 
     pub(super) async fn create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
-        self.in_time(self.patience.insist(passes, || self.try_create_all(users, act))).await
+        let all = self.patience.insist(passes, || self.try_create_all(users, act));
+        // The time may end during the commit.
+        timeout(self.longest, all).await.unwrap_or_else(|_| Err(StoreError::Unsure(timed_out())))
     }
 
     async fn try_create_all(&self, users: &[User], act: &Act) -> Result<Vec<usize>, StoreError> {
@@ -233,10 +235,15 @@ impl Postgres {
         Ok(taken)
     }
 
+    /// Whether a server answers. One that is slow is not judged by that: under load, all places of its pool may be taken.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let ping = |pool: PgPool| async move { sqlx::query(PING).execute(&pool).await };
-        self.read_within(PING_WITHIN, Position::START, ping).await?;
-        Ok(())
+        for replica in self.fleet.fresh(Position::START) {
+            if let Ok(Ok(_)) = timeout(PING_WITHIN, ping(replica.pool.clone())).await {
+                return Ok(());
+            }
+        }
+        self.read_primary(ping).await.map(drop)
     }
 
     /// What a token says. Whoever brings one that is not ours may have seen anything.
@@ -264,25 +271,13 @@ impl Postgres {
         in_time(self.longest, work).await
     }
 
+    /// Asks replicas that have what the reader has seen, one after the other, and then the primary.
     async fn read<T, F>(&self, seen: Position, query: impl Fn(PgPool) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
-        self.read_within(REPLICA_WITHIN, seen, query).await
-    }
-
-    /// Asks replicas that have what the reader has seen, one after the other for so long, and then the primary.
-    async fn read_within<T, F>(
-        &self,
-        within: Duration,
-        seen: Position,
-        query: impl Fn(PgPool) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, sqlx::Error>>,
-    {
         for replica in self.fleet.fresh(seen) {
-            match timeout(within, query(replica.pool.clone())).await {
+            match timeout(REPLICA_WITHIN, query(replica.pool.clone())).await {
                 Ok(Ok(found)) => {
                     self.reads.count(&replica.name);
                     return Ok(found);
@@ -291,6 +286,13 @@ impl Postgres {
                 Err(_) => replica.failed(timed_out()),
             }
         }
+        self.read_primary(query).await
+    }
+
+    async fn read_primary<T, F>(&self, query: impl Fn(PgPool) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
         let primary = self.fleet.primary();
         if !primary.is_up() {
             return Err(StoreError::NoServer);
