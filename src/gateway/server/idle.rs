@@ -79,7 +79,8 @@ impl Idle {
         }
     }
 
-    /// Closes those that are over; whether others are left.
+    /// Closes those that are over; whether others are left. All are looked at under the lock, which takes some microseconds: who
+    /// came while they are elsewhere would find none, and make one more than there may be.
     fn sweep(&self) -> bool {
         let mut waiting = self.0.lock();
         let over = waiting.take_over(Instant::now());
