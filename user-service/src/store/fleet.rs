@@ -3,18 +3,19 @@
 //! Each server is looked at five times a second over a connection of its own. What a read may rely on is always
 //! something that was true: a replica has at least replayed what it said it had.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnectionMetadata;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::lag::History;
 use super::location::Server;
+use super::pools::{Doubt, to_primary, to_replica};
 use super::seen::Position;
 use super::{PoolUse, ServerReport, ServerState, Settings, StoreError};
 
@@ -24,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest time for one look, after which a server counts as away. Generous, since a primary that is merely slow must
 /// not be given up; requests find out sooner that a replica hangs.
 const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
+/// Time for one look, after which it is doubted that the server is there. Less than any request waits.
+const DOUBTED_AFTER: Duration = Duration::from_millis(500);
 
 /// All servers of one database.
 pub(super) struct Fleet {
@@ -40,6 +44,7 @@ pub(super) struct Node {
     pub(super) pool: PgPool,
     options: PgConnectOptions,
     health: Arc<Mutex<Health>>,
+    doubt: Arc<Doubt>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,11 +121,11 @@ impl Fleet {
         let mut connection = None;
         loop {
             ticks.tick().await;
-            let seen = timeout(LOOK_WITHIN, look(&node.options, &mut connection)).await;
+            let seen = node.in_time(look(&node.options, &mut connection)).await;
             let health = match seen {
-                Ok(Ok(seen)) if index == 0 => self.judge_primary(seen),
-                Ok(Ok(seen)) => self.judge_replica(seen),
-                Ok(Err(_)) | Err(_) => {
+                Some(seen) if index == 0 => self.judge_primary(seen),
+                Some(seen) => self.judge_replica(seen),
+                None => {
                     connection = None;
                     Health { state: ServerState::Away, ..node.health() }
                 }
@@ -158,18 +163,36 @@ impl Health {
 impl Node {
     fn primary(server: &Server, settings: &Settings) -> Self {
         let health = Health { state: ServerState::Up, ..Health::UNKNOWN };
+        let doubt = Arc::default();
         Self {
             name: "primary".to_owned(),
-            pool: to_primary(server, settings.read_connections, settings),
+            pool: to_primary(server, settings.read_connections, settings, &doubt),
             options: server.options(),
             health: Arc::new(Mutex::new(health)),
+            doubt,
         }
     }
 
     fn replica(name: String, server: &Server, settings: &Settings) -> Self {
         let health = Arc::new(Mutex::new(Health::UNKNOWN));
-        let pool = to_replica(server, settings, health.clone());
-        Self { name, pool, options: server.options(), health }
+        let (found, doubt) = (health.clone(), Arc::default());
+        let pool = to_replica(server, settings, &doubt, move || held(&found).replayed);
+        Self { name, pool, options: server.options(), health, doubt }
+    }
+
+    /// Further connections to it, which only one that writes has.
+    pub(super) fn more(&self, server: &Server, size: u32, settings: &Settings) -> PgPool {
+        to_primary(server, size, settings, &self.doubt)
+    }
+
+    /// What comes of a look. One that is late raises doubt, and is waited for all the same.
+    async fn in_time(&self, look: impl Future<Output = Result<Seen, sqlx::Error>>) -> Option<Seen> {
+        let mut look = pin!(look);
+        if let Ok(seen) = timeout(DOUBTED_AFTER, &mut look).await {
+            return seen.ok();
+        }
+        self.doubt.raise();
+        timeout(LOOK_WITHIN.saturating_sub(DOUBTED_AFTER), look).await.ok()?.ok()
     }
 
     /// Whether the server was there when it was last looked at.
@@ -208,84 +231,14 @@ impl Node {
 }
 
 /// Nothing that is held here can be left half changed.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a connection may rest inside a transaction before the server ends it: its process is stuck or gone, and
-/// what it has locked is wanted.
-const IDLE_IN_TRANSACTION: &str = "30s";
-
-/// A pool whose connections all lead to a server that writes, whoever answers at its address by now.
-pub(super) fn to_primary(server: &Server, size: u32, settings: &Settings) -> PgPool {
-    let pool = pool(size, settings.patience).after_connect(|connection, _| {
-        Box::pin(async move {
-            let Seen { in_recovery, .. } = ask(connection).await?;
-            if in_recovery { Err(not_any_more("the primary follows another server")) } else { Ok(()) }
-        })
-    });
-    pool.connect_lazy_with(bounded(server, settings))
-}
-
-/// A pool whose connections all lead to a server that has what it was found to have: after a crash it may have less.
-fn to_replica(server: &Server, settings: &Settings, health: Arc<Mutex<Health>>) -> PgPool {
-    let pool = pool(settings.read_connections, REPLICA_PATIENCE).after_connect(move |connection, _| {
-        let replayed = held(&health).replayed;
-        Box::pin(async move {
-            let Seen { position, .. } = ask(connection).await?;
-            if position < replayed { Err(not_any_more("the replica has less than before")) } else { Ok(()) }
-        })
-    });
-    pool.connect_lazy_with(bounded(server, settings).options([("default_transaction_read_only", "on")]))
-}
-
-/// Longest wait for a connection to a replica: there are other servers to ask.
-const REPLICA_PATIENCE: Duration = Duration::from_millis(500);
-
-fn pool(size: u32, patience: Duration) -> PgPoolOptions {
-    let pool = PgPoolOptions::new().max_connections(size).min_connections(1);
-    let pool = pool.acquire_timeout(patience).test_before_acquire(false);
-    // A server that is lost without a farewell answers nothing, and is not to keep who waits, or a place in the pool.
-    let pool = pool.before_acquire(|connection, PoolConnectionMetadata { idle_for, .. }| {
-        Box::pin(async move {
-            if idle_for > TRUSTED {
-                answers(connection).await?;
-            }
-            Ok(true)
-        })
-    });
-    pool.after_release(|connection, _| Box::pin(async move { answers(connection).await.map(|()| true) }))
-}
-
-/// For how long a connection is taken to be there since it was last used.
-const TRUSTED: Duration = Duration::from_secs(1);
-
-/// Longest wait for the word that it is.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-
-async fn answers(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    match timeout(ANSWERS_WITHIN, connection.ping()).await {
-        Ok(answered) => answered,
-        Err(_) => Err(not_any_more("the server does not answer")),
-    }
-}
-
-fn bounded(server: &Server, settings: &Settings) -> PgConnectOptions {
-    server.options().options([
-        ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
-        ("lock_timeout", settings.patience.as_millis().to_string()),
-        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.to_owned()),
-    ])
-}
-
-fn not_any_more(what: &'static str) -> sqlx::Error {
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, what))
-}
-
 /// What a server says of itself.
-struct Seen {
-    in_recovery: bool,
-    position: Position,
+pub(super) struct Seen {
+    pub(super) in_recovery: bool,
+    pub(super) position: Position,
     /// Whether another server sends it changes.
     is_fed: bool,
 }
@@ -310,7 +263,7 @@ async fn look(
     Ok(seen)
 }
 
-async fn ask(connection: &mut PgConnection) -> Result<Seen, sqlx::Error> {
+pub(super) async fn ask(connection: &mut PgConnection) -> Result<Seen, sqlx::Error> {
     let (in_recovery, position, is_fed): (bool, Option<String>, bool) =
         sqlx::query_as(LOOK).fetch_one(connection).await?;
     let position = position.as_deref().and_then(Position::parse).unwrap_or(Position::START);

@@ -3,6 +3,7 @@
 mod sqlite;
 mod postgres;
 mod fleet;
+mod pools;
 mod lag;
 mod bell;
 mod rows;

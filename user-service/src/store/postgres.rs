@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::email_taken;
-use super::fleet::{Fleet, to_primary};
+use super::fleet::Fleet;
 use super::location::Server;
 use super::patience::Patience;
 use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
@@ -73,9 +73,9 @@ impl Postgres {
         reads: Reads,
     ) -> Result<Self, StoreError> {
         let seal = migrate(server).await?;
-        let writer = to_primary(server, settings.write_connections, settings);
-        let events = to_primary(server, 3, settings);
         let fleet = Arc::new(Fleet::open(server, settings));
+        let writer = fleet.primary().more(server, settings.write_connections, settings);
+        let events = fleet.primary().more(server, 3, settings);
         let longest = settings.statement_timeout * 2 + settings.patience;
         Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience, longest })
     }

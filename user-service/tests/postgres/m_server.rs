@@ -5,7 +5,8 @@ use std::process::Stdio;
 use sqlx::{Connection as _, Executor as _};
 
 use crate::database::Home;
-use crate::server::Server;
+use crate::relay::Relay;
+use crate::server::{Server, shared};
 use crate::support::{Service, directory, eventually, header, problem, program, service, user};
 
 /// Makes the first three insertions of users fail, and lets the fourth one pass: a sequence is not rolled back.
@@ -142,4 +143,36 @@ async fn a_password_is_told_to_nobody() {
         assert!(text.contains(expected), "{expected} is not in: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
+}
+
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
+    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
+/// As with a machine that loses its power, and another one that takes its name: the connections of before hear nothing.
+#[tokio::test]
+async fn a_server_that_falls_silent_keeps_no_connection_from_who_comes_after_it() {
+    let home = directory().await;
+    let relay = Relay::to(shared().port).await;
+    let url = home.url().replace(&format!(":{}/", shared().port), &format!(":{}/", relay.port));
+    let config = "request_timeout = \"2s\"\nwrite_connections = 2";
+    let file = home.path().join("silent.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut program = program(&home);
+    let service = Service::spawn(program.env("USER_SERVICE_DATABASE", url).arg("--config").arg(file)).await;
+    let hold = home.hold_writes().await;
+    let (ada, grace) = (user("ada"), user("grace"));
+    let (one, other) = (service.post(&ada).send(), service.post(&grace).send());
+    let falls = async {
+        eventually("both places are taken", || async {
+            let waiting = sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut home.connect().await).await;
+            waiting.unwrap() == 2
+        })
+        .await;
+        relay.silence();
+    };
+    let (one, other, ()) = tokio::join!(one, other, falls);
+    problem(one.unwrap(), 503, "timeout").await;
+    problem(other.unwrap(), 503, "timeout").await;
+    hold.release().await;
+    eventually("writes go on", || async { service.post(&ada).send().await.unwrap().status() == 201 }).await;
 }

@@ -6,6 +6,7 @@
 mod database;
 #[path = "../../../tests/blackbox/support/ports.rs"]
 mod ports;
+mod relay;
 mod server;
 #[path = "../api/support.rs"]
 mod support;
