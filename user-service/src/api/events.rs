@@ -31,6 +31,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Most events that are in memory for one reader, each of some 600 bytes, 2 KiB at the most.
 const BATCH: usize = 64;
 
+/// A comment: there is nothing left to tell.
+const SIGN: Bytes = Bytes::from_static(b":\n\n");
+
 /// How often a reader who has nothing to read is told that the line is still there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
@@ -75,7 +78,8 @@ pub async fn follow(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -
     let kept = app.store.kept_events().await?;
     let cursor = cursor(kept, last_event_id(&headers)?.or(after.as_deref()))?;
     let (parts, receiver) = mpsc::channel(1);
-    let teller = Teller { store: app.store.clone(), news: app.feed.follow(), cursor, parts };
+    let teller =
+        Teller { store: app.store.clone(), news: app.feed.follow(), cursor, parts, is_abreast: false };
     tokio::spawn(teller.run());
     let stream = Stream { parts: receiver, _place: place, _counted: app.meters.stream() };
     Ok(([(CONTENT_TYPE, EVENT_STREAM)], Body::new(stream)).into_response())
@@ -105,6 +109,8 @@ struct Teller {
     news: watch::Receiver<Seq>,
     cursor: Seq,
     parts: mpsc::Sender<Bytes>,
+    /// Whether the reader has once been told all that there was.
+    is_abreast: bool,
 }
 
 impl Teller {
@@ -135,8 +141,12 @@ impl Teller {
         self.send(text.into()).await
     }
 
-    /// Waits for news, for which nothing is asked of the database.
+    /// Waits for news, for which nothing is asked of the database. At first it says that there is nothing left: a reader who comes again
+    /// has to know, and on a busy day there would be no pause in which it is shown by a sign of life.
     async fn wait(&mut self) -> bool {
+        if !std::mem::replace(&mut self.is_abreast, true) && !self.send(SIGN).await {
+            return false;
+        }
         let cursor = self.cursor;
         let news = tokio::select! {
             news = self.news.wait_for(|last| *last > cursor) => Some(news.is_ok()),
@@ -145,7 +155,7 @@ impl Teller {
         };
         match news {
             Some(alive) => alive,
-            None => self.send(Bytes::from_static(b":\n\n")).await,
+            None => self.send(SIGN).await,
         }
     }
 

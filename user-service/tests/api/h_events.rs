@@ -50,6 +50,18 @@ async fn every_change_is_told_to_who_follows_and_to_who_comes_back() {
 }
 
 #[tokio::test]
+async fn who_comes_back_learns_that_all_is_told_though_more_happens_at_once() {
+    let (_directory, service) = service().await;
+    service.create("ada").await;
+    eventually("it has its place", || async { service.metric(LAST).await == 1 }).await;
+    let mut reader = Reader::follow(&service, Some("oldest")).await;
+    assert_eq!(reader.next().await.id, "1");
+    service.create("grace").await;
+    assert_eq!(reader.block().await.as_deref(), Some(":"));
+    assert_eq!(reader.next().await.id, "2");
+}
+
+#[tokio::test]
 async fn nothing_is_skipped_and_each_user_is_told_in_order_while_many_write() {
     let directory = directory().await;
     let services = [Service::start(&directory, "").await, Service::start(&directory, "").await];

@@ -69,7 +69,8 @@ impl Reader {
         }
     }
 
-    async fn block(&mut self) -> Option<String> {
+    /// The next block, event or not.
+    pub(crate) async fn block(&mut self) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.unread.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
