@@ -25,6 +25,11 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// Whether a host of a URL is this machine (`localhost`, `127.0.0.1`, `[::1]`), by its name alone.
+pub fn is_here(host: &str) -> bool {
+    matches!(host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1")
+}
+
 /// Why there is no answer.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -165,7 +170,7 @@ impl Place {
     fn of(uri: &Uri, plain: Plain) -> Result<Self, Fault> {
         let authority = uri.authority().ok_or("a URL without a host")?;
         let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let here = matches!(&*host, "localhost" | "127.0.0.1" | "::1");
+        let here = is_here(&host);
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") if plain == Plain::Anywhere || (plain == Plain::Loopback && here) => false,

@@ -20,7 +20,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
+use super::placed::Placed;
 use super::purge::{Purge, Target, Unreadable};
+use super::said::{Newer, Said};
 use super::stored::Stamp;
 use super::untold::{Telling, Untold};
 use super::writes::Written;
@@ -35,6 +37,9 @@ const ANSWER: Duration = Duration::from_millis(1500);
 
 /// Entries that are read together.
 const TOGETHER: usize = 1000;
+
+/// For how long an event that is in the log is remembered there, in seconds: who hears it later than that adds it once more.
+const REMEMBERED: &str = "60";
 
 /// The pause before the log is tried again; grows to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -57,9 +62,11 @@ pub enum Event {
         place: Stamp,
         /// What it meets.
         purge: Purge,
-        /// Whether this node published it.
+        /// Whether this node has noted it already: it published it, or has heard the same event.
         own: bool,
     },
+    /// An event that another node may have heard first says what is newer. What it purges follows.
+    Said(Newer),
     /// A write, in the order of the log.
     Wrote {
         /// Its place in the log.
@@ -95,32 +102,35 @@ pub struct Bus {
     node: String,
     stream: String,
     untold: Untold,
+    placed: Placed,
     wake: Notify,
     sight: watch::Sender<Sight>,
 }
 
-/// Puts purges into the log: about how many are kept, the node, of what they come, what each meets. Answers their ids.
+/// Puts purges into the log: about how many are kept, the node, what they come of, what that says is newer, for how long it is
+/// remembered, what each meets. Answers their ids.
 ///
-/// Of what every node hears by itself, each tells, and the first puts it into the log. Where it is among the last entries,
-/// those are answered; where a node comes later than that, it is there twice, which costs a few fetches.
+/// Of what every node hears by itself, each tells, and the first puts it into the log. A second key, in the slot of the log, holds where;
+/// who comes after the first is answered with that. Where it is forgotten already, the same is there twice, which costs a few fetches.
+///
+/// What is newer stands in the entry itself: who reads of a purge knows at once how to ask for what comes after it.
 ///
 /// A full Redis that evicts nothing refuses to add an entry, but to nobody who has written in the same step; and it lets
 /// an old end be cut off however full it is. The log is bounded, and so is what it takes beyond the memory it may.
 static SEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
-local ids, count = {}, #ARGV - 3
-if ARGV[3] ~= '' then
-  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 128)) do
-    if entry[2][5] == 'e' and entry[2][6] == ARGV[3] then table.insert(ids, 1, entry[1]) end
-  end
-  if #ids == count then return ids end
-  ids = {}
+local ids = {}
+local known = KEYS[2] and redis.call('GET', KEYS[2])
+if known then
+  for id in string.gmatch(known, '%S+') do ids[#ids + 1] = id end
+  return ids
 end
 redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
-for at = 1, count do
-  ids[at] = redis.call('XADD', KEYS[1], '*', 'p', ARGV[3 + at], 'n', ARGV[2], 'e', ARGV[3])
+for at = 6, #ARGV do
+  ids[at - 5] = redis.call('XADD', KEYS[1], '*', 'p', ARGV[at], 'n', ARGV[2], 'e', ARGV[3], 't', ARGV[4])
 end
+if KEYS[2] then redis.call('SET', KEYS[2], table.concat(ids, ' '), 'EX', ARGV[5]) end
 return ids
 ",
     )
@@ -195,7 +205,15 @@ impl Bus {
         let stream = format!("{}:purges", redis.prefix());
         let node = format!("{:016x}", fastrand::u64(..));
         let sight = watch::Sender::new(Sight::Blind { since: Instant::now() });
-        Self { redis, node, stream, untold: Untold::default(), wake: Notify::new(), sight }
+        Self {
+            redis,
+            node,
+            stream,
+            untold: Untold::default(),
+            placed: Placed::default(),
+            wake: Notify::new(),
+            sight,
+        }
     }
 
     /// Whether the log is seen, and its changes.
@@ -228,16 +246,25 @@ impl Bus {
         }
     }
 
-    /// The same for purges that come of one event, which other nodes may have heard, too: `event` names it for all of them.
-    /// Without a name, they are in the log once for each node that heard it. Answers the place of each.
-    pub async fn publish_heard(&self, event: Option<&str>, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
-        let sent = self.send_all(event.unwrap_or_default(), purges).await;
+    /// The same for purges that come of one event, which other nodes may have heard, too. Where it has no name, they are in the log
+    /// once for each node that heard it. Answers the place of each.
+    pub async fn publish_heard(&self, event: &Said, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
+        let sent = self.send_all(event, purges).await;
         if sent.is_err() {
+            self.untold.wait_heard(purges);
+            self.wake.notify_one();
+        } else if let Some(name) = &event.name {
             for purge in purges {
-                self.wait((*purge).clone());
+                self.placed.note(name.as_bytes(), purge.encode().as_bytes());
             }
         }
         sent
+    }
+
+    /// Whether a purge that comes of this event was read of in the log, and noted with the place that it has there.
+    pub fn has_place(&self, event: &Said, purge: &Purge) -> bool {
+        let has = |name: &String| self.placed.has(name.as_bytes(), purge.encode().as_bytes());
+        event.name.as_ref().is_some_and(has)
     }
 
     fn wait(&self, purge: Purge) {
@@ -268,14 +295,21 @@ impl Bus {
     // === Sending ===
 
     async fn send(&self, purge: &Purge) -> Result<Stamp, Away> {
-        self.send_all("", &[purge]).await?.pop().ok_or(Away::Nonsense)
+        self.send_all(&Said::default(), &[purge]).await?.pop().ok_or(Away::Nonsense)
     }
 
-    async fn send_all(&self, event: &str, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
+    async fn send_all(&self, event: &Said, purges: &[&Purge]) -> Result<Vec<Stamp>, Away> {
         let words: Vec<String> = purges.iter().map(|purge| purge.encode()).collect();
-        let mut args = vec![KEPT.as_bytes(), self.node.as_bytes(), event.as_bytes()];
+        let newer = event.newer.as_ref().map(Newer::encode).unwrap_or_default();
+        let name = event.name.as_deref().unwrap_or_default();
+        let mut args = vec![KEPT, &self.node, name, &newer, REMEMBERED]
+            .into_iter()
+            .map(str::as_bytes)
+            .collect::<Vec<_>>();
         args.extend(words.iter().map(String::as_bytes));
-        let Value::Array(ids) = self.redis.script("purge", &SEND, &[&self.stream], &args).await? else {
+        let known = event.name.as_ref().map(|name| self.key_of(name, &words));
+        let keys: Vec<&str> = [&self.stream].into_iter().chain(&known).map(String::as_str).collect();
+        let Value::Array(ids) = self.redis.script("purge", &SEND, &keys, &args).await? else {
             return Err(Away::Nonsense);
         };
         let place = |id: &Value| match id {
@@ -284,6 +318,13 @@ impl Bus {
         };
         let places = ids.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         if places.len() == purges.len() { Ok(places) } else { Err(Away::Nonsense) }
+    }
+
+    /// Where it is kept that an event is in the log with these purges: nodes whose configurations differ make others of it. What is in
+    /// braces puts it into the slot of the log.
+    fn key_of(&self, event: &str, words: &[String]) -> String {
+        let hash = blake3::hash(format!("{event}\n{}", words.join("\n")).as_bytes());
+        format!("{}:{{{}}}:event:{}", self.redis.prefix(), self.stream, &hash.to_hex()[..32])
     }
 
     async fn send_waiting(&self, handler: &impl Fn(Event)) {
@@ -414,6 +455,9 @@ impl Bus {
         if let Some(written) = bytes(entry, "w").and_then(Written::decode) {
             handler(Event::Wrote { place: id.stamp(), written });
         }
+        if let Some(newer) = bytes(entry, "t").and_then(Newer::decode) {
+            handler(Event::Said(newer));
+        }
         let words = bytes(entry, "p").unwrap_or_default();
         let purge = match Purge::decode(words) {
             Ok(purge) => purge,
@@ -428,8 +472,13 @@ impl Bus {
                 Purge { target: Target::Everything, soft: false }
             }
         };
-        let own = bytes(entry, "n") == Some(self.node.as_bytes());
+        let event = bytes(entry, "e").filter(|event| !event.is_empty());
+        let known = event.is_some_and(|event| self.placed.has(event, words));
+        let own = known || bytes(entry, "n") == Some(self.node.as_bytes());
         handler(Event::Purged { place: id.stamp(), purge, own });
+        if let Some(event) = event {
+            self.placed.note(event, words);
+        }
         Ok(())
     }
 }

@@ -28,7 +28,11 @@ struct Node {
 
 impl Node {
     fn start(url: &str) -> Self {
-        let bus = Arc::new(Bus::new(redis_at(url)));
+        Self::of(Bus::new(redis_at(url)))
+    }
+
+    fn of(bus: Bus) -> Self {
+        let bus = Arc::new(bus);
         let (sender, told) = mpsc::unbounded_channel();
         let runs = Arc::clone(&bus);
         let running = tokio::spawn(async move { runs.run(|event| drop(sender.send(event))).await });
@@ -247,6 +251,55 @@ async fn purges_wait_for_redis_and_too_many_become_one_of_everything() {
     }
 }
 
+/// What an event says that leads to this tag.
+fn event(name: &str) -> Said {
+    Said { name: Some(name.to_owned()), newer: Newer::of("users", &format!("token-{name}")) }
+}
+
+#[tokio::test]
+async fn what_many_have_heard_is_in_the_log_once_with_what_it_says() {
+    let server = Server::start().await;
+    let (mut one, two) = (Node::seeing(&server.url()).await, Node::seeing(&server.url()).await);
+    // More than any look at the end of the log would find.
+    let mut places = Vec::new();
+    for at in 0..200 {
+        let sent = one.bus.publish_heard(&event(&at.to_string()), &[&tag(at), &tag(1000)]).await;
+        places.push(sent.unwrap());
+    }
+    for (at, first) in (0..200).zip(places) {
+        let sent = two.bus.publish_heard(&event(&at.to_string()), &[&tag(at), &tag(1000)]).await;
+        assert_eq!(sent.unwrap(), first);
+    }
+    assert_eq!(server.cli(&["XLEN", "tg:purges"]).trim(), "401", "two for each, after the one that begins");
+    // Of the same event another configuration makes something else.
+    two.bus.publish_heard(&event("0"), &[&tag(0), &tag(1001)]).await.unwrap();
+    two.bus.publish_heard(&Said::default(), &[&tag(1002)]).await.unwrap();
+    assert_eq!(server.cli(&["XLEN", "tg:purges"]).trim(), "404");
+    assert_eq!(one.next().await, Event::Said(Newer::of("users", "token-0").unwrap()));
+    assert!(matches!(one.next().await, Event::Purged { purge, own: true, .. } if purge == tag(0)));
+}
+
+#[tokio::test]
+async fn what_was_heard_is_not_news_in_the_log_and_the_other_way_round() {
+    let server = Server::start().await;
+    let (one, two) = (Node::seeing(&server.url()).await, Bus::new(redis_at(&server.url())));
+    for node in [&one.bus, &two] {
+        assert!(!node.has_place(&event("0"), &tag(0)));
+        node.publish_heard(&event("0"), &[&tag(0)]).await.unwrap();
+    }
+    one.bus.publish_heard(&event("1"), &[&tag(1)]).await.unwrap();
+    let mut two = Node::of(two);
+    let mut own = Vec::new();
+    while own.len() < 2 {
+        if let Event::Purged { own: known, .. } = two.next().await {
+            own.push(known);
+        }
+    }
+    assert_eq!(own, [true, false]);
+    until("it is noted", async || two.bus.has_place(&event("1"), &tag(1))).await;
+    assert!(!two.bus.has_place(&event("1"), &tag(0)));
+}
+
 #[tokio::test]
 async fn entries_of_later_versions_and_none_at_all() {
     let server = Server::start().await;
@@ -289,6 +342,13 @@ async fn under_a_sentinel_and_in_a_cluster() {
     cluster.move_slot_of("tg:purges");
     until("it is published", async || one.bus.publish(tag(2)).await.is_ok()).await;
     assert_eq!(two.tags(1).await, [2], "the log moved, and nothing is lost");
+    let heard = Said { name: Some("e".to_owned()), newer: None };
+    for node in [&one, &two] {
+        let sent = async || node.bus.publish_heard(&heard, &[&tag(3)]).await.is_ok();
+        until("it is published", sent).await;
+    }
+    published(&one, tag(4)).await;
+    assert_eq!(two.tags(2).await, [3, 4], "both keys are in one slot");
 
     let mut watched = Watched::start().await;
     let (one, mut two) = (Node::seeing(&watched.url()).await, Node::seeing(&watched.url()).await);

@@ -13,9 +13,10 @@ use super::bus::{Bus, Event, Sight};
 use super::purge::{Purge, Target};
 use super::purges::Purges;
 use super::redis::{Tier, TierCounters};
+use super::said::Said;
 use super::stored::{Key, Stamp, Stored};
 use super::untold::Telling;
-use super::writes::Written;
+use super::writes::{Way, Written};
 use super::{Tiers, tiers};
 use crate::redis::Redis;
 use crate::telemetry::{PurgeMeters, PurgeOrigin};
@@ -116,6 +117,11 @@ impl Fleet {
         self.bus.telling(purge)
     }
 
+    /// Whether a purge that comes of an event was noted here already, as another node has told of it.
+    pub(super) fn has_place(&self, event: &Said, purge: &Purge) -> bool {
+        self.bus.has_place(event, purge)
+    }
+
     /// Tells the other nodes of a purge that was noted here.
     pub(super) async fn tell(&self, telling: Telling<'_>, purges: &Purges) -> Told {
         let told = match self.bus.publish(telling.purge.clone()).await {
@@ -136,13 +142,8 @@ impl Fleet {
         self.bus.write(written).await.ok()
     }
 
-    /// The same of purges that come of one event, which all nodes may have heard, and which has this name for them.
-    pub(super) async fn tell_heard(
-        &self,
-        event: Option<&str>,
-        telling: Vec<Telling<'_>>,
-        purges: &Purges,
-    ) -> Told {
+    /// The same of purges that come of one event, which all nodes may have heard.
+    pub(super) async fn tell_heard(&self, event: &Said, telling: Vec<Telling<'_>>, purges: &Purges) -> Told {
         let told: Vec<&Purge> = telling.iter().map(|telling| &telling.purge).collect();
         let told = match self.bus.publish_heard(event, &told).await {
             Ok(places) => {
@@ -202,7 +203,8 @@ impl Fleet {
                 tiers.writes.begin(floor);
                 tiers.purges.note_at(&all, floor);
             }
-            // Before the purges that it caused: from here on fetches are sent with its tokens.
+            // Either before the purges that it caused: from here on fetches are sent with these tokens.
+            Event::Said(newer) => tiers.writes.tell(&newer, Way::Fleet),
             Event::Wrote { place, written } => tiers.writes.hear(&written, place),
             Event::Sent { place, purge } => tiers.purges.confirm(&purge, place),
             Event::Purged { place, purge, own: true } => {

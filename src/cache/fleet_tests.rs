@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::marker::Source;
 use super::super::memory::tests::{key, stored};
+use super::super::said::Newer;
 use super::*;
 use crate::boot::fleet::tests::address_at;
 use crate::redis::{Counters, PATIENCE, Settings};
@@ -115,6 +117,42 @@ async fn others_are_told_though_whoever_gave_the_order_leaves() {
     server.resume();
     tokio::spawn(node.run());
     until("the other hears", async || other.meets(&key(1), &early).is_some()).await;
+}
+
+#[tokio::test]
+async fn who_hears_of_an_event_by_the_log_knows_how_to_ask() {
+    let server = Server::start().await;
+    let (node, other) = (seeing(&server.url()).await, seeing(&server.url()).await);
+    let early = shared(other.purges.stamp().0);
+    let said = Said { name: Some("e".to_owned()), newer: Newer::of("users", "abc") };
+    let purge = Purge { target: Target::Tag(5), soft: false };
+    node.purge_heard(said.clone(), std::slice::from_ref(&purge));
+    until("the other hears", async || other.meets(&key(1), &early).is_some()).await;
+    until("it is noted", async || other.fleet.as_ref().unwrap().has_place(&said, &purge)).await;
+    let fetched = shared(other.purges.stamp().0);
+    assert!(other.purge_heard(said, &[purge]).is_none());
+    assert_eq!(other.meets(&key(1), &fetched), None, "what was fetched since is not met again");
+    for node in [node, other] {
+        let ahead = node.writes.ahead([Source::of("users")].into_iter(), Duration::from_secs(60));
+        assert_eq!(ahead.tokens, [Box::from("abc")]);
+    }
+}
+
+#[tokio::test]
+async fn what_a_write_outdates_is_told_though_its_client_leaves_and_the_process_ends() {
+    let server = Server::start().await;
+    let way = Way::to(server.port).await;
+    let node = seeing(&way.url()).await;
+    way.set(Passage::Hole);
+    let written = Written { source: Source::of("users"), begun: Stamp(0), tokens: vec!["abc".into()] };
+    let client = node.outdate(Some(written), vec![Target::Url(key(1))]);
+    assert!(tokio::time::timeout(Duration::from_millis(1), client).await.is_err(), "it is not told yet");
+    for _ in 0..10 {
+        assert!(!node.drained(Duration::from_millis(20)).await);
+    }
+    way.set(Passage::Open);
+    assert!(node.drained(Duration::from_secs(20)).await);
+    assert!(server.cli(&["XREVRANGE", "tg:purges", "+", "-", "COUNT", "1"]).contains("hard url"));
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@
 //! | `memory`, with `eviction`, `weight`, `seeded` | the first tier, who goes from it, and what answers weigh |
 //! | `redis`, with `entry`, `wire` | the second tier, and the form in which it keeps an answer |
 //! | `purge`, `purges`, `ledger` | a purge, and the order of all of them |
-//! | `bus`, `fleet` | how nodes share that order, and a node's part in it |
-//! | `writes`, `marker` | the order of writes, and what a client carries of it |
+//! | `bus`, `fleet`, `placed` | how nodes share that order, and a node's part in it |
+//! | `writes`, `marker`, `said` | the order of writes, what a client carries of it, and what events say of what is newer |
 //! | `hearing` | whether changes at the origin are heard of, and what is trusted while they are not |
 //! | `marks` | which URLs have answers that are not stored |
 //! | `flight`, `copy`, `held` | answers on their way, everybody who follows them, and what they hold |
@@ -48,12 +48,14 @@ mod marks;
 mod memory;
 pub mod merge;
 pub mod parts;
+mod placed;
 pub mod policy;
 mod purge;
 mod purges;
 pub mod range;
 pub mod redis;
 pub mod reuse;
+pub mod said;
 mod seeded;
 pub mod status;
 pub mod stored;

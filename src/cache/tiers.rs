@@ -18,10 +18,11 @@ use super::merge::{self, HeadSays};
 use super::policy::NotKept;
 use super::purge::{Purge, Target};
 use super::purges::{Covered, Purges};
+use super::said::Said;
 use super::status::Forwarded;
 use super::stored::{Body, Key, Resource, Stamp, Stored, Terms};
 use super::vary::{Selecting, Unbounded};
-use super::writes::{Writes, Written};
+use super::writes::{Way, Writes, Written};
 use super::{compact, parts, policy, vary};
 use crate::redis::Redis;
 use crate::telemetry::meters::Meters;
@@ -270,20 +271,27 @@ impl Tiers {
     }
 
     /// Forgets, or makes stale, what an event at the origin names, which other nodes may hear as well: here at once, on others
-    /// as soon as one of them has heard it. `event` is its name for all of them, where it has one.
+    /// as soon as one of them has heard it. Whoever fetches after that is shown what the event tells of.
     ///
-    /// The task tells them, and ends with what came of it; `None` where there are none.
-    pub fn purge_heard(&'static self, event: Option<String>, purges: &[Purge]) -> Option<JoinHandle<Told>> {
-        let telling = self.fleet.as_ref().map(|fleet| {
-            (fleet, purges.iter().map(|purge| fleet.telling(purge.clone())).collect::<Vec<_>>())
+    /// The task tells them, and ends with what came of it; `None` where there is nobody to tell. What another node has told of this event
+    /// is done already.
+    pub fn purge_heard(&'static self, event: Said, purges: &[Purge]) -> Option<JoinHandle<Told>> {
+        if let Some(newer) = &event.newer {
+            self.writes.tell(newer, Way::Own);
+        }
+        let fleet = self.fleet.as_ref();
+        let is_new = |purge: &&Purge| !fleet.is_some_and(|fleet| fleet.has_place(&event, purge));
+        let purges: Vec<&Purge> = purges.iter().filter(is_new).collect();
+        let telling = fleet.map(|fleet| {
+            (fleet, purges.iter().map(|purge| fleet.telling((*purge).clone())).collect::<Vec<_>>())
         });
-        for purge in purges {
+        for purge in &purges {
             self.purges.note(purge);
             self.purge_meters.purged(kind_of(purge), PurgeOrigin::Event);
             self.sweep(purge);
         }
-        let (fleet, telling) = telling?;
-        let tell = async move { fleet.tell_heard(event.as_deref(), telling, &self.purges).await };
+        let (fleet, telling) = telling.filter(|(_, telling)| !telling.is_empty())?;
+        let tell = async move { fleet.tell_heard(&event, telling, &self.purges).await };
         Some(tokio::spawn(tell))
     }
 
@@ -302,9 +310,39 @@ impl Tiers {
         (here, told.map(|(fleet, telling)| tokio::spawn(fleet.tell(telling, &self.purges))))
     }
 
-    /// Notes a write that has succeeded and tells the other nodes; its place in the order of writes, or the last of all where nobody
-    /// can say. To be called before what it outdates is purged: who hears of the purge then knows how to ask.
-    pub async fn wrote(&self, written: &Written) -> Stamp {
+    /// Purges what a successful unsafe request has outdated. Where the request is a write that clients are shown, that comes first, so
+    /// that who hears of the purges knows how to ask; the write's place in the order of writes, or the last of all where nobody can say.
+    ///
+    /// Neither a client that leaves meanwhile nor the end of the process ([`Tiers::drained`]) comes between the write and its purges.
+    pub async fn outdate(&'static self, written: Option<Written>, outdated: Vec<Target>) -> Option<Stamp> {
+        let hard = |target| Purge { target, soft: false };
+        let purges: Vec<Purge> = outdated.into_iter().map(hard).collect();
+        let purge = move |purges: &[Purge]| {
+            for purge in purges {
+                self.purge(purge, PurgeOrigin::Unsafe);
+            }
+        };
+        let Some(written) = written else {
+            purge(&purges);
+            return None;
+        };
+        // Until each is on its way by itself.
+        let telling = self
+            .fleet
+            .as_ref()
+            .map(|fleet| purges.iter().map(|purge| fleet.telling(purge.clone())).collect::<Vec<_>>());
+        let write = tokio::spawn(async move {
+            let place = self.wrote(&written).await;
+            purge(&purges);
+            drop(telling);
+            place
+        });
+        // It ends without an answer only where the process does.
+        Some(write.await.unwrap_or(Stamp(u64::MAX)))
+    }
+
+    /// Notes a write that has succeeded and tells the other nodes.
+    async fn wrote(&self, written: &Written) -> Stamp {
         let place = match (self.writes.note(written), &self.fleet) {
             (None, Some(fleet)) => fleet.write(written).await,
             (place, _) => place,

@@ -8,9 +8,14 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 
 use super::purge::{Purge, Target};
+use super::tags;
 
 /// Purges that wait for Redis, at most. With one more, a purge of everything takes the place of all.
 pub(super) const QUEUE: usize = 1024;
+
+/// Of purges that all nodes have most likely heard of by themselves, as many as wait beside others; with one more, a soft purge of what has
+/// tags takes their place.
+pub(super) const HEARD: usize = 64;
 
 /// Purges that are on their way at once and remembered one by one. While there are more, everything is named.
 const TELLING_MAX: usize = 1024;
@@ -60,12 +65,36 @@ impl Untold {
     /// Has a purge wait.
     pub(super) fn wait(&self, purge: Purge) {
         let mut list = self.list.lock();
+        if list.waiting.contains(&purge) {
+            return;
+        }
         if list.waiting.len() >= QUEUE {
             tracing::warn!("too many purges wait for redis; everything is purged instead");
             list.waiting.clear();
             list.waiting.push_back(Purge { target: Target::Everything, soft: false });
-        } else if list.waiting.back() != Some(&purge) {
+        } else {
             list.waiting.push_back(purge);
+        }
+    }
+
+    /// Has purges of tags wait that come of events, which each node hears by itself: what is shared is all that is in doubt, and where
+    /// there are many, it is enough that all of it is validated. Else each node would, once Redis is back, have all others forget what
+    /// all of them have dealt with.
+    pub(super) fn wait_heard(&self, purges: &[&Purge]) {
+        let tagged = Purge { target: Target::Tag(tags::of_tagged()), soft: true };
+        let mut list = self.list.lock();
+        if list.waiting.contains(&tagged) {
+            return;
+        }
+        let new: Vec<Purge> = purges
+            .iter()
+            .filter(|purge| !list.waiting.contains(purge))
+            .map(|purge| (*purge).clone())
+            .collect();
+        if list.waiting.len() + new.len() > HEARD {
+            list.waiting.push_back(tagged);
+        } else {
+            list.waiting.extend(new);
         }
     }
 
@@ -156,6 +185,23 @@ mod tests {
         (0..=QUEUE as u64).for_each(|at| untold.wait(tag(at)));
         untold.sent(true);
         assert_eq!(untold.next(), Some(everything));
+    }
+
+    #[test]
+    fn what_all_have_heard_waits_as_one_that_has_it_validated() {
+        let (untold, mine) = (Untold::default(), tag(u64::MAX));
+        let tagged = Purge { target: Target::Tag(tags::of_tagged()), soft: true };
+        untold.wait(mine.clone());
+        for _ in 0..2 {
+            for at in 0..2 * QUEUE as u64 {
+                untold.wait_heard(&[&tag(at), &tag(7)]);
+                untold.wait(mine.clone());
+            }
+        }
+        let waiting: Vec<Purge> = std::iter::from_fn(|| untold.next()).collect();
+        assert_eq!((waiting.len(), &waiting[0], waiting.last()), (HEARD + 1, &mine, Some(&tagged)));
+        assert_eq!(waiting.iter().filter(|purge| **purge == tag(7)).count(), 1);
+        assert!(waiting.iter().all(|purge| purge.target != Target::Everything));
     }
 
     #[test]

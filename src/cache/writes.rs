@@ -12,22 +12,31 @@
 //!
 //! A fetch is sent with the tokens that are kept, and its answer has every write up to the place that the node had heard
 //! of: that is [`super::stored::Stored::seen`].
+//!
+//! Events tell tokens as well ([`Writes::tell`]). They have no place in this order, and nothing is claimed of them: they see to it
+//! that what an event outdated is not fetched again from a replica that lags behind.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::marker::{Source, TOKENS_MAX, is_token};
+use super::said::Newer;
 use super::stored::Stamp;
 
 /// The longest that a client is held to have written, and tokens are kept.
 pub const WINDOW_MAX: Duration = Duration::from_secs(600);
 
-/// The most tokens of one upstream that are sent with a fetch.
+/// The most tokens of writes to one upstream that are sent with a fetch.
 const SENT_MAX: usize = 16;
 
-/// Upstreams whose tokens are kept: more than anybody has. With one more, those that were quiet for longest go.
+/// Tokens of events that are kept of one upstream, by each way on which they come: those that came last. The newest is among them for
+/// as long as at most 15 older ones come after it. The user-service reads a token for each of the shares that it
+/// sends at the same time, of which there are 16.
+const TOLD_MAX: usize = 16;
+
+/// Upstreams whose tokens are kept: more than anybody has. With one more, the one that was quiet for longest goes.
 const SOURCES_MAX: usize = 256;
 
 /// The first word of the form in words. Changes when the form does.
@@ -75,6 +84,15 @@ pub struct Ahead {
     pub tokens: Vec<Box<str>>,
 }
 
+/// How this node learns what an event says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It has heard the event itself.
+    Own,
+    /// Another node has, and says so in the fleet's log.
+    Fleet,
+}
+
 /// The writes that this node knows of.
 #[derive(Debug)]
 pub struct Writes {
@@ -90,6 +108,8 @@ struct State {
     /// Up to where it has been heard.
     heard: u64,
     sources: HashMap<Source, Newest>,
+    /// When tokens that were still of use went, as there were too many upstreams.
+    forgot: Option<Instant>,
 }
 
 /// The newest writes of one upstream.
@@ -99,8 +119,8 @@ struct Newest {
     /// The end of a write whose token there was no place for, and when that was: until a write began after it, nobody can
     /// be sure of having all.
     missed: Option<(u64, Instant)>,
-    /// The newest that the upstream's own events have told.
-    told: Option<(Box<str>, Instant)>,
+    /// What the upstream's own events have told, by each [`Way`], the last at the end.
+    told: [Vec<(Box<str>, Instant)>; 2],
 }
 
 #[derive(Debug)]
@@ -134,13 +154,17 @@ impl Writes {
     pub fn ahead(&self, sources: impl Iterator<Item = Source>, window: Duration) -> Ahead {
         let state = self.state.lock();
         let mut ahead = Ahead { seen: Stamp(state.heard), tokens: Vec::new() };
-        for newest in sources.filter_map(|source| state.sources.get(&source)) {
-            let known = newest.tokens.iter().filter(|known| known.heard.elapsed() <= window);
-            ahead.tokens.extend(known.map(|known| known.token.clone()));
-            let told = newest.told.iter().filter(|(_, at)| at.elapsed() <= window);
-            ahead.tokens.extend(told.map(|(token, _)| token.clone()));
-            if newest.missed.is_some_and(|(_, at)| at.elapsed() <= window) {
+        let is_recent = |at: Instant| at.elapsed() <= window;
+        for source in sources {
+            let newest = state.sources.get(&source);
+            let missed = newest.map_or(state.forgot, |newest| newest.missed.map(|(_, at)| at));
+            if missed.is_some_and(is_recent) {
                 ahead.seen = Stamp(0);
+            }
+            for (token, at) in newest.into_iter().flat_map(Newest::known) {
+                if is_recent(at) && !ahead.tokens.contains(token) {
+                    ahead.tokens.push(token.clone());
+                }
             }
         }
         ahead
@@ -159,13 +183,12 @@ impl Writes {
     }
 
     /// A write that the fleet's log has at this place.
+    ///
+    /// It counts as of now, though a node that starts reads what is long past: how old it is, is for two clocks to say, and one that is
+    /// ahead would make a write of just now too old to be sent. An old token costs nothing: every replica has its write.
     pub fn hear(&self, written: &Written, place: Stamp) {
         let mut state = self.state.lock();
-        let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = age.saturating_sub(Duration::from_millis(place.0 >> 20));
-        if let Some(heard) = Instant::now().checked_sub(age).filter(|_| age <= WINDOW_MAX) {
-            state.take(written, Some(place.0), heard);
-        }
+        state.take(written, Some(place.0), Instant::now());
         state.heard = state.heard.max(place.0);
     }
 
@@ -182,22 +205,33 @@ impl Writes {
         (state.floor, state.heard) = (floor.0, floor.0.saturating_sub(1));
     }
 
-    /// An upstream says by a way of its own, such as its events, that there is something newer: from here on it is asked with this
-    /// token, for as long as its replicas may lag. What is no token is passed over. Of two that are told, the later one counts.
-    pub fn tell(&self, upstream: &str, token: &str) {
-        if is_token(token) {
-            let mut state = self.state.lock();
-            state.of(Source::of(upstream)).told = Some((token.into(), Instant::now()));
-        }
+    /// An event says that an upstream has something newer: from here on it is asked with this token, for as long as its replicas may
+    /// lag. Which of two is the newer one does not show, and events overtake each other: the last 16 that came by each way are sent.
+    pub fn tell(&self, Newer { source, token }: &Newer, way: Way) {
+        self.state.lock().of(*source).tell(token, way);
     }
 }
 
 impl State {
     fn of(&mut self, source: Source) -> &mut Newest {
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
-            self.sources.retain(|_, newest| newest.is_of_use());
+            self.make_room();
         }
-        self.sources.entry(source).or_default()
+        // It may be one of those that went, with tokens that nobody knows any more.
+        let missed = self.forgot.map(|at| (u64::MAX, at));
+        self.sources.entry(source).or_insert_with(|| Newest { missed, ..Newest::default() })
+    }
+
+    /// Forgets upstreams whose tokens are too old to be sent; where there are none, the one that was quiet for longest.
+    fn make_room(&mut self) {
+        let is_of_use = |last: Option<Instant>| last.is_some_and(|at| at.elapsed() <= WINDOW_MAX);
+        self.sources.retain(|_, newest| is_of_use(newest.last()));
+        if self.sources.len() >= SOURCES_MAX {
+            let quietest =
+                self.sources.iter().min_by_key(|(_, newest)| newest.last()).map(|(source, _)| *source);
+            quietest.and_then(|source| self.sources.remove(&source));
+            self.forgot = Some(Instant::now());
+        }
     }
 
     fn take(&mut self, written: &Written, ended: Option<u64>, heard: Instant) {
@@ -208,10 +242,24 @@ impl State {
 }
 
 impl Newest {
-    fn is_of_use(&self) -> bool {
-        let tokens = self.tokens.iter().map(|known| known.heard);
-        let told = self.told.iter().map(|(_, at)| *at);
-        tokens.chain(told).any(|at| at.elapsed() <= WINDOW_MAX)
+    /// All tokens, and when they came.
+    fn known(&self) -> impl Iterator<Item = (&Box<str>, Instant)> {
+        let written = self.tokens.iter().map(|known| (&known.token, known.heard));
+        written.chain(self.told.iter().flatten().map(|(token, at)| (token, *at)))
+    }
+
+    /// When the last came.
+    fn last(&self) -> Option<Instant> {
+        self.known().map(|(_, at)| at).max()
+    }
+
+    fn tell(&mut self, token: &str, way: Way) {
+        let told = &mut self.told[way as usize];
+        told.retain(|(known, at)| **known != *token && at.elapsed() <= WINDOW_MAX);
+        if told.len() >= TOLD_MAX {
+            told.remove(0);
+        }
+        told.push((token.into(), Instant::now()));
     }
 
     /// Takes the tokens of a write in place of those of writes that had ended before it began.
@@ -221,7 +269,7 @@ impl Newest {
             let outdone = known.ended.is_some_and(|ended| ended <= begun);
             !outdone && !written.tokens.contains(&known.token) && known.heard.elapsed() <= WINDOW_MAX
         });
-        self.missed = self.missed.filter(|(ended, _)| *ended > begun);
+        self.missed = self.missed.filter(|(ended, at)| *ended > begun && at.elapsed() <= WINDOW_MAX);
         let new = |token| Known { token, begun, ended, heard };
         self.tokens.extend(written.tokens.iter().cloned().map(new));
         while self.tokens.len() > SENT_MAX {
@@ -229,8 +277,8 @@ impl Newest {
             // One that is outdone by what stays is not missed.
             let ended = oldest.ended.unwrap_or(u64::MAX);
             if !self.tokens.iter().any(|known| known.begun >= ended) {
-                let before = self.missed.map_or(0, |(ended, _)| ended);
-                self.missed = Some((ended.max(before), oldest.heard));
+                let (before, at) = self.missed.unwrap_or((0, oldest.heard));
+                self.missed = Some((ended.max(before), oldest.heard.max(at)));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What is sent with a fetch covers every write that was heard of.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -95,25 +97,91 @@ fn more_at_the_same_time_than_are_sent_leave_nobody_sure_until_a_later_one() {
     assert_eq!((ahead.tokens, ahead.seen), (vec!["later".into()], Stamp(last + 1)));
 }
 
+/// Has all that a node knows been heard so long ago.
+fn age(writes: &Writes, by: Duration) {
+    let mut state = writes.state.lock();
+    for newest in state.sources.values_mut() {
+        let told = newest.told.iter_mut().flatten().map(|(_, at)| at);
+        let heard = newest.tokens.iter_mut().map(|known| &mut known.heard).chain(told);
+        heard.for_each(|at| *at = at.checked_sub(by).unwrap());
+    }
+}
+
 #[test]
 fn tokens_of_long_ago_are_not_sent() {
     let writes = Writes::new(false);
-    let before = |seconds: u64| Stamp(place(0) - ((seconds * 1000) << 20));
-    writes.hear(&written(0, &["old"]), before(61));
-    writes.hear(&written(0, &["older"]), before(3600));
-    writes.hear(&written(0, &["new"]), before(30));
+    writes.hear(&written(0, &["old"]), Stamp(place(0)));
+    writes.tell(&newer("told"), Way::Own);
+    age(&writes, Duration::from_secs(30));
+    writes.hear(&written(0, &["new"]), Stamp(place(1)));
+    assert_eq!(sent(&writes), ["old", "new", "told"]);
+    age(&writes, Duration::from_secs(31));
     assert_eq!(sent(&writes), ["new"]);
 }
 
 #[test]
-fn what_events_tell_is_sent_until_they_tell_more() {
+fn a_clock_that_is_ahead_of_the_log_loses_no_token() {
+    let (writes, hour) = (Writes::new(false), 3_600_000 << 20);
+    writes.hear(&written(0, &["a"]), Stamp(place(0) - hour));
+    let ahead = writes.ahead([users()].into_iter(), WINDOW);
+    assert_eq!((ahead.tokens, ahead.seen.0 > 0), (vec!["a".into()], true));
+}
+
+fn newer(token: &str) -> Newer {
+    Newer::of("users", token).unwrap()
+}
+
+#[test]
+fn what_events_tell_is_sent_in_whatever_order_they_come() {
     let writes = Writes::new(false);
-    for token in ["a", "b", "no token"] {
-        writes.tell("users", token);
+    for token in ["b", "a", "b"] {
+        writes.tell(&newer(token), Way::Own);
     }
-    assert_eq!(sent(&writes), ["b"]);
+    assert_eq!(sent(&writes), ["a", "b"], "which of them is the newer one nobody knows");
     writes.hear(&written(place(0), &["c"]), Stamp(place(1)));
-    assert_eq!(sent(&writes), ["c", "b"]);
+    assert_eq!(sent(&writes), ["c", "a", "b"]);
+    assert_eq!(writes.ahead([users()].into_iter(), WINDOW).seen, Stamp(place(1)));
+}
+
+#[test]
+fn as_many_older_tokens_as_may_come_after_the_newest_leave_it() {
+    let writes = Writes::new(false);
+    writes.hear(&written(place(0), &["written"]), Stamp(place(1)));
+    writes.tell(&newer("newest"), Way::Own);
+    // A node whose own queue is far behind hears by the log what it will hear again.
+    writes.tell(&newer("far-ahead"), Way::Fleet);
+    for number in 1..TOLD_MAX {
+        writes.tell(&newer(&format!("older-{number}")), Way::Own);
+    }
+    let tokens = sent(&writes);
+    assert!(["written", "newest", "far-ahead"].iter().all(|token| tokens.iter().any(|it| it == token)));
+    for number in 0..100 {
+        writes.tell(&newer(&format!("later-{number}")), Way::Own);
+    }
+    let ahead = writes.ahead([users()].into_iter(), WINDOW);
+    assert_eq!(ahead.tokens.len(), 2 + TOLD_MAX, "there is a bound");
+    assert_ne!(ahead.seen, Stamp(0), "and of writes all are known as before");
+}
+
+#[test]
+fn upstreams_are_bounded_and_of_one_that_went_nothing_is_claimed() {
+    let writes = Writes::new(true);
+    let upstream = |number: usize| Source::of(&number.to_string());
+    let write = |number| writes.note(&Written { source: upstream(number), ..written(0, &["a"]) });
+    for number in 0..SOURCES_MAX {
+        write(number);
+    }
+    let seen = |number| writes.ahead([upstream(number)].into_iter(), WINDOW).seen;
+    assert_ne!(seen(SOURCES_MAX), Stamp(0), "nothing was written there");
+    write(SOURCES_MAX);
+    assert_eq!(writes.state.lock().sources.len(), SOURCES_MAX);
+    assert_eq!((seen(0), seen(1)), (Stamp(0), Stamp(SOURCES_MAX as u64 + 1)));
+    write(0);
+    assert_eq!(seen(0), Stamp(0), "it may have been written more than that");
+    assert_eq!(writes.state.lock().sources.len(), SOURCES_MAX);
+    age(&writes, WINDOW_MAX + Duration::from_secs(1));
+    write(SOURCES_MAX + 1);
+    assert_eq!(writes.state.lock().sources.len(), 1, "what is too old goes first");
 }
 
 #[test]

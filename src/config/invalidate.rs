@@ -24,11 +24,11 @@ pub struct Invalidate {
     /// The exchange that events are sent to. For `amqp` only.
     #[schemars(extend("format" = "exchange"))]
     pub exchange: String,
-    /// The stream, of Server-Sent Events. It shows that it is there at least every 5 seconds; ids that are numbers count
-    /// up by one.
+    /// The stream, of Server-Sent Events. It shows that it is there at least every 5 seconds, by a comment where it has nothing
+    /// left to tell; ids that are numbers count up by one.
     #[schemars(extend("format" = "stream-url"), example = "https://users.internal/events")]
     pub events: Option<String>,
-    /// What the stream is asked for with, as `Authorization: Bearer`. For `events` only.
+    /// What the stream is asked for with, as `Authorization: Bearer`. For `events` only, by `https` or on this machine.
     #[schemars(example = serde_json::json!({ "env": "EVENTS_TOKEN" }))]
     pub token: Option<Secret>,
     /// PEM file of the authorities whose certificates are believed; the system's when absent. For `amqps` and `https` only.

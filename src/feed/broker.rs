@@ -6,6 +6,8 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +17,11 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
 };
-use lapin::tcp::{AMQPUriTcpExt as _, RustlsConnector};
+use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, RustlsConnector};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::Broker;
@@ -54,7 +57,8 @@ struct Queues {
 
 impl Queues {
     async fn open(broker: &Broker) -> lapin::Result<Self> {
-        let connection = connect(broker).await?;
+        let opening = Opening::default();
+        let connection = connect(broker, opening.0.clone()).await?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let name = format!("tidegate.{:016x}", fastrand::u64(..));
@@ -68,6 +72,7 @@ impl Queues {
         channel
             .queue_bind(name.as_str().into(), exchange.into(), "#".into(), bind, FieldTable::default())
             .await?;
+        opening.succeeds();
         Ok(Self { events, dropped, _carried_by: (channel, connection) })
     }
 
@@ -89,7 +94,46 @@ impl Queues {
     }
 }
 
-async fn connect(broker: &Broker) -> lapin::Result<Connection> {
+/// A connection that is being opened. The client works on it in a thread of its own, which ends with the socket, and not with whoever
+/// waits: where this is dropped before it succeeds, the socket is shut.
+#[derive(Default)]
+struct Opening(Arc<Mutex<Stage>>);
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Connecting,
+    /// There is a socket; this is another handle of it.
+    Connected(TcpStream),
+    Over,
+}
+
+impl Opening {
+    fn succeeds(self) {
+        *self.0.lock() = Stage::Over;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Stage::Connected(socket) = std::mem::replace(&mut *self.0.lock(), Stage::Over) {
+            // Fails only where it is shut already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Takes note of the socket; an error where nobody waits for it any more.
+fn connected(stage: &Mutex<Stage>, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let mut stage = stage.lock();
+    if let Stage::Over = *stage {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    *stage = Stage::Connected(socket.try_clone_to_owned()?.into());
+    Ok(())
+}
+
+async fn connect(broker: &Broker, stage: Arc<Mutex<Stage>>) -> lapin::Result<Connection> {
     let name = format!("tidegate {}", env!("CARGO_PKG_VERSION"));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let runtime = lapin::runtime::default_runtime()?;
@@ -99,16 +143,26 @@ async fn connect(broker: &Broker) -> lapin::Result<Connection> {
     } else {
         None
     };
-    let connect = async move |uri: AMQPUri, runtime| {
-        // TLS by our own hand: the client would believe authorities of its own as well.
-        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-        let stream = plain.connect_async(&runtime).await?;
-        Ok(match &tls {
-            Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
-            None => stream,
-        })
-    };
-    Connection::connector(broker.url.uri(), runtime, connect, properties).await
+    Connection::connector(
+        broker.url.uri(),
+        runtime,
+        async move |uri: AMQPUri, runtime| {
+            // TLS by our own hand: the client would believe authorities of its own as well.
+            let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+            // The client itself has no end to this.
+            let stream = timeout(OPEN_WITHIN, plain.connect_async(&runtime)).await;
+            let stream = stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                connected(&stage, plain.get_ref().as_fd())?;
+            }
+            Ok(match &tls {
+                Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
+                None => stream,
+            })
+        },
+        properties,
+    )
+    .await
 }
 
 /// The next message; an error where there will be none.
@@ -139,4 +193,48 @@ fn bounded(messages: u32, spills_to: Option<&str>) -> FieldTable {
         arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(queue.into()));
     }
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncRead, AsyncReadExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::redis_server::until;
+
+    /// Whether a thread of the client runs in this process.
+    fn client_runs() -> bool {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        names.into_iter().any(|name| name.starts_with("lapin-io-loop"))
+    }
+
+    async fn has_ended(socket: &mut (impl AsyncRead + Unpin)) {
+        let mut rest = Vec::new();
+        // That it was reset is an end, too.
+        let _ = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut rest)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_try_that_is_given_up_leaves_no_socket_and_no_thread() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for scheme in ["amqp", "amqps"] {
+            let url = format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
+            let broker = Broker { url, exchange: "users.events".to_owned(), roots: None };
+            let (mut silent, _) = tokio::select! {
+                _ = Queues::open(&broker) => panic!("nobody answers"),
+                socket = async {
+                    let (mut socket, from) = listener.accept().await.unwrap();
+                    // It has been told what the client wants, and says nothing.
+                    socket.read_u8().await.unwrap();
+                    (socket, from)
+                } => socket,
+            };
+            has_ended(&mut silent).await;
+            until("its thread has ended", async || !client_runs()).await;
+        }
+    }
 }

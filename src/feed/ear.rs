@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::event::{self, Heard};
 use super::{Feed, Settings, Source, broker, stream};
 use crate::cache::fleet::Told;
+use crate::cache::said::{Newer, Said};
 use crate::cache::{Purge, Target, tags};
 
 /// The pause before a source is tried again; grows to the longest while it does not last.
@@ -132,12 +133,10 @@ impl<'a> Ear<'a> {
         self.unreadable = unreadable;
         if let Some(Heard { name, tags, seen }) = heard {
             self.feed.counts.events.inc();
-            if let (Some(upstream), Some(seen)) = (&self.settings.upstream, seen) {
-                // Before the purge: whoever fetches after it is to be shown what the event tells of.
-                self.feed.tiers.writes.tell(upstream, &seen);
-            }
+            let newer = self.settings.upstream.as_ref().zip(seen);
+            let newer = newer.and_then(|(upstream, seen)| Newer::of(upstream, &seen));
             let purge = |tag| Purge { target: Target::Tag(tag), soft: false };
-            self.purge(name, &tags.into_iter().map(purge).collect::<Vec<_>>());
+            self.purge(Said { name, newer }, &tags.into_iter().map(purge).collect::<Vec<_>>());
         } else {
             self.feed.counts.unreadable.inc();
             self.misses();
@@ -173,11 +172,11 @@ impl<'a> Ear<'a> {
     /// what may be stale for a while is served meanwhile.
     fn forget_all(&mut self) {
         self.feed.counts.missed.inc();
-        self.purge(None, &[Purge { target: Target::Tag(tags::of_tagged()), soft: true }]);
+        self.purge(Said::default(), &[Purge { target: Target::Tag(tags::of_tagged()), soft: true }]);
         (self.missed, self.owed) = (Some(Instant::now()), false);
     }
 
-    fn purge(&mut self, event: Option<String>, purges: &[Purge]) {
+    fn purge(&mut self, event: Said, purges: &[Purge]) {
         self.telling.extend(self.feed.tiers.purge_heard(event, purges));
         while self.telling.front().is_some_and(JoinHandle::is_finished) {
             self.telling.pop_front();

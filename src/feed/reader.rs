@@ -5,12 +5,21 @@ use super::event::EVENT_MAX;
 /// A block of a stream: all lines up to an empty one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Its id, where it has one.
+    /// Its id, where it has one. Empty: there is none any more.
     pub(super) id: Option<String>,
     /// Its data; `None` where it has none, and is no event.
     pub(super) data: Option<Vec<u8>>,
     /// Whether it was too long, so that data is missing.
     pub(super) cut: bool,
+    /// Whether it has a comment.
+    pub(super) comment: bool,
+}
+
+impl Block {
+    /// Whether it is a comment and nothing else: a sign of life.
+    pub(super) fn is_sign(&self) -> bool {
+        *self == Self { comment: true, ..Self::default() }
+    }
 }
 
 /// The longest line that is read: an event, and the name of its field.
@@ -52,6 +61,7 @@ impl Reader {
         let value = line.get(colon + 1..).unwrap_or_default();
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match &line[..colon] {
+            b"" => self.block.comment = true,
             b"data" => self.add_data(value),
             b"id" => self.set_id(value),
             _ => {}
@@ -85,7 +95,8 @@ mod tests {
     use super::*;
 
     fn block(id: Option<&str>, data: Option<&str>) -> Block {
-        Block { id: id.map(str::to_owned), data: data.map(|data| data.as_bytes().to_vec()), cut: false }
+        let data = data.map(|data| data.as_bytes().to_vec());
+        Block { id: id.map(str::to_owned), data, ..Block::default() }
     }
 
     const STREAM: &str = "retry: 1000\nid: 0\n\nid: 1\r\nevent: user.created\r\ndata: {\"a\":1}\r\n\r\n: here\r\r\
@@ -95,6 +106,7 @@ mod tests {
         vec![
             block(Some("0"), None),
             block(Some("1"), Some("{\"a\":1}")),
+            Block { comment: true, ..Block::default() },
             block(None, Some("one\ntwo")),
             block(None, Some("")),
             block(None, Some("x")),
@@ -104,6 +116,16 @@ mod tests {
     #[test]
     fn blocks_are_read_whatever_ends_their_lines() {
         assert_eq!(Reader::default().read(STREAM.as_bytes()), blocks());
+    }
+
+    #[test]
+    fn a_comment_is_a_sign_where_it_stands_alone() {
+        let rows =
+            [(":\n\n", true), (": here\n\n", true), (": here\nid: 1\n\n", false), (":\ndata: x\n\n", false)];
+        for (text, wanted) in rows {
+            let blocks = Reader::default().read(text.as_bytes());
+            assert_eq!((blocks.len(), blocks[0].is_sign()), (1, wanted), "{text:?}");
+        }
     }
 
     #[test]

@@ -23,16 +23,35 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// How long a stream that goes on from a place may tell events without a sign that these are all. After that, what was missed counts as
+/// unknown with the next one.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// What says of a place that nothing can be told from there: it is gone, or is none to whoever is there now.
+const NO_PLACE: [StatusCode; 5] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::NOT_FOUND,
+    StatusCode::GONE,
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::RANGE_NOT_SATISFIABLE,
+];
+
 /// Up to where a stream was heard; `None`: not at all, or nobody knows any more.
 #[derive(Debug, Default)]
 pub(super) struct Place(Option<String>);
 
 /// Listens until the stream ends, from `place` on, where there is one.
+///
+/// The head of an answer says only that somebody is there. From a place on, what happened meanwhile is told first, and until all of
+/// that was, what is stored counts as before: trusted for as long as it is without events.
 pub(super) async fn hear(stream: &Stream, place: &mut Place, ear: &mut Ear<'_>) -> Result<Infallible, Lost> {
     let answer = open(stream, place).await?;
-    // Where it goes on from its place, nothing was missed.
-    ear.hears(place.0.is_some());
     let (mut body, mut reader, mut last) = (answer.into_body(), Reader::default(), Instant::now());
+    // Since when it tells what happened meanwhile.
+    let mut behind = place.0.is_some().then_some(last);
+    if behind.is_none() {
+        ear.hears(false);
+    }
     loop {
         let piece = tokio::select! {
             piece = timeout(SILENT_MAX, body.frame()) => piece,
@@ -44,7 +63,12 @@ pub(super) async fn hear(stream: &Stream, place: &mut Place, ear: &mut Ear<'_>) 
         let piece = piece.map_err(|error| Lost::now(error).after(silent))?;
         last = Instant::now();
         for block in reader.read(piece.data_ref().map_or(&[], |data| data)) {
+            let all = behind.and_then(|since| has_told_all(&block, since.elapsed()));
             take(block, place, ear).await;
+            if let Some(all) = all {
+                ear.hears(all);
+                behind = None;
+            }
         }
     }
 }
@@ -62,9 +86,9 @@ async fn open(stream: &Stream, place: &mut Place) -> Result<Response<Incoming>, 
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(Lost::now)?;
     let answer = https.open(request).await.map_err(Lost::now)?;
-    if answer.status() == StatusCode::GONE {
-        place.0 = None;
-        return Err(Lost::now("events behind the last one that was heard are gone"));
+    if NO_PLACE.contains(&answer.status()) && place.0.take().is_some() {
+        let status = answer.status();
+        return Err(Lost::now(format!("events behind the last one that was heard are not told: {status}")));
     }
     let kind = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     if answer.status() != StatusCode::OK || !kind.starts_with(b"text/event-stream") {
@@ -83,41 +107,28 @@ async fn take(block: Block, place: &mut Place, ear: &mut Ear<'_>) {
         Some(data) => ear.hear(&data).await,
         None => {}
     }
-    if block.id.is_some() {
-        place.0 = block.id;
+    if let Some(id) = block.id {
+        place.0 = Some(id).filter(|id| !id.is_empty());
     }
 }
 
+/// Whether a stream that goes on from a place has told all that happened before (`true`), or has had its time for that (`false`).
+/// Nothing is told beside a sign of life: who has something to tell tells it. An id says less: it may be the place from which all begins.
+fn has_told_all(block: &Block, after: Duration) -> Option<bool> {
+    let late = block.data.is_some() && after >= CATCHES_UP_WITHIN;
+    if block.is_sign() { Some(true) } else { late.then_some(false) }
+}
+
 impl Place {
-    /// Whether events lie between this place and the next one that is told, as far as numbers tell: those of events count up
-    /// by one, and one without an event is where the stream stands.
+    /// Whether events are, or may be, missing between this place and the next one that is told, as far as numbers tell: those of
+    /// events count up by one, and one without an event is where the stream stands. Where they begin anew, nobody knows what was before.
     fn leaves_out(&self, next: &str, is_event: bool) -> bool {
         let number = |id: &str| id.parse::<u64>().ok();
         let Some((last, next)) = self.0.as_deref().and_then(number).zip(number(next)) else { return false };
-        next > last.saturating_add(u64::from(is_event))
+        next < last || next > last.saturating_add(u64::from(is_event))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_in_the_places_is_seen() {
-        let rows = [
-            (None, "7", true, false),
-            (Some("6"), "7", true, false),
-            (Some("6"), "6", true, false),
-            (Some("6"), "5", true, false),
-            (Some("6"), "8", true, true),
-            (Some("6"), "6", false, false),
-            (Some("6"), "7", false, true),
-            (Some("a"), "7", true, false),
-            (Some("6"), "b", true, false),
-        ];
-        for (last, next, is_event, wanted) in rows {
-            let place = Place(last.map(str::to_owned));
-            assert_eq!(place.leaves_out(next, is_event), wanted, "{last:?} {next} {is_event}");
-        }
-    }
-}
+#[path = "stream_tests.rs"]
+mod tests;

@@ -23,11 +23,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use crate::cache::marker::{LAST_SEEN, Marker, PREFIX, Refused, Source, TOKENS_MAX, is_token};
 use crate::cache::stored::Stamp;
 use crate::cache::writes::{Ahead, Written};
-use crate::cache::{Purge, Tiers, policy};
+use crate::cache::{Tiers, policy};
 use crate::exchange::{Asked, Exchange, Wrote};
 use crate::plan::OwnWrites;
 use crate::refusal::Refusal;
-use crate::telemetry::PurgeOrigin;
 
 use super::{claims, place};
 
@@ -203,19 +202,11 @@ pub(super) async fn outdate(
     tiers: &'static Tiers,
 ) -> Option<String> {
     let outdated = place::outdated(request, answer, exchange);
-    let marker = match written(request, answer, exchange, outdated.is_empty()) {
-        Some(written) => {
-            let place = tiers.wrote(&written).await;
-            tiers.own_writes.given.inc();
-            let Written { source, tokens, .. } = written;
-            tiers.marker_keys.seal(&Marker { source, made: SystemTime::now(), place, tokens })
-        }
-        None => None,
-    };
-    for target in outdated {
-        tiers.purge(&Purge { target, soft: false }, PurgeOrigin::Unsafe);
-    }
-    marker
+    let written = written(request, answer, exchange, outdated.is_empty());
+    let place = tiers.outdate(written.clone(), outdated).await?;
+    let Written { source, tokens, .. } = written?;
+    tiers.own_writes.given.inc();
+    tiers.marker_keys.seal(&Marker { source, made: SystemTime::now(), place, tokens })
 }
 
 /// What is known of a write, where it is one that reads may be answered without: something may be stored of what it changed,

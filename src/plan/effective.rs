@@ -10,10 +10,15 @@ use super::layers::Layered;
 const REDACTED: &str = "[redacted]";
 
 /// The configuration in force. Its layers have gone into its routes; values of header fields that by their names hold
-/// secrets are left out.
+/// secrets are left out, and so is the query of the events' URL, which may let in who knows it.
 pub(super) fn effective(config: &Config) -> Config {
     let shown = |name: &String| (name.clone(), shown(merged(name, config)));
+    let mut cache = config.cache.clone();
+    if let Some(events) = cache.invalidate.as_mut().and_then(|invalidate| invalidate.events.as_mut()) {
+        without_query(events);
+    }
     Config {
+        cache,
         routes: config.routes.keys().map(shown).collect(),
         policies: std::collections::BTreeMap::new(),
         defaults: Route::default(),
@@ -25,6 +30,12 @@ pub(super) fn effective(config: &Config) -> Config {
 pub(super) fn merged(name: &str, config: &Config) -> Route {
     // A configuration that compiled has no problems left to find.
     Layered::of(name, config, &mut Vec::new()).route
+}
+
+fn without_query(url: &mut String) {
+    if let Some(at) = url.find('?') {
+        url.replace_range(at + 1.., REDACTED);
+    }
 }
 
 fn shown(mut route: Route) -> Route {
@@ -60,6 +71,8 @@ mod tests {
             [routes.a]
             use = ["inner"]
             upstream = "10.0.0.1:80"
+            [cache.invalidate]
+            events = "https://users.test/events?key=c2VjcmV0"
         "#;
         let config = effective(&read_text("test.toml", text).unwrap().config);
         let route = &config.routes["a"];
@@ -70,5 +83,7 @@ mod tests {
         assert_eq!(set("x-team"), FieldText::Text("blue".into()));
         assert_eq!(rules.add["X-Api-Key"], REDACTED);
         assert!(config.policies.is_empty());
+        let events = config.cache.invalidate.unwrap().events;
+        assert_eq!(events.as_deref(), Some("https://users.test/events?[redacted]"));
     }
 }

@@ -8,7 +8,7 @@ use crate::config::broker::BrokerUrl;
 use crate::config::invalidate::{BrokerAddress, Invalidate};
 use crate::config::{Config, Place, Problem};
 use crate::feed::{Broker, Settings, Source, Stream, Template};
-use crate::place;
+use crate::{https, place};
 
 use super::layers::suggestion;
 use super::{acme, secrets};
@@ -86,10 +86,15 @@ impl Reading<'_> {
         let Ok(url) = events.parse::<http::Uri>() else {
             return self.say(place, "this is not the URL of a stream", "write `https://HOST/PATH`");
         };
+        let secure = url.scheme_str() == Some("https");
         let token = self.written.token.as_ref();
+        if token.is_some() && !secure && !url.host().is_some_and(https::is_here) {
+            let remedy = "write `https://`: the token would go to whoever answers on another machine";
+            return self.say(place, "a token goes to other machines by TLS alone", remedy);
+        }
         let token = token.map(|secret| secrets::read(secret, self.directory, &self.place.then("token")));
         let token = token.transpose().map_err(|problem| self.problems.push(problem)).ok()?;
-        let roots = self.roots(url.scheme_str() == Some("https"), "https");
+        let roots = self.roots(secure, "https");
         Some(Source::Stream(Stream { url, token, roots }))
     }
 
