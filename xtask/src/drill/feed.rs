@@ -52,6 +52,8 @@ pub(crate) fn run(stage: &Stage) -> Outcome<Verdict> {
 
     rabbit.start_again(stage)?;
     scene.wait(stage, "hears events again", true)?;
+    let sends = || scene.service.sends_events();
+    stage.until(Duration::from_secs(60), "the service sends events again", sends)?;
     let back = scene.write(count / 2)?;
     figures("once it is back", &back, &mut verdict);
     judge(&back, SOON, &mut verdict);

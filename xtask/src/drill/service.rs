@@ -41,6 +41,15 @@ impl Users {
         self.address
     }
 
+    /// Whether its broker takes events.
+    pub(crate) fn sends_events(&self) -> bool {
+        let metrics = Wire::to(self.address).get("/metrics");
+        let up = |text: &[u8]| {
+            String::from_utf8_lossy(text).lines().any(|line| line == "user_service_broker_up 1")
+        };
+        metrics.is_ok_and(|answer| up(&answer.body))
+    }
+
     /// The paths of the first so many users.
     pub(crate) fn paths(&self, count: usize) -> Outcome<Vec<String>> {
         let (mut wire, mut paths, mut next) =
