@@ -222,7 +222,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         for scheme in ["amqp", "amqps"] {
-            let url = format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
+            let url = crate::config::broker::read(&format!("{scheme}://127.0.0.1:{port}")).unwrap();
             let broker = Broker { url, exchange: "users.events".to_owned(), roots: None };
             let (mut silent, _) = tokio::select! {
                 _ = Queues::open(&broker) => panic!("nobody answers"),

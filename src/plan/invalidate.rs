@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::config::broker::BrokerUrl;
+use crate::config::broker::{self, BrokerUrl};
 use crate::config::invalidate::{BrokerAddress, Invalidate};
 use crate::config::{Config, Place, Problem};
 use crate::feed::{Broker, Settings, Source, Stream, Template};
@@ -78,7 +78,7 @@ impl Reading<'_> {
                 (text, "what is kept there is not the URL of a broker")
             }
         };
-        text.parse().map_err(|remedy| Problem::new(place.clone(), message, remedy))
+        broker::read(&text).map_err(|remedy| Problem::new(place.clone(), message, remedy))
     }
 
     fn stream(&mut self, events: &str) -> Option<Source> {

@@ -1,10 +1,10 @@
 //! RabbitMQ: how it is reached, and what is declared there. Who publishes and who consumes have this in common.
 
-mod address;
 pub mod condition;
 
 use std::time::Duration;
 
+use broker_url::BrokerUrl;
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -16,8 +16,6 @@ use lapin::{
 use tokio::sync::Mutex;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-
-pub use address::Address;
 
 /// The topic exchange that all events go to. Their type is the routing key.
 pub const EXCHANGE: &str = "users.events";
@@ -38,7 +36,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Broker {
     /// How it is reached.
-    pub address: Address,
+    pub address: BrokerUrl,
     /// Authorities in PEM that it may have its certificate from, besides those that browsers trust.
     pub ca: Option<String>,
     /// The queues.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Address, BrokerError};
+use broker_url::BrokerUrl;
+
+use super::BrokerError;
 
 /// Bounds of the time between two tries to reach the broker.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -10,14 +12,14 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The state of a broker. Each change of it is logged once.
 #[derive(Debug)]
 pub struct Condition {
-    address: Address,
+    address: BrokerUrl,
     up: Option<bool>,
     failures: u32,
 }
 
 impl Condition {
     /// Nothing is known yet.
-    pub fn unknown(address: &Address) -> Self {
+    pub fn unknown(address: &BrokerUrl) -> Self {
         Self { address: address.clone(), up: None, failures: 0 }
     }
 
@@ -51,7 +53,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_a_bound_and_begin_anew_once_it_is_up() {
-        let mut condition = Condition::unknown(&"amqp://localhost".parse().unwrap());
+        let mut condition = Condition::unknown(&BrokerUrl::read("amqp://localhost", 10).unwrap());
         condition.is_down(&BrokerError::Lost);
         assert!((0..100).all(|_| condition.pause() <= PAUSE.0));
         (0..100).for_each(|_| condition.is_down(&BrokerError::Lost));

@@ -33,8 +33,8 @@ pub enum ConfigError {
     /// A worker has nothing to consume from.
     #[error("a worker needs a broker: set events.amqp, --amqp or USER_SERVICE_AMQP")]
     NoBroker,
-    /// The URL of the broker is none.
-    #[error("the URL of the broker {0}")]
+    /// The URL of the broker is none, or one that a password is not sent to.
+    #[error("the URL of the broker will not do: {0}")]
     Broker(String),
     /// There are too many queues.
     #[error("events.queues has {count} queues; {most} are the most")]

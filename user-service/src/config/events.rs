@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_url::BrokerUrl;
 use serde::Deserialize;
 
 use super::{ConfigError, DAY, Retention, Secret};
@@ -22,6 +23,9 @@ pub(super) struct Events {
 /// A broker that is away for longer has lost more than events.
 const KEEP_UNSENT: Duration = DAY.saturating_mul(30);
 
+/// How often, in seconds, the broker and this show that they are there.
+const HEARTBEAT: u16 = 10;
+
 /// Most queues that are declared.
 const MAX_QUEUES: usize = 64;
 
@@ -34,7 +38,7 @@ impl Events {
     /// The broker, at the URL of a flag or at that of the file. None if there is neither.
     pub(super) fn broker(self, flag: Option<Secret>) -> Result<Option<Broker>, ConfigError> {
         let Some(Secret(url)) = flag.or(self.amqp) else { return Ok(None) };
-        let address = url.parse().map_err(ConfigError::Broker)?;
+        let address = BrokerUrl::read(&url, HEARTBEAT).map_err(ConfigError::Broker)?;
         let read = |path: PathBuf| {
             let text = std::fs::read_to_string(&path);
             text.map_err(|source| ConfigError::Unreadable { path, source })

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel};
 use serde_json::json;
 
 use crate::a_relay::amqp;
@@ -27,6 +28,13 @@ async fn waiting(url: &str, queue: &str) -> u32 {
     channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap().message_count()
 }
 
+/// Sends what says that a user was created.
+async fn send(channel: &Channel, data: &[u8], properties: &BasicProperties) {
+    let (exchange, key) = ("users.events".into(), "user.created".into());
+    let options = BasicPublishOptions::default();
+    channel.basic_publish(exchange, key, options, data, properties.clone()).await.unwrap();
+}
+
 fn id(path: &str) -> String {
     path.trim_start_matches("/users/").to_owned()
 }
@@ -43,10 +51,7 @@ async fn each_new_user_is_welcomed_once_however_often_it_is_told() {
             users.insert(id(&service.create(&format!("user{number}")).await));
             let told = copies.next().await;
             for _ in 0..3 {
-                let (exchange, key) = ("users.events".into(), "user.created".into());
-                let options = BasicPublishOptions::default();
-                let properties = told.properties.clone();
-                copies.channel().basic_publish(exchange, key, options, &told.data, properties).await.unwrap();
+                send(copies.channel(), &told.data, &told.properties).await;
                 copies.next().await;
             }
         }
@@ -169,10 +174,7 @@ async fn who_has_begun_with_a_user_is_not_disturbed() {
         let mut second = Worker::start(&home, &url, &mail.config()).await;
         let told = copies.next().await;
         for _ in 0..4 {
-            let (exchange, key) = ("users.events".into(), "user.created".into());
-            let options = BasicPublishOptions::default();
-            let properties = told.properties.clone();
-            copies.channel().basic_publish(exchange, key, options, &told.data, properties).await.unwrap();
+            send(copies.channel(), &told.data, &told.properties).await;
         }
         // Asked to stop, it finishes what is at hand.
         first.signal("-TERM").await;
@@ -194,10 +196,7 @@ async fn what_is_no_creation_goes_to_the_dead_letters_at_once() {
     let _worker = Worker::start(&home, &url, "").await;
     let (_connection, channel) = connect(&url).await;
     let body = json!({ "type": "user.created", "data": { "id": "?" } }).to_string();
-    let (exchange, key) = ("users.events".into(), "user.created".into());
-    let options = BasicPublishOptions::default();
-    let none = lapin::BasicProperties::default();
-    channel.basic_publish(exchange, key, options, body.as_bytes(), none).await.unwrap();
+    send(&channel, body.as_bytes(), &BasicProperties::default()).await;
     let dead = Inbox::of(&url, "users.welcome.dead").await.next().await;
     assert_eq!(dead.data, body.as_bytes());
 }

@@ -1,54 +1,63 @@
 //! The URL of a broker, read so that a password goes to nobody but the broker that was meant.
 
 use std::fmt;
-use std::str::FromStr;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
 /// How a broker is reached: `amqps://USER:PASSWORD@HOST/VHOST`, or `amqp://` on this machine.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address(AMQPUri);
+pub struct BrokerUrl(AMQPUri);
 
 /// Parameters of a URL that mean something here. Others are refused: a mistyped one must not go unseen.
 const PARAMETERS: [&str; 3] = ["connection_timeout", "heartbeat", "tls"];
 
-/// How often, in seconds, either side shows that it is there. One that shows nothing for twice that is taken for lost.
-const HEARTBEAT: u16 = 10;
-
 /// Longest time for a connection of TCP, in milliseconds.
 const CONNECT_MILLIS: u64 = 5_000;
 
-impl Address {
-    /// The same as the client takes it.
-    pub fn uri(&self) -> AMQPUri {
-        self.0.clone()
-    }
-}
+/// What is said of words that are no such URL.
+pub const SHAPE: &str = "write `amqps://HOST/VHOST`";
 
-impl FromStr for Address {
-    type Err = String;
-
-    /// Errors show no URL: it may hold a password.
-    fn from_str(url: &str) -> Result<Self, String> {
-        let mut uri: AMQPUri = url
-            .parse()
-            .map_err(|_| "is no URL of a broker: write amqps://USER:PASSWORD@HOST/VHOST".to_owned())?;
+impl BrokerUrl {
+    /// Reads a URL. Where it does not say how often, in seconds, either side shows that it is there, that is `heartbeat`: who
+    /// shows nothing for twice that is taken for lost.
+    ///
+    /// # Errors
+    /// What to write instead, without a word of what was written: that may hold a password.
+    pub fn read(url: &str, heartbeat: u16) -> Result<Self, String> {
+        let mut uri: AMQPUri = url.parse().map_err(|_| SHAPE)?;
         let plain = plain_is_meant(url.split_once('?').map_or("", |(_, parameters)| parameters))?;
         if url.contains("@[") || url.contains("//[") {
-            return Err("names its host by an IPv6 address: write a name".to_owned());
+            return Err("name the host, not its IPv6 address".to_owned());
         }
         let here = matches!(uri.authority.host.as_str(), "localhost" | "127.0.0.1");
         if uri.scheme == AMQPScheme::AMQP && !here && !plain {
-            return Err("would send a password to whoever answers on another machine: write amqps://, or \
-                        ?tls=disable where nobody listens"
-                .to_owned());
+            return Err(
+                "write `amqps://`, or `?tls=disable` where nobody listens: a password would go to whoever \
+                        answers on another machine"
+                    .to_owned(),
+            );
         }
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        uri.query.heartbeat.get_or_insert(heartbeat);
         uri.query.connection_timeout.get_or_insert(CONNECT_MILLIS);
         Ok(Self(uri))
+    }
+
+    /// The same as the client takes it.
+    pub fn uri(&self) -> AMQPUri {
+        self.0.clone()
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme == AMQPScheme::AMQPS
+    }
+
+    /// How often either side shows that it is there, in seconds; 0: neither does.
+    pub fn heartbeat(&self) -> u16 {
+        self.0.query.heartbeat.unwrap_or_default()
     }
 }
 
@@ -58,25 +67,25 @@ fn plain_is_meant(parameters: &str) -> Result<bool, String> {
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if !PARAMETERS.contains(&name) {
-            return Err(format!("has a parameter `{name}`; there are {}", PARAMETERS.join(", ")));
+            return Err(format!("there is no parameter `{name}`; there are {}", PARAMETERS.join(", ")));
         }
         if name == "tls" && value != "disable" {
-            return Err("says something else of tls than `disable`; for TLS write amqps://".to_owned());
+            return Err("`tls` can only be `disable`; for TLS write `amqps://`".to_owned());
         }
         plain |= name == "tls";
     }
     Ok(plain)
 }
 
-/// Host and virtual host alone: the password is nobody's business.
-impl fmt::Display for Address {
+/// Host and virtual host alone: who asks there is nobody's business.
+impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AMQPUri { scheme, authority, vhost, .. } = &self.0;
         write!(f, "{scheme}://{}:{}/{}", authority.host, authority.port, vhost.trim_start_matches('/'))
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -86,8 +95,8 @@ impl fmt::Debug for Address {
 mod tests {
     use super::*;
 
-    fn read(url: &str) -> Result<AMQPUri, String> {
-        url.parse::<Address>().map(|address| address.uri())
+    fn read(url: &str) -> Result<BrokerUrl, String> {
+        BrokerUrl::read(url, 10)
     }
 
     #[test]
@@ -100,30 +109,35 @@ mod tests {
         ] {
             assert!(read(good).is_ok(), "{good}");
         }
-        assert!(read("amqp://u:p@mq.example").unwrap_err().contains("amqps://"));
-        assert!(read("amqp://u:p@[::1]").unwrap_err().contains("IPv6"));
-        assert!(read("amqps://mq.example?tls=none").unwrap_err().contains("disable"));
-        assert!(read("amqps://mq.example?hartbeat=1").unwrap_err().contains("`hartbeat`"));
+        let rows = [
+            ("amqp://u:p@mq.example", "amqps://"),
+            ("amqp://u:p@[::1]", "IPv6"),
+            ("amqp://[::1]", "IPv6"),
+            ("amqps://mq.example?tls=none", "`disable`"),
+            ("amqps://mq.example?hartbeat=1", "`hartbeat`"),
+            ("http://mq.example", SHAPE),
+            ("mq.example", SHAPE),
+        ];
+        for (wrong, remedy) in rows {
+            assert!(read(wrong).unwrap_err().contains(remedy), "{wrong}");
+        }
     }
 
     #[test]
     fn what_a_url_leaves_out_has_a_default() {
-        let vhost = |url| read(url).unwrap().vhost;
+        let vhost = |url| read(url).unwrap().uri().vhost;
         assert_eq!(
             (vhost("amqps://h"), vhost("amqps://h/"), vhost("amqps://h/%2f"), vhost("amqps://h/users")),
             ("/".to_owned(), "/".to_owned(), "/".to_owned(), "users".to_owned())
         );
-        assert_eq!(read("amqps://h").unwrap().query.heartbeat, Some(HEARTBEAT));
-        assert_eq!(read("amqps://h?heartbeat=3").unwrap().query.heartbeat, Some(3));
+        let heartbeat = |url| read(url).unwrap().heartbeat();
+        assert_eq!((heartbeat("amqps://h"), heartbeat("amqps://h?heartbeat=3")), (10, 3));
     }
 
     #[test]
     fn a_password_is_shown_nowhere() {
-        let address: Address = "amqps://u:hunter2@mq.example/users".parse().unwrap();
-        assert_eq!(
-            format!("{address} {address:?}"),
-            "amqps://mq.example:5671/users amqps://mq.example:5671/users"
-        );
+        let url = read("amqps://u:hunter2@mq.example/users").unwrap();
+        assert_eq!(format!("{url} {url:?}"), "amqps://mq.example:5671/users amqps://mq.example:5671/users");
         for wrong in
             ["amqp://u:hunter2@mq.example", "amqps://u:hunter2@h?x=y", "http://u:hunter2@h", "u:hunter2@h"]
         {
