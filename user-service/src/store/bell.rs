@@ -24,7 +24,7 @@ pub struct Bell(Ring);
 
 enum Ring {
     File(watch::Receiver<()>),
-    Server { pool: PgPool, listener: Option<Box<PgListener>>, heard: Instant },
+    Server { pool: PgPool, name: String, listener: Option<Box<PgListener>>, heard: Instant },
 }
 
 impl Bell {
@@ -33,9 +33,9 @@ impl Bell {
         Self(Ring::File(written))
     }
 
-    /// Of a server. Keeps one connection of the pool.
-    pub(super) fn of_server(pool: PgPool) -> Self {
-        Self(Ring::Server { pool, listener: None, heard: Instant::now() })
+    /// Of a server. Keeps one connection of the pool. What this instance says by its name is no news to it.
+    pub(super) fn of_server(pool: PgPool, name: String) -> Self {
+        Self(Ring::Server { pool, name, listener: None, heard: Instant::now() })
     }
 
     /// Waits until it rings.
@@ -45,8 +45,8 @@ impl Bell {
                 // The sender lives in the store, which whoever holds a bell has.
                 let _ = timeout(LOOK_AT_FILE, written.changed()).await;
             }
-            Ring::Server { pool, listener, heard } => {
-                if timeout(LOOK_AT_SERVER, hear(pool, listener)).await.is_ok() {
+            Ring::Server { pool, name, listener, heard } => {
+                if timeout(LOOK_AT_SERVER, hear(pool, name, listener)).await.is_ok() {
                     *heard = Instant::now();
                 } else if heard.elapsed() > SILENCE {
                     *heard = Instant::now();
@@ -58,11 +58,13 @@ impl Bell {
 }
 
 /// Waits for a word of the server; for ever if it is away, since whoever waits looks at the clock as well.
-async fn hear(pool: &PgPool, kept: &mut Option<Box<PgListener>>) {
+async fn hear(pool: &PgPool, own: &str, kept: &mut Option<Box<PgListener>>) {
     if let Some(listener) = kept {
-        if listener.recv().await.is_ok() {
-            while listener.next_buffered().is_some() {}
-            return;
+        while let Ok(word) = listener.recv().await {
+            let rest = std::iter::from_fn(|| listener.next_buffered());
+            if rest.chain([word]).filter(|word| word.payload() != own).count() > 0 {
+                return;
+            }
         }
         *kept = None;
     }

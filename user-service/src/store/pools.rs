@@ -115,6 +115,8 @@ fn bounded(server: &Server, settings: &Settings) -> PgConnectOptions {
         ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
         ("lock_timeout", settings.patience.as_millis().to_string()),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.to_owned()),
+        // What a database's owner may have set as a default is not what is relied on here.
+        ("default_transaction_isolation", "read committed".to_owned()),
     ])
 }
 

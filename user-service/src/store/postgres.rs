@@ -18,11 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::error::email_taken;
 use super::fleet::Fleet;
 use super::location::Server;
 use super::patience::Patience;
-use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
+use super::rows::{CreationRow, FIND, PAGE, PING, RECALL, REMEMBER, UserRow};
 use super::seen::{Position, Seal};
 use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, Settings, StoreError, Written};
 use crate::audit::Act;
@@ -31,6 +30,7 @@ use crate::metrics::Reads;
 use crate::profile::Profile;
 use crate::user::{Timestamp, User, UserId};
 
+mod change;
 mod events;
 pub(super) mod relay;
 mod welcome;
@@ -56,6 +56,8 @@ pub(super) struct Postgres {
     /// Three connections to the primary: one that listens for events, one that numbers and removes them, one that sends
     /// them on.
     events: PgPool,
+    /// What tells this instance's word from those of others.
+    name: String,
     fleet: Arc<Fleet>,
     _watchers: JoinSet<()>,
     seal: Seal,
@@ -77,7 +79,8 @@ impl Postgres {
         let writer = fleet.primary().more(server, settings.write_connections, settings);
         let events = fleet.primary().more(server, 3, settings);
         let longest = settings.statement_timeout * 2 + settings.patience;
-        Ok(Self { writer, events, _watchers: fleet.watch(), fleet, seal, reads, patience, longest })
+        let name = Uuid::now_v7().to_string();
+        Ok(Self { writer, events, name, _watchers: fleet.watch(), fleet, seal, reads, patience, longest })
     }
 
     pub(super) async fn create(
@@ -107,11 +110,10 @@ impl Postgres {
             return Ok(self.written(turn, Created::Before(before)).await);
         }
         let user = User::new(profile.clone(), act.at);
-        insert(&mut tx, &user).await?;
+        change::make(&mut tx, &Change::created(&user), act).await?;
         if let Some(key) = key {
             remember(&mut tx, key, &user, act.at).await?;
         }
-        events::record(&mut tx, &[Change::created(&user)], act).await?;
         commit(tx).await?;
         Ok(self.written(turn, Created::Now(user)).await)
     }
@@ -165,8 +167,7 @@ impl Postgres {
             Err(objection) => return Ok(Err(objection)),
         };
         let user = present.changed(profile, act.at);
-        update(&mut tx, &user).await?;
-        events::record(&mut tx, &[Change::updated(&present, &user)], act).await?;
+        change::make(&mut tx, &Change::updated(&present, &user), act).await?;
         commit(tx).await?;
         Ok(Ok(self.written(turn, user).await))
     }
@@ -192,8 +193,7 @@ impl Postgres {
         if let Err(objection) = decide(&present) {
             return Ok(Err(objection));
         }
-        sqlx::query(DELETE).bind(id.uuid()).execute(&mut *tx).await?;
-        events::record(&mut tx, &[Change::deleted(&present)], act).await?;
+        change::make(&mut tx, &Change::deleted(&present), act).await?;
         commit(tx).await?;
         Ok(Ok(self.written(turn, ()).await))
     }
@@ -383,18 +383,6 @@ async fn lock(tx: &mut Transaction<'_, Db>, id: UserId) -> Result<User, StoreErr
     row.ok_or(StoreError::NoSuchUser)?.try_into()
 }
 
-async fn insert(tx: &mut Transaction<'_, Db>, user: &User) -> Result<(), StoreError> {
-    let insert = sqlx::query(INSERT)
-        .bind(user.id.uuid())
-        .bind(user.email.as_str())
-        .bind(user.name.as_str())
-        .bind(user.created_at.millis())
-        .bind(user.updated_at.millis())
-        .bind(user.version.number());
-    insert.execute(&mut **tx).await.map_err(email_taken)?;
-    Ok(())
-}
-
 /// Adds those whose id and email are not there yet; answers their ids.
 async fn insert_missing(tx: &mut Transaction<'_, Db>, users: &[User]) -> Result<HashSet<Uuid>, StoreError> {
     let inserted: Vec<Uuid> = sqlx::query_scalar(INSERT_MISSING)
@@ -407,17 +395,6 @@ async fn insert_missing(tx: &mut Transaction<'_, Db>, users: &[User]) -> Result<
         .fetch_all(&mut **tx)
         .await?;
     Ok(inserted.into_iter().collect())
-}
-
-async fn update(tx: &mut Transaction<'_, Db>, user: &User) -> Result<(), StoreError> {
-    let update = sqlx::query(UPDATE)
-        .bind(user.id.uuid())
-        .bind(user.email.as_str())
-        .bind(user.name.as_str())
-        .bind(user.updated_at.millis())
-        .bind(user.version.number());
-    update.execute(&mut **tx).await.map_err(email_taken)?;
-    Ok(())
 }
 
 /// The user that this key created, as it was then. Others with this key wait until the transaction ends.

@@ -13,11 +13,6 @@ pub(super) const FIND: &str =
     "SELECT id, email, name, created_at, updated_at, version FROM users WHERE id = $1";
 pub(super) const PAGE: &str = "SELECT id, email, name, created_at, updated_at, version FROM users \
                                WHERE id > $1 ORDER BY id LIMIT $2";
-pub(super) const INSERT: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
-                                 VALUES ($1, $2, $3, $4, $5, $6)";
-pub(super) const UPDATE: &str =
-    "UPDATE users SET email = $2, name = $3, updated_at = $4, version = $5 WHERE id = $1";
-pub(super) const DELETE: &str = "DELETE FROM users WHERE id = $1";
 pub(super) const PING: &str = "SELECT EXISTS (SELECT 1 FROM users)";
 pub(super) const RECALL: &str = "SELECT user_id, email, name, created_at FROM idempotency_keys \
                                  WHERE key = $1 AND expires_at > $2";

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::error::{State, email_taken, of_sqlite};
 use super::location::File;
 use super::patience::Patience;
-use super::rows::{CreationRow, DELETE, FIND, INSERT, PAGE, PING, RECALL, REMEMBER, UPDATE, UserRow};
+use super::rows::{CreationRow, FIND, PAGE, PING, RECALL, REMEMBER, UserRow};
 use super::seen::Position;
 use super::{Created, CreationKey, KEY_LIFETIME, PoolUse, ServerReport, StoreError, Written};
 use crate::audit::Act;
@@ -212,6 +212,10 @@ fn written<T>(outcome: T) -> Written<T> {
 }
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
+const INSERT: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
+                                 VALUES ($1, $2, $3, $4, $5, $6)";
+const UPDATE: &str = "UPDATE users SET email = $2, name = $3, updated_at = $4, version = $5 WHERE id = $1";
+const DELETE: &str = "DELETE FROM users WHERE id = $1";
 const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \
                               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
 /// Bounded, so that no creation pays for a whole day's keys at once; more than one, so that they do get fewer.

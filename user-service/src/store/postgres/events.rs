@@ -41,26 +41,17 @@ const EVENTS: &str = "
     FROM event_head AS head LEFT JOIN LATERAL (
         SELECT seq, id, kind, body FROM events WHERE seq > $1 ORDER BY seq LIMIT $2
     ) AS next ON true ORDER BY next.seq";
-const WAITING: &str = "SELECT last, EXISTS (SELECT 1 FROM events WHERE seq IS NULL) FROM event_head";
 const HOLD_HEAD: &str = "SELECT last FROM event_head FOR UPDATE SKIP LOCKED";
 
-/// How many events are numbered in one transaction at most: as many as [`NUMBER`] takes.
+/// How many events are numbered in one transaction at most: as many as `number_events` takes.
 const NUMBER_AT_ONCE: i64 = 1_000;
 
-/// A statement of its own, behind the one that takes hold of the head: it sees all that was numbered before.
-const NUMBER: &str = "
-    WITH waiting AS (
-        SELECT position FROM events WHERE seq IS NULL ORDER BY position LIMIT 1000
-    ), numbered AS (
-        UPDATE events SET seq = $1 + place.n
-        FROM (SELECT position, row_number() OVER (ORDER BY position) AS n FROM waiting) AS place
-        WHERE events.position = place.position
-        RETURNING seq
-    )
-    UPDATE event_head SET last = greatest(last, (SELECT max(seq) FROM numbered)) RETURNING last";
+/// Gives those that wait their numbers; a function of the database, so that it is one way there and back.
+const NUMBER: &str = "SELECT last, numbered FROM number_events()";
 
 const NEWEST: &str = "SELECT pg_current_wal_insert_lsn()::text";
-const RING: &str = "SELECT pg_notify('user_events', '')";
+/// In a transaction of its own: were it part of the one that numbers, commits would wait for each other.
+const RING: &str = "SELECT pg_notify('user_events', $1)";
 
 /// Writes down changes, in the transaction that makes them.
 pub(super) async fn record(
@@ -137,19 +128,11 @@ impl Postgres {
 
     async fn number_waiting(&self) -> Result<Seq, StoreError> {
         loop {
-            let (last, waiting): (i64, bool) = sqlx::query_as(WAITING).fetch_one(&self.events).await?;
-            if !waiting {
-                return Ok(Seq(last));
+            let (last, numbered): (i64, i64) = sqlx::query_as(NUMBER).fetch_one(&self.events).await?;
+            if numbered > 0 {
+                sqlx::query(RING).bind(&self.name).execute(&self.events).await?;
             }
-            let mut tx = self.events.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-            let held: Option<i64> = sqlx::query_scalar(HOLD_HEAD).fetch_optional(&mut *tx).await?;
-            let Some(before) = held else { return Ok(Seq(last)) };
-            let last: i64 = sqlx::query_scalar(NUMBER).bind(before).fetch_one(&mut *tx).await?;
-            tx.commit().await?;
-            if last > before {
-                sqlx::query(RING).execute(&self.events).await?;
-            }
-            if last - before < NUMBER_AT_ONCE {
+            if numbered < NUMBER_AT_ONCE {
                 return Ok(Seq(last));
             }
         }
@@ -178,7 +161,7 @@ impl Postgres {
     }
 
     pub(in crate::store) fn bell(&self) -> Bell {
-        Bell::of_server(self.events.clone())
+        Bell::of_server(self.events.clone(), self.name.clone())
     }
 
     /// Refuses at once where there is no primary.
