@@ -349,8 +349,9 @@ async fn begin(turn: &mut PoolConnection<Db>) -> Result<Transaction<'_, Db>, Sto
 }
 
 /// Rings the bell of all instances besides, in a transaction of its own: were it part of the one that writes, commits
-/// would wait for each other. A bell that is not rung is made up for by a look once a second.
-const POSITION: &str = "SELECT pg_current_wal_insert_lsn()::text FROM pg_notify('user_events', '')";
+/// would wait for each other. A bell that is not rung is made up for by a look once a second, so that the disk is not waited for.
+const POSITION: &str = "SELECT pg_current_wal_insert_lsn()::text \
+    FROM set_config('synchronous_commit', 'off', true), pg_notify('user_events', '')";
 const LOCK: &str =
     "SELECT id, email, name, created_at, updated_at, version FROM users WHERE id = $1 FOR UPDATE";
 const INSERT_MISSING: &str = "INSERT INTO users (id, email, name, created_at, updated_at, version) \

@@ -51,7 +51,7 @@ const NUMBER: &str = "SELECT last, numbered FROM number_events()";
 
 const NEWEST: &str = "SELECT pg_current_wal_insert_lsn()::text";
 /// In a transaction of its own: were it part of the one that numbers, commits would wait for each other.
-const RING: &str = "SELECT pg_notify('user_events', $1)";
+const RING: &str = "SELECT pg_notify('user_events', $1) FROM set_config('synchronous_commit', 'off', true)";
 
 /// Writes down changes, in the transaction that makes them.
 pub(super) async fn record(
