@@ -67,7 +67,11 @@ fn plain_is_meant(parameters: &str) -> Result<bool, String> {
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if !PARAMETERS.contains(&name) {
-            return Err(format!("there is no parameter `{name}`; there are {}", PARAMETERS.join(", ")));
+            // Behind a `?` that should have been encoded, it is the rest of a password.
+            let is_name = name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+                && !parameters.contains('@');
+            let which = if is_name { format!(" `{name}`") } else { " of this name".to_owned() };
+            return Err(format!("there is no parameter{which}; there are {}", PARAMETERS.join(", ")));
         }
         if name == "tls" && value != "disable" {
             return Err("`tls` can only be `disable`; for TLS write `amqps://`".to_owned());
@@ -138,9 +142,13 @@ mod tests {
     fn a_password_is_shown_nowhere() {
         let url = read("amqps://u:hunter2@mq.example/users").unwrap();
         assert_eq!(format!("{url} {url:?}"), "amqps://mq.example:5671/users amqps://mq.example:5671/users");
-        for wrong in
-            ["amqp://u:hunter2@mq.example", "amqps://u:hunter2@h?x=y", "http://u:hunter2@h", "u:hunter2@h"]
-        {
+        for wrong in [
+            "amqp://u:hunter2@mq.example",
+            "amqps://u:hunter2@h?x=y",
+            "http://u:hunter2@h",
+            "u:hunter2@h",
+            "amqps://u:1?hunter2@h",
+        ] {
             let why = read(wrong).unwrap_err();
             assert!(!why.contains("hunter2"), "{why}");
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::placed::Placed;
+use super::placed::{Placed, REMEMBERED};
 use super::purge::{Purge, Target, Unreadable};
 use super::said::{Newer, Said};
 use super::stored::Stamp;
@@ -37,9 +37,6 @@ const ANSWER: Duration = Duration::from_millis(1500);
 
 /// Entries that are read together.
 const TOGETHER: usize = 1000;
-
-/// For how long an event that is in the log is remembered there, in seconds: who hears it later than that adds it once more.
-const REMEMBERED: &str = "60";
 
 /// The pause before the log is tried again; grows to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -116,7 +113,8 @@ pub struct Bus {
 /// What is newer stands in the entry itself: who reads of a purge knows at once how to ask for what comes after it.
 ///
 /// A full Redis that evicts nothing refuses to add an entry, but to nobody who has written in the same step; and it lets
-/// an old end be cut off however full it is. The log is bounded, and so is what it takes beyond the memory it may.
+/// an old end be cut off however full it is. What that takes beyond the memory it may is bounded: the log by its length, the second
+/// keys by how many events come within the time that they last.
 static SEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -253,9 +251,9 @@ impl Bus {
         if sent.is_err() {
             self.untold.wait_heard(purges);
             self.wake.notify_one();
-        } else if let Some(name) = &event.name {
+        } else {
             for purge in purges {
-                self.placed.note(name.as_bytes(), purge.encode().as_bytes());
+                self.placed.note(event, purge.encode().as_bytes());
             }
         }
         sent
@@ -263,8 +261,7 @@ impl Bus {
 
     /// Whether a purge that comes of this event was read of in the log, and noted with the place that it has there.
     pub fn has_place(&self, event: &Said, purge: &Purge) -> bool {
-        let has = |name: &String| self.placed.has(name.as_bytes(), purge.encode().as_bytes());
-        event.name.as_ref().is_some_and(has)
+        self.placed.has(event, purge.encode().as_bytes())
     }
 
     fn wait(&self, purge: Purge) {
@@ -302,12 +299,11 @@ impl Bus {
         let words: Vec<String> = purges.iter().map(|purge| purge.encode()).collect();
         let newer = event.newer.as_ref().map(Newer::encode).unwrap_or_default();
         let name = event.name.as_deref().unwrap_or_default();
-        let mut args = vec![KEPT, &self.node, name, &newer, REMEMBERED]
-            .into_iter()
-            .map(str::as_bytes)
-            .collect::<Vec<_>>();
+        let lasts = REMEMBERED.as_secs().to_string();
+        let mut args: Vec<&[u8]> = vec![KEPT.as_bytes(), self.node.as_bytes(), name.as_bytes()];
+        args.extend([newer.as_bytes(), lasts.as_bytes()]);
         args.extend(words.iter().map(String::as_bytes));
-        let known = event.name.as_ref().map(|name| self.key_of(name, &words));
+        let known = event.name.as_ref().map(|name| self.key_of(name, event, &words));
         let keys: Vec<&str> = [&self.stream].into_iter().chain(&known).map(String::as_str).collect();
         let Value::Array(ids) = self.redis.script("purge", &SEND, &keys, &args).await? else {
             return Err(Away::Nonsense);
@@ -320,10 +316,11 @@ impl Bus {
         if places.len() == purges.len() { Ok(places) } else { Err(Away::Nonsense) }
     }
 
-    /// Where it is kept that an event is in the log with these purges: nodes whose configurations differ make others of it. What is in
-    /// braces puts it into the slot of the log.
-    fn key_of(&self, event: &str, words: &[String]) -> String {
-        let hash = blake3::hash(format!("{event}\n{}", words.join("\n")).as_bytes());
+    /// Where it is kept that an event is in the log with these purges, and with a token or without: nodes whose configurations differ
+    /// make others of it. What is in braces puts it into the slot of the log.
+    fn key_of(&self, name: &str, event: &Said, words: &[String]) -> String {
+        let source = event.newer.as_ref().map_or(0, |newer| newer.source.0);
+        let hash = blake3::hash(format!("{name} {source:x}\n{}", words.join("\n")).as_bytes());
         format!("{}:{{{}}}:event:{}", self.redis.prefix(), self.stream, &hash.to_hex()[..32])
     }
 
@@ -455,9 +452,6 @@ impl Bus {
         if let Some(written) = bytes(entry, "w").and_then(Written::decode) {
             handler(Event::Wrote { place: id.stamp(), written });
         }
-        if let Some(newer) = bytes(entry, "t").and_then(Newer::decode) {
-            handler(Event::Said(newer));
-        }
         let words = bytes(entry, "p").unwrap_or_default();
         let purge = match Purge::decode(words) {
             Ok(purge) => purge,
@@ -472,15 +466,21 @@ impl Bus {
                 Purge { target: Target::Everything, soft: false }
             }
         };
-        let event = bytes(entry, "e").filter(|event| !event.is_empty());
-        let known = event.is_some_and(|event| self.placed.has(event, words));
-        let own = known || bytes(entry, "n") == Some(self.node.as_bytes());
-        handler(Event::Purged { place: id.stamp(), purge, own });
-        if let Some(event) = event {
-            self.placed.note(event, words);
+        let said = said(entry);
+        let own = bytes(entry, "n") == Some(self.node.as_bytes()) || self.placed.has(&said, words);
+        if let Some(newer) = said.newer.clone().filter(|_| !own) {
+            handler(Event::Said(newer));
         }
+        handler(Event::Purged { place: id.stamp(), purge, own });
+        self.placed.note(&said, words);
         Ok(())
     }
+}
+
+/// The event that an entry comes of.
+fn said(entry: &StreamId) -> Said {
+    let name = bytes(entry, "e").and_then(|name| str::from_utf8(name).ok()).filter(|name| !name.is_empty());
+    Said { name: name.map(str::to_owned), newer: bytes(entry, "t").and_then(Newer::decode) }
 }
 
 fn bytes<'e>(entry: &'e StreamId, field: &str) -> Option<&'e [u8]> {

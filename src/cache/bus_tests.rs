@@ -259,7 +259,8 @@ fn event(name: &str) -> Said {
 #[tokio::test]
 async fn what_many_have_heard_is_in_the_log_once_with_what_it_says() {
     let server = Server::start().await;
-    let (mut one, two) = (Node::seeing(&server.url()).await, Node::seeing(&server.url()).await);
+    let (one, two) = (Node::seeing(&server.url()).await, Node::seeing(&server.url()).await);
+    let mut reader = Node::seeing(&server.url()).await;
     // More than any look at the end of the log would find.
     let mut places = Vec::new();
     for at in 0..200 {
@@ -275,8 +276,8 @@ async fn what_many_have_heard_is_in_the_log_once_with_what_it_says() {
     two.bus.publish_heard(&event("0"), &[&tag(0), &tag(1001)]).await.unwrap();
     two.bus.publish_heard(&Said::default(), &[&tag(1002)]).await.unwrap();
     assert_eq!(server.cli(&["XLEN", "tg:purges"]).trim(), "404");
-    assert_eq!(one.next().await, Event::Said(Newer::of("users", "token-0").unwrap()));
-    assert!(matches!(one.next().await, Event::Purged { purge, own: true, .. } if purge == tag(0)));
+    assert_eq!(reader.next().await, Event::Said(Newer::of("users", "token-0").unwrap()));
+    assert!(matches!(reader.next().await, Event::Purged { purge, own: false, .. } if purge == tag(0)));
 }
 
 #[tokio::test]
@@ -289,15 +290,23 @@ async fn what_was_heard_is_not_news_in_the_log_and_the_other_way_round() {
     }
     one.bus.publish_heard(&event("1"), &[&tag(1)]).await.unwrap();
     let mut two = Node::of(two);
-    let mut own = Vec::new();
+    let (mut own, mut said) = (Vec::new(), Vec::new());
     while own.len() < 2 {
-        if let Event::Purged { own: known, .. } = two.next().await {
-            own.push(known);
+        match two.next().await {
+            Event::Purged { own: known, .. } => own.push(known),
+            Event::Said(newer) => said.push(newer),
+            _ => {}
         }
     }
     assert_eq!(own, [true, false]);
+    assert_eq!(said, [Newer::of("users", "token-1").unwrap()], "its own word is no news to it");
     until("it is noted", async || two.bus.has_place(&event("1"), &tag(1))).await;
     assert!(!two.bus.has_place(&event("1"), &tag(0)));
+    let without = Said { newer: None, ..event("1") };
+    assert!(
+        !two.bus.has_place(&without, &tag(1)),
+        "another configuration, which says nothing of what is newer"
+    );
 }
 
 #[tokio::test]

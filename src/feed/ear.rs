@@ -88,6 +88,9 @@ impl<'a> Ear<'a> {
             if self.heard_since.take().is_some_and(|since| since.elapsed() >= LASTING) {
                 pause = PAUSE_MIN;
             }
+            if self.owed {
+                self.forget_all();
+            }
             self.is_deaf(&lost);
             // By lot, so that nodes that were cut off together do not come back together.
             sleep(pause.mul_f64(fastrand::f64())).await;
@@ -97,7 +100,7 @@ impl<'a> Ear<'a> {
 
     /// From now on, each event is heard. `all`: so were those until now, and none was missed.
     pub(super) fn hears(&mut self, all: bool) {
-        if !all {
+        if !all || self.owed {
             self.forget_all();
         }
         self.feed.tiers.hearing.hears();

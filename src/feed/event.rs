@@ -11,7 +11,8 @@ pub(super) const EVENT_MAX: usize = 256 << 10;
 /// What an event leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Its name for all nodes; `None` where it says none: nobody can tell it from another like it.
+    /// Its name for all nodes, where it has an `id` and a `source`: together these are of one event alone (`CloudEvents`). `None`: nobody
+    /// can tell it from another like it, such as the next that says the same of the same thing.
     pub(super) name: Option<String>,
     /// The tags to purge, hashed; at least one.
     pub(super) tags: Vec<u64>,
@@ -41,7 +42,7 @@ pub(super) fn read(body: &[u8], templates: &[Template]) -> Option<Heard> {
     tags.dedup();
     // Of the whole: two that share an id and differ are two. An id is for good, so the same is told twice in the same words.
     let hash = || blake3::hash(event.to_string().as_bytes()).to_hex()[..32].to_owned();
-    let name = event.get("id").is_some().then(hash);
+    let name = ["id", "source"].iter().all(|field| event.get(field).is_some()).then(hash);
     (!tags.is_empty()).then_some(Heard { name, tags, seen })
 }
 
@@ -58,23 +59,29 @@ mod tests {
     #[test]
     fn an_event_leads_to_its_tags_and_is_told_from_others() {
         let of = |body: &str| read(body.as_bytes(), &templates(&["user:{id}", "users"]));
-        let one = of(r#"{"id":"e1","data":{"id":"7"}}"#).unwrap();
+        let one = of(r#"{"id":"e1","source":"/s","data":{"id":"7"}}"#).unwrap();
         let mut wanted = vec![tags::hash(b"user:7"), tags::hash(b"users")];
         wanted.sort_unstable();
         assert_eq!(one.tags, wanted);
-        let again = of(r#"{"id":"e1","data":{"id":"7"}}"#).unwrap();
-        let other = of(r#"{"id":"e1","data":{"id":"8"}}"#).unwrap();
+        let again = of(r#"{"id":"e1","source":"/s","data":{"id":"7"}}"#).unwrap();
+        let other = of(r#"{"id":"e1","source":"/s","data":{"id":"8"}}"#).unwrap();
         assert!(one.name.is_some() && one.name == again.name && one.name != other.name);
-        assert_eq!(of(r#"{"data":{"id":"7"}}"#).unwrap().name, None);
+        for nameless in [r#"{"data":{"id":"7"}}"#, r#"{"id":"7"}"#, r#"{"source":"/s","data":{"id":"7"}}"#] {
+            assert_eq!(
+                of(nameless).unwrap().name,
+                None,
+                "the next that says the same is another one: {nameless}"
+            );
+        }
     }
 
     #[test]
     fn how_far_the_database_was_is_no_part_of_what_is_told() {
         let of = |body: &str| read(body.as_bytes(), &templates(&["user:{id}"])).unwrap();
         let [one, again, without] = [
-            r#"{"id":"e1","data":{"id":"7"},"lastseen":"a"}"#,
-            r#"{"id":"e1","data":{"id":"7"},"lastseen":"b"}"#,
-            r#"{"id":"e1","data":{"id":"7"}}"#,
+            r#"{"id":"e1","source":"/s","data":{"id":"7"},"lastseen":"a"}"#,
+            r#"{"id":"e1","source":"/s","data":{"id":"7"},"lastseen":"b"}"#,
+            r#"{"id":"e1","source":"/s","data":{"id":"7"}}"#,
         ]
         .map(of);
         assert_eq!(one.seen.as_deref(), Some("a"));
