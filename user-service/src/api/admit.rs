@@ -71,6 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_may_be_kept_is_kept_for_one_and_what_may_not_is_not() {
+        for (said, wanted) in [
+            ("max-age=60", "private, no-cache"),
+            ("public, max-age=60", "private, no-cache"),
+            ("no-store", "no-store"),
+            ("private, No-Store , max-age=0", "private, No-Store , max-age=0"),
+        ] {
+            let answer = for_one(([(CACHE_CONTROL, said)], "").into_response());
+            assert_eq!(answer.headers()[CACHE_CONTROL], wanted, "{said}");
+        }
+    }
+
+    #[test]
     fn every_path_of_the_description_is_for_all_or_asks_for_a_scope() {
         let mut seen = Vec::new();
         for (path, item) in super::super::document::whole().paths.paths {
