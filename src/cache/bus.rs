@@ -303,7 +303,7 @@ impl Bus {
         let mut args: Vec<&[u8]> = vec![KEPT.as_bytes(), self.node.as_bytes(), name.as_bytes()];
         args.extend([newer.as_bytes(), lasts.as_bytes()]);
         args.extend(words.iter().map(String::as_bytes));
-        let known = event.name.as_ref().map(|name| self.key_of(name, event, &words));
+        let known = event.identity().map(|event| self.key_of(&event, &words));
         let keys: Vec<&str> = [&self.stream].into_iter().chain(&known).map(String::as_str).collect();
         let Value::Array(ids) = self.redis.script("purge", &SEND, &keys, &args).await? else {
             return Err(Away::Nonsense);
@@ -316,11 +316,10 @@ impl Bus {
         if places.len() == purges.len() { Ok(places) } else { Err(Away::Nonsense) }
     }
 
-    /// Where it is kept that an event is in the log with these purges, and with a token or without: nodes whose configurations differ
-    /// make others of it. What is in braces puts it into the slot of the log.
-    fn key_of(&self, name: &str, event: &Said, words: &[String]) -> String {
-        let source = event.newer.as_ref().map_or(0, |newer| newer.source.0);
-        let hash = blake3::hash(format!("{name} {source:x}\n{}", words.join("\n")).as_bytes());
+    /// Where it is kept that an event is in the log with these purges: nodes whose configurations differ make others of it. What is in
+    /// braces puts it into the slot of the log.
+    fn key_of(&self, event: &str, words: &[String]) -> String {
+        let hash = blake3::hash(format!("{event}\n{}", words.join("\n")).as_bytes());
         format!("{}:{{{}}}:event:{}", self.redis.prefix(), self.stream, &hash.to_hex()[..32])
     }
 

@@ -43,14 +43,9 @@ impl Placed {
     }
 }
 
-/// Of the event, its purge, and the upstream of which it says that there is something newer: who has learned of the event without
-/// that has fetched without a token since. The token itself is another one each time that the event is told.
 fn mark(event: &Said, purge: &[u8]) -> Option<Mark> {
-    let name = event.name.as_ref()?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&event.newer.as_ref().map_or(0, |newer| newer.source.0).to_le_bytes());
-    // Its length goes first, so that no other two parts make the same bytes.
-    hasher.update(&name.len().to_le_bytes()).update(name.as_bytes()).update(purge);
+    hasher.update(event.identity()?.as_bytes()).update(b"\n").update(purge);
     let mut mark = Mark::default();
     hasher.finalize_xof().fill(&mut mark);
     Some(mark)

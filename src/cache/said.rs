@@ -14,6 +14,16 @@ pub struct Said {
     pub newer: Option<Newer>,
 }
 
+impl Said {
+    /// What tells this event from others, as it was learned: its name, and the upstream of which it says that there is something
+    /// newer. Who has learned of it without that has fetched without a token since. The token itself is another one each time that
+    /// the event is told. `None` where it has no name.
+    pub(super) fn identity(&self) -> Option<String> {
+        let source = self.newer.as_ref().map_or(0, |newer| newer.source.0);
+        self.name.as_ref().map(|name| format!("{name} {source:016x}"))
+    }
+}
+
 /// An upstream has something newer, which is in its answers to whoever brings this token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newer {
